@@ -1,0 +1,445 @@
+"""What a network of the family *is*, as plain data: no torch, no files.
+
+A `ModelConfig` names the architecture; `block_table` expands it to one row per block, which is all
+that `model/encoder.py` builds from. `ARCHITECTURES` lists every public member of the family.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import InputError, UnknownNameError, nearest
+
+Family = Literal["hiera", "hiera_video", "hiera_abswin", "hieradet"]
+Position = Literal["grid", "separable", "window"]
+Head = Literal["pool_norm", "norm_pool", "attention", "pool"]
+Shortcut = Literal["linear", "max_avg"]
+
+STAGE_NAMES = ("stage1", "stage2", "stage3", "stage4")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The masked-autoencoder decoder on top of an encoder (arXiv:2306.00989, appendix A)."""
+
+    dim: int = 512
+    depth: int = 8
+    num_heads: int = 16
+    normalize_target: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One architecture of the Hiera family.
+
+    Attributes:
+        name: Public name, or "custom".
+        family: Which line it belongs to.
+        input_size: Pixels, (height, width) or (frames, height, width).
+        embed_dim: Channels of stage 1; doubles at each later stage, as do the heads.
+        num_heads: Heads of stage 1.
+        depths: Blocks per stage.
+        windows: Per stage, the window in tokens of that stage's grid; None is global attention; a
+            negative number -n is a square window of min(height, width) // n tokens.
+        global_blocks: Blocks (counted from 0) whose attention is global whatever `windows` says.
+        q_pool: How many stages (from the second) start by pooling queries by `q_stride`.
+        position: "grid" one table; "separable" space + time; "window" a tiled window table plus a
+            background table that is resized to the grid.
+        position_size: Grid of the stored table ("window" only).
+        position_antialias: Whether tables are resized with antialiasing (also changes the cubic kernel).
+        head: Order of pooling and final norm; "pool" has no norm at all.
+        shortcut: How the skip path widens: "linear" projects norm1's output, "max_avg" stacks the max and
+            the mean of the raw tokens (timm's hiera_small_abswin_256).
+        layer_scale: Initial value of the per-channel branch scales, None without (timm's abswin).
+        norm_eps: LayerNorm epsilon; 1e-5 reproduces birder before 0.3.3.
+        decoder: Present in masked autoencoders.
+    """
+
+    name: str = "custom"
+    family: Family = "hiera"
+    input_size: tuple[int, ...] = (224, 224)
+    in_channels: int = 3
+    num_classes: int = 1000
+    embed_dim: int = 96
+    num_heads: int = 1
+    depths: tuple[int, ...] = (2, 3, 16, 3)
+    windows: tuple[tuple[int, ...] | int | None, ...] = ((8, 8), (4, 4), None, None)
+    global_blocks: tuple[int, ...] = ()
+    q_pool: int = 3
+    q_stride: tuple[int, ...] = (2, 2)
+    patch_kernel: tuple[int, ...] = (7, 7)
+    patch_stride: tuple[int, ...] = (4, 4)
+    patch_padding: tuple[int, ...] = (3, 3)
+    mask_unit: tuple[int, ...] = (8, 8)
+    position: Position = "grid"
+    position_size: tuple[int, ...] | None = None
+    position_antialias: bool = False
+    head: Head = "pool_norm"
+    attention_pool_heads: int | None = None
+    shortcut: Shortcut = "linear"
+    layer_scale: float | None = None
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    head_dropout: float = 0.0
+    norm_eps: float = 1e-6
+    decoder: DecoderConfig | None = None
+
+    def __post_init__(self) -> None:
+        rank = len(self.input_size)
+        for field in ("patch_kernel", "patch_stride", "patch_padding", "q_stride", "mask_unit"):
+            if len(getattr(self, field)) != rank:
+                raise InputError(
+                    f"{field} must have one number for each of the {rank} axes of input_size "
+                    f"{self.input_size}; got {getattr(self, field)}."
+                )
+        if len(self.windows) != len(self.depths) or not 0 <= self.q_pool < len(self.depths):
+            raise InputError(
+                f"windows must name one entry per stage and q_pool be less than the number of stages; "
+                f"got depths {self.depths}, windows {self.windows}, q_pool {self.q_pool}."
+            )
+
+    @property
+    def is_video(self) -> bool:
+        """Whether inputs carry a time axis, (b, 3, t, h, w)."""
+        return len(self.input_size) == 3
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels per cell of each stage's feature map, along height and width."""
+        pools = [min(stage, self.q_pool) for stage in range(len(self.depths))]
+        return tuple(self.patch_stride[-1] * self.q_stride[-1] ** pool for pool in pools)
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of the embedding."""
+        return self.channels[-1]
+
+    @property
+    def size_multiple(self) -> tuple[int, ...]:
+        """Per axis, what an input size must be a multiple of (32 x 32 for the whole public family)."""
+        return tuple(
+            stride * math.lcm(unit, pool ** (len(self.depths) - 1))
+            for stride, unit, pool in zip(self.patch_stride, self.mask_unit, self.q_stride, strict=True)
+        )
+
+    @property
+    def table_size(self) -> tuple[int, ...]:
+        """Grid of the stored position table."""
+        if self.position == "window" and self.position_size is not None:
+            return self.position_size
+        return self.grid(self.input_size)
+
+    def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Token grid of an input of that size."""
+        return tuple(pixels // stride for pixels, stride in zip(input_size, self.patch_stride, strict=True))
+
+    def check_size(self, size: tuple[int, ...]) -> None:
+        """Refuse an input size that the network cannot tile.
+
+        Raises:
+            InputError: An axis is not a positive multiple of `size_multiple`; names the nearest legal size.
+        """
+        multiples = self.size_multiple
+        if len(size) == len(multiples) and all(s > 0 and s % m == 0 for s, m in zip(size, multiples, strict=True)):
+            return
+        axes = "x".join(str(m) for m in multiples)
+        if len(size) != len(multiples):
+            raise InputError(f"Input size must have {len(multiples)} axes; got {tuple(size)}.")
+        below = tuple(max(m, s // m * m) for s, m in zip(size, multiples, strict=True))
+        above = tuple(max(m, -(-s // m) * m) for s, m in zip(size, multiples, strict=True))
+        options = " or ".join("x".join(map(str, option)) for option in dict.fromkeys((below, above)))
+        raise InputError(
+            f"Input size must be a multiple of {axes} pixels for {self.name!r}; "
+            f"got {'x'.join(map(str, size))}. Nearest legal: {options}."
+        )
+
+    def with_input_size(self, size: int | tuple[int, ...]) -> ModelConfig:
+        """The same architecture at another size; an int is a square, (h, w) keeps a video's frames."""
+        return dataclasses.replace(self, input_size=self.full_size(size))
+
+    def full_size(self, size: int | tuple[int, ...]) -> tuple[int, ...]:
+        """Spell a size out to one number per axis and check it.
+
+        Raises:
+            InputError: The size is not an int or a pair, or is not legal for this network.
+        """
+        if isinstance(size, bool) or not isinstance(size, (int, tuple, list)):
+            raise InputError(f"Input size must be an int or (height, width); got {size!r}.")
+        pixels = (size, size) if isinstance(size, int) else tuple(int(s) for s in size)
+        if self.is_video and len(pixels) == 2:
+            pixels = (self.input_size[0], *pixels)
+        self.check_size(pixels)
+        return pixels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data; `from_dict` inverts it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Read what `to_dict` wrote, lists or tuples alike.
+
+        Raises:
+            UnknownNameError: A key that no field has.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for key in data:
+            if key not in fields:
+                raise UnknownNameError(f"Unknown model option {key!r}. {nearest(key, fields)}")
+        values = {key: _tupled(value) for key, value in data.items()}
+        if isinstance(values.get("decoder"), Mapping):
+            values["decoder"] = DecoderConfig(**values["decoder"])
+        return cls(**values)
+
+
+def _tupled(value: Any) -> Any:
+    """Lists (as JSON has them) to tuples, at every depth."""
+    return tuple(_tupled(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One row of the block table: everything a block needs to know."""
+
+    index: int
+    stage: int
+    dim_in: int
+    dim_out: int
+    heads: int
+    window: tuple[int, ...] | None
+    q_stride: tuple[int, ...] | None
+    drop_path: float
+    last_of_stage: bool
+
+
+def block_table(config: ModelConfig) -> tuple[BlockSpec, ...]:
+    """Expand a config to its blocks.
+
+    The lag rule lives here and nowhere else: the first block of a stage keeps the window of the stage
+    before it, because its queries are pooled only inside its attention.
+
+    Source: arXiv:2306.00989 section 3; SAM 2 `hieradet.py` for the listed global blocks.
+    """
+    rows: list[BlockSpec] = []
+    depth = sum(config.depths)
+    for stage, blocks in enumerate(config.depths):
+        for block in range(blocks):
+            index = len(rows)
+            opens_stage = block == 0 and stage > 0
+            window = config.windows[stage - 1 if opens_stage else stage]
+            if index in config.global_blocks:
+                window = None
+            if isinstance(window, int):
+                side = min(config.input_size[-2:]) // -window
+                window = (side,) * len(config.patch_stride)
+            rows.append(
+                BlockSpec(
+                    index=index,
+                    stage=stage + 1,
+                    dim_in=config.channels[stage - 1 if opens_stage else stage],
+                    dim_out=config.channels[stage],
+                    heads=config.num_heads * 2**stage,
+                    window=window,
+                    q_stride=config.q_stride if opens_stage and stage <= config.q_pool else None,
+                    drop_path=config.drop_path * index / max(depth - 1, 1),
+                    last_of_stage=block == blocks - 1,
+                )
+            )
+    return tuple(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSpec:
+    """How an RGB image becomes the network's input; each origin has its own recipe.
+
+    Attributes:
+        size: Pixels of the result, (height, width).
+        resize: "squash" ignores the aspect ratio; "shortest" scales the shorter side, then crops the centre.
+        crop_ratio: Side of the crop over the side of the resized image.
+        resize_to: Exact shorter side in pixels where the origin states it; otherwise floor(size / crop_ratio).
+        interpolation: "bicubic" or "bilinear", always antialiased.
+        engine: "pil" resizes the 8-bit image as Pillow does, "uint8" as torch does on bytes, "float" as torch
+            does on floats; they differ by up to one grey level.
+        crop_rounding: "even" (torchvision: round half to even) or "floor" (transformers).
+        mean: Per channel, in 0..1.
+        std: Per channel, in 0..1.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: Literal["squash", "shortest"] = "shortest"
+    crop_ratio: float = 0.875
+    resize_to: int | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    engine: Literal["pil", "uint8", "float"] = "pil"
+    crop_rounding: Literal["even", "floor"] = "even"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def with_size(self, size: tuple[int, int]) -> PreprocessSpec:
+        """The same recipe for another result size, keeping the crop ratio."""
+        if tuple(size) == self.size:
+            return self
+        ratio = self.crop_ratio
+        if self.resize_to is not None:
+            ratio = min(self.size) / self.resize_to
+        return dataclasses.replace(self, size=(int(size[0]), int(size[1])), resize_to=None, crop_ratio=ratio)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data; `from_dict` inverts it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UnknownNameError: A key that no field has.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for key in data:
+            if key not in fields:
+                raise UnknownNameError(f"Unknown preprocess option {key!r}. {nearest(key, fields)}")
+        return cls(**{key: _tupled(value) for key, value in data.items()})
+
+
+# One line per size: embed_dim, heads, depths. The Hiera paper's table 2.
+_SIZES: dict[str, tuple[int, int, tuple[int, ...]]] = {
+    "tiny": (96, 1, (1, 2, 7, 2)),
+    "small": (96, 1, (1, 2, 11, 2)),
+    "base": (96, 1, (2, 3, 16, 3)),
+    "base_plus": (112, 2, (2, 3, 16, 3)),
+    "large": (144, 2, (2, 6, 36, 4)),
+    "huge": (256, 4, (2, 6, 36, 4)),
+}
+# Blocks with global attention, and the background position table, of the SAM 2 trunks.
+_DET_GLOBAL = {
+    "tiny": (5, 7, 9),
+    "small": (7, 10, 13),
+    "base": (12, 16, 20),
+    "base_plus": (12, 16, 20),
+    "large": (23, 33, 43),
+}
+_DET_POSITION = {"tiny": 7, "small": 7, "base": 14, "base_plus": 14, "large": 7}
+_BIRDER_DROP_PATH = {"tiny": 0.1, "small": 0.1, "base": 0.1, "base_plus": 0.1, "large": 0.2, "huge": 0.3}
+
+
+def _sized(size: str) -> dict[str, Any]:
+    embed_dim, num_heads, depths = _SIZES[size]
+    return {"embed_dim": embed_dim, "num_heads": num_heads, "depths": depths}
+
+
+def square_windows(spec: tuple[int, ...]) -> tuple[tuple[int, int] | int | None, ...]:
+    """A SAM 2 or birder `window_spec` as our windows: 0 is global, negative stays a fraction of the side."""
+    return tuple(None if w == 0 else (w, w) if w > 0 else w for w in spec)
+
+
+def _hiera(name: str, size: str, **options: Any) -> ModelConfig:
+    return ModelConfig(name=name, **{**_sized(size), **options})
+
+
+def _video(name: str, size: str, **options: Any) -> ModelConfig:
+    video = {
+        "family": "hiera_video",
+        "input_size": (16, 224, 224),
+        "num_classes": 400,
+        "windows": ((1, 8, 8), (1, 4, 4), None, None),
+        "q_stride": (1, 2, 2),
+        "patch_kernel": (3, 7, 7),
+        "patch_stride": (2, 4, 4),
+        "patch_padding": (1, 3, 3),
+        "mask_unit": (1, 8, 8),
+        "position": "separable",
+    }
+    return ModelConfig(name=name, **{**_sized(size), **video, **options})
+
+
+def _abswin(name: str, size: str, **options: Any) -> ModelConfig:
+    abswin = {
+        "family": "hiera_abswin",
+        "position": "window",
+        "position_size": (14, 14),
+        "position_antialias": True,
+    }
+    return ModelConfig(name=name, **{**_sized(size), **abswin, **options})
+
+
+def _det(name: str, size: str, windows: tuple[int, ...], **options: Any) -> ModelConfig:
+    det = {
+        "family": "hieradet",
+        "num_classes": 0,
+        "windows": square_windows(windows),
+        "global_blocks": _DET_GLOBAL[size],
+        "position": "window",
+        "position_size": (_DET_POSITION[size],) * 2,
+    }
+    return ModelConfig(name=name, **{**_sized(size), **det, **options})
+
+
+def _architectures() -> dict[str, ModelConfig]:
+    configs: list[ModelConfig] = []
+    for size in _SIZES:
+        configs.append(_hiera(f"hiera_{size}_224", size))
+        # Quirk(MAE): Hiera is masked-pretrained with two query pools, so that a mask unit ends as 2x2 tokens.
+        mae = {"num_classes": 0, "q_pool": 2, "head": "pool", "decoder": DecoderConfig()}
+        configs.append(_hiera(f"mae_hiera_{size}_224", size, **mae))
+        if size not in ("tiny", "small"):
+            configs.append(_video(f"hiera_{size}_16x224", size))
+            configs.append(_video(f"mae_hiera_{size}_16x224", size, **mae))
+        # Quirk(birder): its plain Hiera resizes position tables with antialiasing; its MAE pools three times.
+        birder = {"num_classes": 0, "drop_path": _BIRDER_DROP_PATH[size], "position_antialias": True}
+        birder_mae = {**birder, "decoder": DecoderConfig()}
+        configs.append(_hiera(f"hiera_{size}", size, **birder))
+        configs.append(_hiera(f"mae_hiera_hiera_{size}", size, **birder_mae))
+        configs.append(_abswin(f"hiera_abswin_{size}", size, **birder))
+        configs.append(_abswin(f"mae_hiera_hiera_abswin_{size}", size, **birder_mae))
+    configs.append(
+        _abswin(
+            "hiera_abswin_base_plus_ap",
+            "base_plus",
+            num_classes=0,
+            drop_path=0.1,
+            head="attention",
+            attention_pool_heads=16,
+        )
+    )
+    timm = {"input_size": (256, 256), "layer_scale": 1e-5}
+    configs.append(_abswin("hiera_small_abswin_256", "small", position_size=(16, 16), shortcut="max_avg", **timm))
+    configs.append(_abswin("hiera_base_abswin_256", "base", **timm))
+    configs.append(_det("timm_hieradet_small", "small", (8, 4, 16, 8), **{**timm, "num_classes": 1000}))
+    for size in ("tiny", "small", "base_plus", "large"):
+        windows = (8, 4, 16, 8) if size == "large" else (8, 4, 14, 7)
+        configs.append(_det(f"sam2_hiera_{size}", size, windows, input_size=(1024, 1024), head="pool"))
+    for size in _DET_GLOBAL:
+        birder = {"head": "norm_pool", "drop_path": _BIRDER_DROP_PATH[size]}
+        configs.append(_det(f"hieradet_{size}", size, (8, 4, 14, 7), **birder))
+        configs.append(_det(f"hieradet_d_{size}", size, (8, 4, 0, 0), **birder))
+    configs.append(
+        _hiera("hiera_nano_96", "tiny", input_size=(96, 96), num_classes=0, embed_dim=32, depths=(1, 1, 3, 1))
+    )
+    return {config.name: config for config in configs}
+
+
+ARCHITECTURES: dict[str, ModelConfig] = _architectures()
+
+
+def architecture(name: str) -> ModelConfig:
+    """The config of a public architecture name.
+
+    Raises:
+        UnknownNameError: No such architecture; suggests the nearest.
+    """
+    if name not in ARCHITECTURES:
+        raise UnknownNameError(
+            f"Unknown architecture {name!r}. {nearest(name, ARCHITECTURES)}See `hierax list` for all names."
+        )
+    return ARCHITECTURES[name]
