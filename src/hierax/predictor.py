@@ -1,0 +1,272 @@
+"""One image in, one answer out: a network with its preprocess, class names and provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .config import STAGE_NAMES, PreprocessSpec
+from .errors import InputError, UnknownNameError, nearest
+from .model.encoder import Encoder
+from .weights.card import ModelCard
+from .weights.load import from_module, write_weights
+from .weights.state import LoadReport, Weights
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float64": torch.float64,
+    "fp64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class that an image may show; score is a probability in 0..1."""
+
+    label: str
+    index: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data."""
+        return dataclasses.asdict(self)
+
+
+class Predictor:
+    """A network with its preprocess, class names and provenance.
+
+    Attributes:
+        model: The network, in eval mode; an `Encoder`, or a `MaskedAutoencoder` where the checkpoint has a decoder.
+        preprocess: How images become its input.
+        labels: Class names by index, None where nobody named them.
+        card: What is known about the weights.
+        report: Which tensors came from the file and which did not.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: PreprocessSpec,
+        labels: list[str] | None,
+        card: ModelCard,
+        weights: Weights | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.preprocess = preprocess
+        self.labels = labels
+        self.card = card
+        self._weights = weights
+        self.report = weights.report if weights is not None else LoadReport()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder itself, inside a masked autoencoder too."""
+        return getattr(self.model, "encoder", self.model)  # type: ignore[return-value]
+
+    def classify(self, images: Any, *, top_k: int = 5, batch_size: int = 32) -> list[list[Prediction]]:
+        """The most probable classes of each image, best first.
+
+        Args:
+            images: One or many paths, PIL images, uint8 arrays (h, w, 3), or preprocessed tensors.
+            top_k: How many classes per image.
+            batch_size: Images at a time.
+
+        Raises:
+            InputError: The model has no classes, or an image cannot be read.
+        """
+        if self.encoder.num_classes == 0:
+            raise InputError(
+                f"classify needs a classification head; {self.card.name!r} has none. Use embed or features, "
+                "or load a checkpoint with classes (`hierax list`)."
+            )
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise InputError(f"top_k must be a positive int; got {top_k!r}.")
+        rows: list[list[Prediction]] = []
+        for logits in self._run(images, batch_size, self.encoder):
+            scores = logits.double().softmax(-1)
+            best = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
+            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                pairs = zip(values, indices, strict=True)
+                rows.append([Prediction(self.label(index), index, score) for score, index in pairs])
+        return rows
+
+    def label(self, index: int) -> str:
+        """Name of a class, `class_123` where nobody named it."""
+        return self.labels[index] if self.labels is not None and index < len(self.labels) else f"class_{index}"
+
+    def embed(self, images: Any, *, normalize: bool = False, batch_size: int = 32) -> np.ndarray:
+        """Embeddings as float32 (n, c).
+
+        Args:
+            images: As for `classify`.
+            normalize: Scale each vector to length 1.
+            batch_size: Images at a time.
+
+        Raises:
+            InputError: An image cannot be read.
+        """
+        parts = list(self._run(images, batch_size, self.encoder.embedding))
+        if not parts:
+            return np.zeros((0, self.encoder.embedding_size), dtype=np.float32)
+        vectors = torch.cat(parts).float()
+        if normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return vectors.numpy()
+
+    def features(
+        self, images: Any, *, stages: Sequence[str] = STAGE_NAMES, batch_size: int = 32
+    ) -> dict[str, np.ndarray]:
+        """Un-normed stage maps as float32 {stage: (n, c, h, w)}.
+
+        Args:
+            images: As for `classify`.
+            stages: Which of "stage1".."stage4".
+            batch_size: Images at a time.
+
+        Raises:
+            UnknownNameError: A stage that does not exist.
+            InputError: An image cannot be read.
+        """
+        stages = [stages] if isinstance(stages, str) else list(stages)
+        known = STAGE_NAMES[: len(self.encoder.return_channels)]
+        for name in stages:
+            if name not in known:
+                raise UnknownNameError(f"Stages are {', '.join(known)}; got {name!r}. {nearest(name, known)}")
+        parts = list(self._run(images, batch_size, lambda x: self.encoder.detection_features(x, stages)))
+        if not parts:
+            channels = dict(zip(known, self.encoder.return_channels, strict=True))
+            return {name: np.zeros((0, channels[name], 0, 0), dtype=np.float32) for name in stages}
+        return {name: torch.cat([part[name] for part in parts]).float().numpy() for name in stages}
+
+    def save(self, directory: str | Path, *, format: str = "hierax") -> Path:
+        """Write the model as it is now, in any format that can hold it; returns the path written.
+
+        Raises:
+            CheckpointError: The format cannot express the network, or writing failed.
+        """
+        weights = self.weights()
+        return write_weights(weights, Path(directory), to=format)
+
+    def weights(self) -> Weights:
+        """The present parameters with everything known about them."""
+        base = self._weights or Weights(config=self.encoder.config, tensors={}, preprocess=self.preprocess)
+        base = dataclasses.replace(base, preprocess=self.preprocess, labels=self.labels)
+        encoder = self.encoder
+        if encoder.num_classes != base.config.num_classes and base.config.decoder is None:
+            base = dataclasses.replace(base, config=dataclasses.replace(base.config, num_classes=encoder.num_classes))
+        return from_module(self.model, base)
+
+    def to(self, device: str | torch.device) -> Predictor:
+        """Move the model; returns the predictor."""
+        self.model.to(device)
+        return self
+
+    def prepare(self, image: Any) -> Tensor:
+        """One image or clip as the network's input, without a batch axis.
+
+        Raises:
+            InputError: The image cannot be read, or is of a type that hierax does not know.
+        """
+        if isinstance(image, Tensor):
+            return image.float() if not image.is_floating_point() else image
+        if self.encoder.config.is_video:
+            from .data.video import preprocess_clip, read_clip
+
+            frames = self.encoder.config.input_size[0]
+            return preprocess_clip(read_clip(image, frames=frames)[0], self.preprocess)
+        from .data.decode import decode_image
+        from .data.preprocess import preprocess
+
+        return preprocess(decode_image(image), self.preprocess)
+
+    def _run(self, images: Any, batch_size: int, function: Callable[[Tensor], Any]) -> Iterator[Any]:
+        """Apply a function of preprocessed batches, results on the CPU."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
+        parameter = next(self.model.parameters())
+        with torch.inference_mode():
+            for batch in self._batches(images, batch_size):
+                result = function(batch.to(parameter.device, parameter.dtype))
+                if isinstance(result, dict):
+                    yield {name: tensor.cpu() for name, tensor in result.items()}
+                else:
+                    yield result.cpu()
+
+    def _batches(self, images: Any, batch_size: int) -> Iterator[Tensor]:
+        rank = len(self.encoder.config.input_size) + 1
+        if isinstance(images, Tensor) and images.ndim == rank + 1:
+            yield from images.split(batch_size)
+            return
+        items = as_list(images, rank)
+        for start in range(0, len(items), batch_size):
+            tensors = [self.prepare(item) for item in items[start : start + batch_size]]
+            shapes = {tuple(tensor.shape) for tensor in tensors}
+            if len(shapes) > 1 or len(tensors[0].shape) != rank:
+                raise InputError(
+                    f"Preprocessed tensors of one call must all be (3, h, w) of one size; got {sorted(shapes)}."
+                )
+            yield torch.stack(tensors)
+
+
+def as_list(images: Any, rank: int = 3) -> list[Any]:
+    """One image or many, as a list.
+
+    Raises:
+        InputError: Not an image, nor a sequence of images.
+    """
+    if isinstance(images, (str, Path, Image.Image)):
+        return [images]
+    if isinstance(images, (Tensor, np.ndarray)):
+        if images.ndim == rank:
+            return [images]
+        if images.ndim == rank + 1:
+            return list(images)
+        raise InputError(
+            f"An array must be one image (h, w, 3) or many (n, h, w, 3), a tensor (3, h, w) or (b, 3, h, w); "
+            f"got shape {tuple(images.shape)}."
+        )
+    if isinstance(images, (bytes, bytearray, dict)) or not hasattr(images, "__iter__"):
+        raise InputError(
+            f"Images are paths, PIL images, uint8 arrays (h, w, 3) or tensors; got {type(images).__name__}."
+        )
+    items = list(images)
+    for item in items:
+        if not isinstance(item, (str, Path, Image.Image, Tensor, np.ndarray)):
+            raise InputError(
+                f"Images are paths, PIL images, uint8 arrays (h, w, 3) or tensors; got {type(item).__name__}."
+            )
+    return items
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A floating dtype from its name.
+
+    Raises:
+        InputError: Not a floating type that hierax runs in.
+    """
+    if isinstance(dtype, torch.dtype):
+        if dtype in DTYPES.values():
+            return dtype
+    elif str(dtype).removeprefix("torch.") in DTYPES:
+        return DTYPES[str(dtype).removeprefix("torch.")]
+    raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}. {nearest(str(dtype), DTYPES)}")

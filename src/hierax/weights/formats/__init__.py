@@ -1,0 +1,45 @@
+"""The six checkpoint formats, in the order in which content is tried against them."""
+
+from __future__ import annotations
+
+from ...errors import CheckpointError, UnknownNameError, nearest
+from ..files import RawCheckpoint
+from .base import Format, listed
+from .birder import Birder
+from .hierax import Hierax
+from .meta import Meta
+from .sam2 import Sam2
+from .timm import Timm
+from .transformers import Transformers
+
+FORMATS: tuple[Format, ...] = (Hierax(), Transformers(), Sam2(), Birder(), Timm(), Meta())
+FORMAT_NAMES = tuple(format.name for format in FORMATS)
+
+
+def recognise(raw: RawCheckpoint) -> Format:
+    """The format of a file, by its content.
+
+    Raises:
+        CheckpointError: No format has such names; lists the first ten.
+    """
+    for candidate in FORMATS:
+        if candidate.matches(raw):
+            return candidate
+    raise CheckpointError(
+        f"{raw.path} is in none of the known formats ({', '.join(FORMAT_NAMES)}). "
+        f"Its first tensors are: {listed(list(raw.tensors))}."
+    )
+
+
+def by_name(name: str) -> Format:
+    """A format by its public name.
+
+    Raises:
+        UnknownNameError: No such format.
+    """
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    raise UnknownNameError(
+        f"Unknown format {name!r}. {nearest(name, FORMAT_NAMES)}Formats are {', '.join(FORMAT_NAMES)}."
+    )

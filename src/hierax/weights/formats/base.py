@@ -1,0 +1,91 @@
+"""What every checkpoint format must be able to say; the five formats each fill it in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ...config import ModelConfig, PreprocessSpec
+from ..files import RawCheckpoint
+from ..geometry import Geometry
+from ..rename import Dialect
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..state import Weights
+
+
+class Format(ABC):
+    """One checkpoint format: how to recognise, read and write it."""
+
+    name: ClassVar[str]
+    """Public name, as in `hierax convert --to`."""
+
+    @abstractmethod
+    def matches(self, raw: RawCheckpoint) -> bool:
+        """Whether the content (never the file name) is of this format."""
+
+    @abstractmethod
+    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
+        """Prefix of the encoder's names in this file, and the rename table."""
+
+    @abstractmethod
+    def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
+        """The network in the file: `named` if the caller named one, else what the file or its sidecars say.
+
+        Raises:
+            CheckpointError: Not determined, or contradicted by the tensors.
+        """
+
+    @abstractmethod
+    def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
+        """The origin's own recipe, with what the file says about it."""
+
+    def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
+        """Class names in the file, in index order."""
+        return None
+
+    def left_over(self, key: str) -> str | None:
+        """Why a tensor that the network has no place for may stay unused; None makes it an error."""
+        return None
+
+    def may_be_fresh(self, key: str) -> bool:
+        """Whether a parameter of the network may be missing from such files."""
+        return False
+
+    @abstractmethod
+    def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
+        """What of this network the format cannot express; None if it can hold all of it."""
+
+    @abstractmethod
+    def write(self, weights: Weights, destination: Path) -> Path:
+        """Write the weights so that the original package loads them; returns the path written."""
+
+
+def ordered_labels(mapping: Mapping[object, object], num_classes: int) -> list[str] | None:
+    """Class names from {index: name}, None unless every index is named and the names mean something."""
+    try:
+        names = {int(str(index)): str(name) for index, name in mapping.items()}
+    except ValueError:
+        return None
+    if not num_classes or any(index not in names for index in range(num_classes)):
+        return None
+    ordered = [names[index] for index in range(num_classes)]
+    # transformers fills LABEL_0, LABEL_1, ... where nobody named the classes.
+    return None if all(name == f"LABEL_{index}" for index, name in enumerate(ordered)) else ordered
+
+
+def triple(value: object, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Three channel statistics from JSON, or the default."""
+    if isinstance(value, Sequence) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value):
+        return (float(value[0]), float(value[1]), float(value[2]))
+    return default
+
+
+def listed(keys: Sequence[str], limit: int = 10) -> str:
+    """The first names of a list, for messages."""
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more

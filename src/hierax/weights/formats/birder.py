@@ -1,0 +1,286 @@
+"""birder `.pt` and `.safetensors` files: Hiera, abswin, HieraDet and its masked autoencoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, square_windows
+from ..files import RawCheckpoint, write_safetensors, write_torch
+from ..geometry import Geometry, adapt, choose, public_name
+from ..rename import Dialect, to_theirs
+from .base import Format, ordered_labels, triple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..state import Weights
+
+_BLOCKS: dict[str, Any] = {
+    "block": "body.stage{stage}.{j}.",
+    "parts": (("mlp.fc1.", "mlp.0."), ("mlp.fc2.", "mlp.3.")),
+}
+_POOL = (
+    ("attention_pool.mlp.fc1.", "features.0.mlp.0."),
+    ("attention_pool.mlp.fc2.", "features.0.mlp.3."),
+    ("attention_pool.", "features.0."),
+)
+_OUTER = (
+    ("patch_embed.", "stem."),
+    ("pos_embed_window", "pos_embed_win"),
+    ("head.projection.", "classifier."),
+)
+# Quirk(birder): the final norm is features.0 in HieraDet, features.1 in Hiera, and was features.0 there before 0.3.3.
+HIERA = Dialect(**_BLOCKS, outer=(*_OUTER, *_POOL, ("norm.", "features.1.")))
+DET = Dialect(**_BLOCKS, outer=(*_OUTER, ("norm.", "features.0.")))
+NAMES = tuple(
+    name
+    for name in ARCHITECTURES
+    if name.startswith(("hieradet_", "hiera_abswin_", "mae_hiera_hiera_"))
+    or (name.startswith("hiera_") and not name[-1].isdigit())
+)
+# What birder's default colour statistics have been since 2025-07; files carry their own.
+RGB = {"mean": (0.5191, 0.5306, 0.4877), "std": (0.2316, 0.2304, 0.2588)}
+
+
+class Birder(Format):
+    """Weights with a signature, colour statistics and class names around them."""
+
+    name = "birder"
+
+    def matches(self, raw: RawCheckpoint) -> bool:
+        """Birder calls the patch embedding a stem and nests blocks in a body."""
+        return any(key.removeprefix("encoder.").startswith("body.stage1.0.norm1.") for key in raw.tensors)
+
+    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
+        """`encoder.` in front inside a masked autoencoder; the norm's place tells old files from new."""
+        prefix = "encoder." if any(key.startswith("encoder.body.") for key in raw.tensors) else ""
+        return prefix, HIERA if f"{prefix}features.1.weight" in raw.tensors else DET
+
+    def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
+        """The name in a JSON sidecar or the caller's; files themselves do not say which network they hold."""
+        size = _signature_size(raw)
+        overrides = _overrides(raw)
+        if named is None:
+            stored = str(raw.config.get("registered_name") or raw.config.get("name") or "")
+            if geometry.decoder_pools < 0 and stored in ARCHITECTURES:
+                named = ARCHITECTURES[stored]
+            elif {"depths", "embed_dim"} <= overrides.keys():
+                named = ModelConfig(name="custom", num_classes=0)
+            else:
+                # Every birder autoencoder is registered with three pools; how many a file has is read off it below.
+                pools = 3 if geometry.decoder_pools >= 0 else -1
+                registered = dataclasses.replace(geometry, decoder_pools=pools)
+                named = choose(registered, _candidates(raw, geometry, size), str(raw.path))
+        config = _with_overrides(named, overrides, geometry)
+        if geometry.position == "window" and config.family != "hieradet":
+            size = size or tuple(16 * side for side in geometry.table)
+        return adapt(config, geometry, size)
+
+    def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
+        """Squash to the signature's size, bicubic, the file's own colour statistics."""
+        stats = _item(raw, "rgb_stats")
+        stats = stats if isinstance(stats, Mapping) else RGB
+        return PreprocessSpec(
+            size=(config.input_size[-2], config.input_size[-1]),
+            resize="squash",
+            crop_ratio=1.0,
+            mean=triple(list(stats.get("mean", ())), RGB["mean"]),
+            std=triple(list(stats.get("std", ())), RGB["std"]),
+        )
+
+    def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
+        """`class_to_idx`, by index."""
+        classes = _item(raw, "class_to_idx")
+        if not isinstance(classes, Mapping):
+            return None
+        return ordered_labels({index: name for name, index in classes.items()}, num_classes)
+
+    def may_be_fresh(self, key: str) -> bool:
+        """Trunks that came from SAM 2 may lack the final norm."""
+        return key.startswith("norm.")
+
+    def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
+        """No video, no timm extras, and each family's own order of pooling and norm."""
+        if config.is_video:
+            return "birder has no video Hiera"
+        if config.layer_scale is not None or config.shortcut != "linear":
+            return "birder's blocks have neither layer scale nor the max-and-mean shortcut"
+        if config.norm_eps != 1e-6:
+            return f"birder's norms use epsilon 1e-6 since 0.3.3; this network's use {config.norm_eps}"
+        if config.decoder is not None:
+            if (config.decoder.dim, config.decoder.depth, config.decoder.num_heads) != (512, 8, 16):
+                return "birder's decoder has 8 blocks of width 512 with 16 heads"
+            return None if config.decoder.normalize_target else "birder always predicts normalised pixels"
+        if config.family == "hieradet" and config.head == "pool_norm":
+            return "birder's HieraDet norms tokens before pooling them; this network pools first"
+        if config.family != "hieradet" and config.head not in ("pool_norm", "attention"):
+            return f"birder's Hiera pools, then norms; this network's head is {config.head!r}"
+        if config.family == "hiera_abswin" and config.table_size != tuple(s // 16 for s in config.input_size):
+            return (
+                f"birder's background table is input size // 16; this one's is {config.table_size} at "
+                f"{config.input_size}"
+            )
+        return None
+
+    def write(self, weights: Weights, destination: Path) -> Path:
+        """A `.pt` (or `.safetensors` if so named) that birder loads."""
+        config = weights.config
+        tensors = dict(weights.tensors)
+        if config.decoder is not None and "norm.weight" not in tensors:
+            # Quirk(birder): the encoder keeps a final norm inside its autoencoder, where nothing uses it.
+            tensors |= _identity_norm(config)
+        if config.head == "pool" and config.decoder is None:
+            tensors |= _identity_norm(config)
+        table = DET if config.family == "hieradet" else HIERA
+        prefix = "encoder." if config.decoder is not None else ""
+        outer = ("mask_token", "decoder", "encoder_norm", "multi_scale")
+        state = {}
+        for key, tensor in tensors.items():
+            theirs = table.spell(key, config.depths)
+            theirs = theirs if key.startswith(outer) else prefix + theirs
+            state[theirs] = to_theirs(key, tensor, config).contiguous()
+        items = self._items(weights)
+        path = destination if destination.suffix else destination / f"{config.name}.pt"
+        if path.suffix == ".safetensors":
+            metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in items.items()}
+            return write_safetensors(path, state, metadata)
+        return write_torch(path, {"state": state, **items})
+
+    def _items(self, weights: Weights) -> dict[str, Any]:
+        config, spec = weights.config, weights.preprocess
+        height, width = config.input_size
+        outputs = [0, 3, height, width] if config.decoder else [0, config.num_classes or config.embedding_size]
+        items: dict[str, Any] = {
+            "birder_version": "0.8.4",
+            "task": "masked_image_modeling" if config.decoder else "image_classification",
+            "signature": {
+                "inputs": [{"data_shape": [0, config.in_channels, height, width]}],
+                "outputs": [{"data_shape": outputs}],
+            },
+            "class_to_idx": {name: index for index, name in enumerate(weights.labels or [])},
+            "rgb_stats": {"mean": tuple(spec.mean), "std": tuple(spec.std)},
+        }
+        known = ARCHITECTURES.get(config.name)
+        changed = known is None or config.name not in NAMES or _network(known) != _network(config)
+        if changed and config.decoder is None:
+            items["config"] = _network(config)
+        return items
+
+
+def _identity_norm(config: ModelConfig) -> dict[str, Tensor]:
+    import torch
+
+    return {"norm.weight": torch.ones(config.embedding_size), "norm.bias": torch.zeros(config.embedding_size)}
+
+
+def _item(raw: RawCheckpoint, key: str) -> Any:
+    """An entry of the `.pt`, of the safetensors metadata (JSON), or of the sidecar."""
+    if key in raw.container:
+        return raw.container[key]
+    if key in raw.metadata:
+        try:
+            return json.loads(raw.metadata[key])
+        except ValueError:
+            return None
+    return raw.config.get(key)
+
+
+def _signature_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
+    signature = _item(raw, "signature")
+    try:
+        shape = signature["inputs"][0]["data_shape"]
+        return (int(shape[2]), int(shape[3]))
+    except (TypeError, KeyError, IndexError, ValueError):
+        return None
+
+
+def _overrides(raw: RawCheckpoint) -> dict[str, Any]:
+    found = _item(raw, "config") or raw.config.get("model_config")
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | None) -> list[str]:
+    """Networks whose stored table has this size: abswin's grows with the input, HieraDet's does not."""
+    names = []
+    for name in NAMES:
+        config = ARCHITECTURES[name]
+        if config.position == "window" and config.family == "hieradet":
+            possible = config.position_size == geometry.table
+        elif config.position == "window":
+            possible = size is None or geometry.table == tuple(side // 16 for side in size)
+        else:
+            possible = True
+        new_layout = any(key.endswith("features.1.weight") for key in raw.tensors)
+        if possible and not (new_layout and config.family == "hieradet"):
+            names.append(name)
+    return names
+
+
+def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
+    """Birder's own config keys on top of a network."""
+    changes: dict[str, Any] = {}
+    plain = {
+        "embed_dim": "embed_dim",
+        "num_heads": "num_heads",
+        "q_pool": "q_pool",
+        "drop_path_rate": "drop_path",
+    }
+    changes |= {ours: overrides[theirs] for theirs, ours in plain.items() if theirs in overrides}
+    if "depths" in overrides:
+        changes["depths"] = tuple(overrides["depths"])
+    if "window_spec" in overrides:
+        spec = tuple(overrides["window_spec"])
+        changes |= {
+            "windows": square_windows(spec),
+            "family": "hieradet",
+            "mask_unit": (spec[0], spec[0]),
+            "head": "norm_pool",
+            "position": "window",
+            "position_antialias": False,
+            "global_blocks": config.global_blocks,
+        }
+    if "global_att_blocks" in overrides:
+        changes["global_blocks"] = tuple(overrides["global_att_blocks"])
+    if "abs_win_pos_embed" in overrides:
+        windowed = bool(overrides["abs_win_pos_embed"])
+        changes |= {"position": "window" if windowed else "grid", "position_antialias": True}
+        changes["family"] = "hiera_abswin" if windowed else "hiera"
+    if overrides.get("attn_pool_head"):
+        changes["head"] = "attention"
+    if overrides.get("attn_pool_num_heads"):
+        changes["attention_pool_heads"] = overrides["attn_pool_num_heads"]
+    if geometry.decoder_pools >= 0:
+        # Quirk(birder): the autoencoder's file does not say how often its encoder pools; its fusion layers do. Its
+        # encoder keeps a final norm that nothing uses.
+        changes |= {"q_pool": geometry.decoder_pools, "decoder": config.decoder or DecoderConfig()}
+        changes["head"] = "pool_norm" if geometry.has_norm else "pool"
+    changed = dataclasses.replace(config, **changes)
+    return dataclasses.replace(changed, name=public_name(changed)) if overrides else changed
+
+
+def _network(config: ModelConfig) -> dict[str, Any]:
+    """The config dictionary that birder's constructors read."""
+    data: dict[str, Any] = {
+        "depths": list(config.depths),
+        "embed_dim": config.embed_dim,
+        "num_heads": config.num_heads,
+        "drop_path_rate": config.drop_path,
+    }
+    if config.family == "hieradet":
+        spec = [0 if w is None else w if isinstance(w, int) else w[0] for w in config.windows]
+        return {
+            **data,
+            "global_pos_size": list(config.table_size),
+            "global_att_blocks": list(config.global_blocks),
+            "window_spec": spec,
+        }
+    data["abs_win_pos_embed"] = config.position == "window"
+    if config.q_pool != 3:
+        data["q_pool"] = config.q_pool
+    if config.head == "attention":
+        data |= {"attn_pool_head": True, "attn_pool_num_heads": config.attention_pool_heads}
+    return data

@@ -1,0 +1,124 @@
+"""Our own folder: config.json, model.safetensors, preprocessor_config.json and a README with the licence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...config import ModelConfig, PreprocessSpec
+from ...errors import CheckpointError, HieraxError
+from ..files import RawCheckpoint, write_atomic, write_json, write_safetensors
+from ..geometry import Geometry
+from ..rename import Dialect
+from .base import Format, ordered_labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..state import Weights
+
+
+class Hierax(Format):
+    """Our names, tables stored grid-shaped, everything about the network in config.json."""
+
+    name = "hierax"
+
+    def matches(self, raw: RawCheckpoint) -> bool:
+        """`model_type` in the config."""
+        return raw.config.get("model_type") == "hierax"
+
+    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
+        """No prefix, no renames."""
+        return "", Dialect()
+
+    def config(self, raw: RawCheckpoint, geometry: Geometry | None, named: ModelConfig | None) -> ModelConfig:
+        """What config.json says; a name cannot overrule it."""
+        try:
+            return ModelConfig.from_dict(raw.config["architecture"])
+        except (HieraxError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"The config.json beside {raw.path} does not describe a network: {error}") from error
+
+    def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
+        """`preprocessor_config.json` in full."""
+        data = raw.preprocessor.get("hierax")
+        try:
+            return PreprocessSpec.from_dict(data) if isinstance(data, Mapping) else PreprocessSpec()
+        except (HieraxError, TypeError, ValueError) as error:
+            raise CheckpointError(f"preprocessor_config.json beside {raw.path} is damaged: {error}") from error
+
+    def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
+        """`id2label`."""
+        return ordered_labels(raw.config.get("id2label") or {}, num_classes)
+
+    def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
+        """None: it holds every network of the family."""
+        return None
+
+    def write(self, weights: Weights, destination: Path) -> Path:
+        """The folder; config.json comes last, so that a half-written folder is not taken for a model."""
+        from ... import __version__
+
+        config, spec, origin = weights.config, weights.preprocess, weights.provenance
+        data = {
+            "model_type": "hierax",
+            "hierax_version": __version__,
+            "architecture": config.to_dict(),
+            "num_classes": config.num_classes,
+            "license": origin.license,
+            "commercial": origin.commercial,
+            "base_model": origin.base_model or (origin.name if origin.name != "custom" else None),
+            "dataset": origin.dataset,
+            "origin_format": origin.origin,
+            "citation": origin.citation,
+            **weights.extra,
+        }
+        if weights.labels:
+            data["id2label"] = {str(index): name for index, name in enumerate(weights.labels)}
+        write_safetensors(destination / "model.safetensors", weights.tensors, {"format": "pt"})
+        readable = {
+            "image_mean": list(spec.mean),
+            "image_std": list(spec.std),
+            "size": {"height": spec.size[0], "width": spec.size[1]},
+        }
+        write_json(destination / "preprocessor_config.json", {**readable, "hierax": spec.to_dict()})
+        card = _card(weights)
+        write_atomic(destination / "README.md", lambda to: to.write_text(card, encoding="utf-8") and None)
+        write_json(destination / "config.json", data)
+        return destination
+
+
+def _card(weights: Weights) -> str:
+    """A hub model card."""
+    config, origin = weights.config, weights.provenance
+    task = "image-classification" if config.num_classes else "image-feature-extraction"
+    header = ["---", "library_name: hierax", f"pipeline_tag: {task}"]
+    if origin.license:
+        header.append(f"license: {origin.license}")
+    if origin.base_model:
+        header.append(f"base_model: {origin.base_model}")
+    size = "x".join(map(str, config.input_size))
+    lines = [
+        *header,
+        "tags: [hiera, hierax]",
+        "---",
+        f"# {config.name if config.name != 'custom' else origin.name}",
+        "",
+        f"A {config.family} encoder: width {config.embed_dim}, depths {config.depths}, input {size}, "
+        f"{config.num_classes} classes.",
+        "",
+        f"- Weights from: {origin.base_model or origin.name} ({origin.origin} format)",
+        f"- Licence: {origin.license or 'unknown: ask whoever gave you the weights'}"
+        f"{' (no commercial use)' if origin.commercial is False else ''}",
+        f"- Trained on: {origin.dataset or 'unknown'}",
+        "",
+        "```python",
+        "import hierax",
+        "",
+        'predictor = hierax.load("path/to/this/folder")',
+        'predictor.embed("image.jpg")',
+        "```",
+    ]
+    if origin.citation:
+        lines += ["", "```bibtex", origin.citation.strip(), "```"]
+    return "\n".join(lines) + "\n"

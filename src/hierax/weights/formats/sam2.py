@@ -1,0 +1,124 @@
+"""SAM 2 and 2.1 `.pt` files: the trunk `image_encoder.trunk.*` is a HieraDet, the rest is kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
+from ..files import RawCheckpoint, write_torch
+from ..geometry import Geometry, adapt, choose
+from ..rename import Dialect, to_theirs
+from .base import Format
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..state import Weights
+
+NAMES = tuple(name for name in ARCHITECTURES if name.startswith("sam2_"))
+TRUNK = "image_encoder.trunk."
+DIALECT = Dialect(parts=(("mlp.fc1.", "mlp.layers.0."), ("mlp.fc2.", "mlp.layers.1.")))
+PREPROCESS = PreprocessSpec(
+    size=(1024, 1024), resize="squash", crop_ratio=1.0, interpolation="bilinear", engine="float"
+)
+
+
+class Sam2(Format):
+    """The original SAM 2 checkpoints, whole or the bare trunk."""
+
+    name = "sam2"
+
+    def matches(self, raw: RawCheckpoint) -> bool:
+        """SAM 2 names the MLP's layers by number."""
+        return any(key.endswith("blocks.0.mlp.layers.0.weight") for key in raw.tensors)
+
+    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
+        """Whatever stands before the first block's MLP is the prefix."""
+        tail = "blocks.0.mlp.layers.0.weight"
+        found = next(key for key in raw.tensors if key.endswith(tail))
+        return found.removesuffix(tail), DIALECT
+
+    def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
+        """The four trunks differ in width or depth, so shapes tell them apart."""
+        return adapt(named or choose(geometry, NAMES, str(raw.path)), geometry)
+
+    def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
+        """Squash to the square on floats, bilinear, ImageNet statistics."""
+        return PREPROCESS.with_size((config.input_size[-2], config.input_size[-1]))
+
+    def left_over(self, key: str) -> str | None:
+        """Everything beside the trunk belongs to the segmenter."""
+        parts = (
+            "image_encoder.neck.",
+            "sam_",
+            "memory_",
+            "mask_downsample",
+            "obj_ptr",
+            "maskmem",
+            "no_mem",
+            "no_obj",
+        )
+        bare = key.removeprefix("neck.") != key
+        return "part of SAM 2 beside the image encoder" if bare or key.startswith(parts) else None
+
+    def may_be_fresh(self, key: str) -> bool:
+        """SAM 2 has no final norm; heads that want one start from the identity."""
+        return key.startswith("norm.")
+
+    def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
+        """Only the four public trunks: the file carries no windows, the code that loads it fixes them."""
+        if config.family != "hieradet":
+            return f"it is a {config.family!r} network, and SAM 2 files hold HieraDet trunks only"
+        if any(window is None for window in config.windows):
+            return f"its windows {config.windows} are global in whole stages, where SAM 2's code divides by zero"
+        if config.layer_scale is not None:
+            return "SAM 2's blocks have no layer scale"
+        if config.num_classes:
+            return "SAM 2 has no classification head; load with num_classes=0 first"
+        if config.norm_eps != 1e-6:
+            return f"SAM 2's norms use epsilon 1e-6; this network's use {config.norm_eps}"
+        known = [ARCHITECTURES[name] for name in NAMES]
+        if not any(_trunk(config) == _trunk(other) for other in known):
+            return (
+                f"no public SAM 2 trunk has width {config.embed_dim}, depths {config.depths}, windows "
+                f"{config.windows} and global blocks {config.global_blocks}, and the file cannot carry them"
+            )
+        return trained_norm(tensors, "SAM 2's trunk has no final norm")
+
+    def write(self, weights: Weights, destination: Path) -> Path:
+        """A `.pt`; what stood beside the trunk in the file that was read is written back untouched."""
+        trunk = {
+            TRUNK + DIALECT.spell(key, weights.config.depths): to_theirs(key, t, weights.config).contiguous()
+            for key, t in weights.tensors.items()
+            if not key.startswith(("norm.", "head."))
+        }
+        rest: dict[str, Tensor] = {}
+        container: dict[str, object] = {}
+        if weights.raw is not None and self.matches(weights.raw):
+            prefix, _ = self.dialect(weights.raw)
+            rest = {k: v for k, v in weights.raw.tensors.items() if prefix and not k.startswith(prefix)}
+            container = {k: v for k, v in weights.raw.container.items() if not k.startswith("__")}
+        path = destination if destination.suffix else destination / f"{weights.config.name}.pt"
+        return write_torch(path, {"model": {**trunk, **rest}, **container})
+
+
+def _trunk(config: ModelConfig) -> tuple[object, ...]:
+    return (
+        config.embed_dim,
+        config.num_heads,
+        config.depths,
+        config.windows,
+        config.global_blocks,
+        config.q_pool,
+        config.position_size,
+    )
+
+
+def trained_norm(tensors: Mapping[str, Tensor], why: str) -> str | None:
+    """An obstacle if the final norm has been trained; a norm still at its initial (1, 0) carries nothing."""
+    weight, bias = tensors.get("norm.weight"), tensors.get("norm.bias")
+    if weight is None or bias is None or (bool((weight == 1).all()) and bool((bias == 0).all())):
+        return None
+    return f"{why}, and this network's is trained; dropping it would change the embedding"

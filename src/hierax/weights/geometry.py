@@ -1,0 +1,208 @@
+"""What the tensors themselves say about the network, and what they cannot say.
+
+Windows, global blocks, the order of pooling and norm, and head counts leave no trace in a state dict; a name, a
+sidecar config or file metadata must supply them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..config import ARCHITECTURES, DecoderConfig, ModelConfig
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Heads of stage 1 by width, in every public member.
+HEADS_BY_WIDTH = {96: 1, 112: 2, 144: 2, 256: 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Facts read off tensor shapes, under our names.
+
+    Attributes:
+        table: Shape of the background position table in the file: (tokens,) or (h, w).
+        frames: Tokens along time of a separable table, 0 for images.
+        decoder_pools: Query pools of a masked autoencoder (its fusion convolutions), -1 without a decoder.
+    """
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_classes: int
+    position: str
+    table: tuple[int, ...]
+    frames: int
+    layer_scale: bool
+    shortcut: str
+    has_norm: bool
+    attention_pool: bool
+    decoder_pools: int
+    decoder_dim: int
+    decoder_depth: int
+    decoder_tokens: int
+
+
+def measure(tensors: Mapping[str, Tensor]) -> Geometry:
+    """Read the geometry of canonically named tensors.
+
+    Raises:
+        CheckpointError: Block or position parameters are missing, so this is no Hiera checkpoint.
+    """
+    widths: list[int] = []
+    while (key := f"blocks.{len(widths)}.norm2.weight") in tensors:
+        widths.append(tensors[key].shape[0])
+    if not widths or "patch_embed.proj.weight" not in tensors:
+        sample = ", ".join(list(tensors)[:10])
+        raise CheckpointError(
+            "This is no Hiera checkpoint in any known format: blocks and patch embedding were not found. "
+            f"Its first tensors are: {sample}."
+        )
+    depths = tuple(widths.count(width) for width in sorted(set(widths)))
+    table, frames, position = _table(tensors)
+    head = tensors.get("head.projection.weight")
+    opens = [n for n in range(1, len(widths)) if widths[n] != widths[n - 1]]
+    fusion = [key for key in tensors if key.startswith("multi_scale_fusion_heads.") and key.endswith(".weight")]
+    decoder = tensors.get("decoder_embed.weight")
+    return Geometry(
+        embed_dim=widths[0],
+        depths=depths,
+        num_classes=0 if head is None else head.shape[0],
+        position=position,
+        table=table,
+        frames=frames,
+        layer_scale="blocks.0.ls1.gamma" in tensors,
+        shortcut="linear" if not opens or f"blocks.{opens[0]}.proj.weight" in tensors else "max_avg",
+        has_norm="norm.weight" in tensors,
+        attention_pool="attention_pool.latent" in tensors,
+        decoder_pools=-1 if decoder is None else len(fusion),
+        decoder_dim=0 if decoder is None else decoder.shape[0],
+        decoder_depth=sum(key.startswith("decoder_blocks.") and key.endswith("norm1.weight") for key in tensors),
+        decoder_tokens=tensors["decoder_pos_embed"].shape[1] if "decoder_pos_embed" in tensors else 0,
+    )
+
+
+def _table(tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int, str]:
+    if "pos_embed_spatial" in tensors and "pos_embed_temporal" in tensors:
+        return (tensors["pos_embed_spatial"].shape[1],), tensors["pos_embed_temporal"].shape[1], "separable"
+    if "pos_embed" not in tensors:
+        raise CheckpointError("This is no Hiera checkpoint: it has no position table.")
+    table = tensors["pos_embed"]
+    if table.ndim == 4 and "pos_embed_window" in tensors:
+        return tuple(table.shape[2:]), 0, "window"
+    return (math.prod(table.shape[1:-1]),), 0, "grid"
+
+
+def fits(config: ModelConfig, geometry: Geometry) -> bool:
+    """Whether a named architecture could have these shapes (class count and input size aside)."""
+    same = (
+        config.embed_dim == geometry.embed_dim
+        and config.depths == geometry.depths
+        and config.position == geometry.position
+        and (config.layer_scale is not None) == geometry.layer_scale
+        and config.shortcut == geometry.shortcut
+        and (config.head == "attention") == geometry.attention_pool
+        and (config.decoder is not None) == (geometry.decoder_pools >= 0)
+    )
+    return same and (config.decoder is None or config.q_pool == geometry.decoder_pools)
+
+
+def choose(geometry: Geometry, names: Iterable[str], what: str) -> ModelConfig:
+    """The one architecture among `names` that has these shapes.
+
+    Raises:
+        CheckpointError: None fits, or several that would compute different numbers; lists them.
+    """
+    fitting = [ARCHITECTURES[name] for name in names if fits(ARCHITECTURES[name], geometry)]
+    if not fitting:
+        raise CheckpointError(
+            f"{what} has width {geometry.embed_dim}, depths {geometry.depths} and {geometry.position!r} positions, "
+            "which no public architecture of its format has. Put the config.json it was saved with beside it."
+        )
+    if len({_behaviour(config) for config in fitting}) > 1:
+        listed = ", ".join(config.name for config in fitting)
+        raise CheckpointError(
+            f"The tensors of {what} fit several architectures that compute different numbers: {listed}. "
+            "Say which with name=."
+        )
+    return fitting[0]
+
+
+def _behaviour(config: ModelConfig) -> ModelConfig:
+    """The config without what the file itself decides."""
+    neutral = {"name": "", "num_classes": 0, "input_size": (0,) * len(config.input_size), "drop_path": 0.0}
+    return dataclasses.replace(config, **neutral, position_size=None)
+
+
+def adapt(config: ModelConfig, geometry: Geometry, input_size: tuple[int, ...] | None = None) -> ModelConfig:
+    """Fit a named architecture to what the file holds: classes, table size, decoder.
+
+    Args:
+        config: The architecture.
+        geometry: What was measured.
+        input_size: The size that the file says it was saved at, if it does.
+
+    Raises:
+        CheckpointError: The shapes are another architecture's.
+    """
+    if not fits(config, geometry):
+        raise CheckpointError(
+            f"The file is not a {config.name!r}: that has width {config.embed_dim}, depths {config.depths}, "
+            f"{config.position!r} positions; the file has width {geometry.embed_dim}, depths {geometry.depths}, "
+            f"{geometry.position!r} positions"
+            f"{' and a decoder' if geometry.decoder_pools >= 0 else ''}. Pass the right name=."
+        )
+    changes: dict[str, object] = {"num_classes": geometry.num_classes}
+    if geometry.position == "window":
+        changes["position_size"] = geometry.table
+    size = input_size or _size_of_table(config, geometry) or config.input_size
+    if geometry.decoder_pools >= 0:
+        heads = config.decoder.num_heads if config.decoder else 16
+        changes["decoder"] = dataclasses.replace(
+            config.decoder or DecoderConfig(),
+            dim=geometry.decoder_dim,
+            depth=geometry.decoder_depth,
+            num_heads=heads,
+        )
+    return dataclasses.replace(config, input_size=tuple(size), **changes)
+
+
+def _size_of_table(config: ModelConfig, geometry: Geometry) -> tuple[int, ...] | None:
+    """Input size that a plain table was made for, taking it as square unless the config says otherwise."""
+    if geometry.position == "window":
+        return None
+    stride = config.patch_stride
+    grid = config.grid(config.input_size)
+    if math.prod(grid[-2:]) == geometry.table[0] and geometry.frames in (0, grid[0]):
+        return config.input_size
+    side = math.isqrt(geometry.table[0])
+    if side * side != geometry.table[0]:
+        raise CheckpointError(
+            f"The position table has {geometry.table[0]} tokens, which is no square. "
+            "Put the config.json it was saved with beside it, so that height and width are known."
+        )
+    spatial = (side * stride[-2], side * stride[-1])
+    return (geometry.frames * stride[0], *spatial) if geometry.frames else spatial
+
+
+def public_name(config: ModelConfig) -> str:
+    """Name of the public architecture that equals this config but for classes, size and dropout; or "custom"."""
+    ignored = {
+        "name": "",
+        "num_classes": 0,
+        "drop_path": 0.0,
+        "head_dropout": 0.0,
+        "position_size": None,
+    }
+    same_size = {"input_size": config.input_size}
+    for name, known in ARCHITECTURES.items():
+        if len(known.input_size) != len(config.input_size):
+            continue
+        if dataclasses.replace(known, **ignored, **same_size) == dataclasses.replace(config, **ignored):
+            return name
+    return "custom"
