@@ -188,7 +188,12 @@ class Predictor:
             InputError: The image cannot be read, or is of a type that hierax does not know.
         """
         if isinstance(image, Tensor):
-            return image.float() if not image.is_floating_point() else image
+            if not image.is_floating_point():
+                raise InputError(
+                    f"A tensor must be preprocessed floating-point (3, h, w); got {image.dtype}. "
+                    "Pass 8-bit images as NumPy uint8 (h, w, 3)."
+                )
+            return image
         if self.encoder.config.is_video:
             from .data.video import preprocess_clip, read_clip
 

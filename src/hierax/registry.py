@@ -88,11 +88,11 @@ def find_weights(
     source: str | Path | None, *, name: str | None = None, revision: str | None = None, strict: bool = True
 ) -> tuple[Weights, catalog.CatalogEntry | None]:
     """The weights of a source, local or published, and the catalogue's entry if it has one."""
-    from .weights import fetch
-
     named_entry, named = _named(name)
     if source is None:
         source = EMBEDDED
+    if not isinstance(source, (str, Path)):
+        raise InputError(f"A source is a name, hub id or path; got {type(source).__name__}.")
     if isinstance(source, Path) or Path(source).exists() or _looks_local(str(source)):
         weights = read_weights(Path(source).expanduser(), named=named, strict=strict)
         return _described(weights, named_entry), named_entry
@@ -103,6 +103,8 @@ def find_weights(
     except UnknownNameError:
         if text.count("/") != 1:
             raise
+        from .weights import fetch
+
         path = fetch.fetch_repo(text, revision=revision)
         weights = read_weights(path, named=named, strict=strict)
         return _described(weights, named_entry), named_entry
@@ -111,7 +113,11 @@ def find_weights(
             f"No weights are published for {entry.name!r}. Use hierax.create({entry.name!r}) for random "
             "initialisation, or name a checkpoint (`hierax list`)."
         )
-    path = fetch.fetch(entry, revision=revision)
+    path = entry.path
+    if path is None:
+        from .weights import fetch
+
+        path = fetch.fetch(entry, revision=revision)
     wanted = named or (architecture(entry.architecture) if entry.architecture in ARCHITECTURES else None)
     return _described(read_weights(path, named=wanted, strict=strict), entry), entry
 

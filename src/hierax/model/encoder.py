@@ -8,6 +8,7 @@ Source: Hiera arXiv:2306.00989; windowed position tables arXiv:2311.05613; Hiera
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -30,7 +31,8 @@ def split_windows(x: Float[Tensor, "b *grid c"], window: tuple[int, ...]) -> Flo
     pairs = [n for g, w in zip(grid, window, strict=True) for n in (g // w, w)]
     rank = len(grid)
     order = [0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1]
-    return x.reshape(b, *pairs, c).permute(order).reshape(-1, *window, c)
+    count = math.prod(g // w for g, w in zip(grid, window, strict=True))
+    return x.reshape(b, *pairs, c).permute(order).reshape(b * count, *window, c)
 
 
 def join_windows(x: Float[Tensor, "n *window c"], grid: tuple[int, ...]) -> Float[Tensor, "b *grid c"]:
@@ -39,7 +41,8 @@ def join_windows(x: Float[Tensor, "n *window c"], grid: tuple[int, ...]) -> Floa
     counts = [g // w for g, w in zip(grid, window, strict=True)]
     rank = len(grid)
     order = [0, *(axis for i in range(rank) for axis in (1 + i, 1 + rank + i)), 1 + 2 * rank]
-    return x.reshape(-1, *counts, *window, c).permute(order).reshape(-1, *grid, c)
+    b = x.shape[0] // math.prod(counts)
+    return x.reshape(b, *counts, *window, c).permute(order).reshape(b, *grid, c)
 
 
 def pad_grid(x: Float[Tensor, "b *grid c"], window: tuple[int, ...]) -> Float[Tensor, "b *padded c"]:
@@ -141,7 +144,7 @@ class Attention(nn.Module):
         pooled = q.shape[:-1]
         q, k, v = (t.flatten(1, -2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         out = attend(q, k, v)  # (n, heads, tokens, d / heads)
-        return self.proj(out.transpose(1, 2).reshape(*pooled, -1))
+        return self.proj(out.transpose(1, 2).reshape(*pooled, self.proj.in_features))
 
 
 def attend(
@@ -305,10 +308,12 @@ class Encoder(nn.Module):
 
     def set_num_classes(self, num_classes: int) -> None:
         """Replace the head by a fresh one; 0 removes it."""
+        self.config = dataclasses.replace(self.config, num_classes=num_classes)
         self.num_classes = num_classes
         self.head: ClassHead | None = None
         if num_classes > 0:
-            self.head = ClassHead(self.embedding_size, num_classes, self.config.head_dropout)
+            head = ClassHead(self.embedding_size, num_classes, self.config.head_dropout)
+            self.head = head.to(self.patch_embed.proj.weight).train(self.training)
 
     def forward(self, x: Float[Tensor, "b 3 *pixels"]) -> Float[Tensor, "b out"]:
         """Raw logits, or the embedding where there is no head."""
@@ -351,7 +356,8 @@ class Encoder(nn.Module):
         Raises:
             UnknownNameError: A stage that does not exist.
         """
-        wanted = STAGE_NAMES[: len(self.stage_ends)] if stages is None else list(stages)
+        wanted = STAGE_NAMES[: len(self.stage_ends)] if stages is None else stages
+        wanted = [wanted] if isinstance(wanted, str) else list(wanted)
         for name in wanted:
             if name not in STAGE_NAMES[: len(self.stage_ends)]:
                 raise UnknownNameError(
@@ -407,6 +413,7 @@ class Encoder(nn.Module):
         grid = self.config.grid(tuple(x.shape[2:]))
         units = tuple(g // u for g, u in zip(grid, self.config.mask_unit, strict=True))
         # The patch kernel overlaps its neighbours, so masked pixels are blanked before it and cannot leak.
+        visible = visible.long()
         keep = x.new_zeros(x.shape[0], math.prod(units)).scatter_(1, visible, 1.0)
         keep = F.interpolate(keep.reshape(-1, 1, *units), size=x.shape[2:])  # (b, 1, *pixels)
         # where, not a product: a NaN among masked pixels must not survive as NaN * 0.

@@ -1,0 +1,1 @@
+"""Many files: a row for each, whatever becomes of it."""

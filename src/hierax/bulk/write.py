@@ -1,0 +1,180 @@
+"""Embeddings and maps on disk, with provenance, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, MissingExtraError, nearest
+from ..predictor import Predictor
+from .run import Row
+
+SCHEMA_VERSION = 1
+_ROWS_PER_GROUP = 4096
+
+
+def provenance(predictor: Predictor, **more: Any) -> dict[str, str]:
+    """What a reader of the file must know to compare its vectors with others."""
+    from .. import __version__
+
+    card = predictor.card
+    known = {
+        "model": card.name,
+        "architecture": card.architecture,
+        "sha256": card.sha256 or "",
+        "license": card.license or "",
+        "preprocess": json.dumps(predictor.preprocess.to_dict()),
+        "version": __version__,
+        "schema": SCHEMA_VERSION,
+        **more,
+    }
+    return {f"hierax.{key}": str(value) for key, value in known.items()}
+
+
+def check_output(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
+    """Refuse an output that cannot or must not be written, before any work is done.
+
+    Raises:
+        InputError: Unknown extension, an existing file, or a folder that cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"Output must end with {' or '.join(suffixes)}; got {path.name!r}. {nearest(path.suffix, suffixes)}"
+        )
+    if path.suffix.lower() == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("data", "pyarrow") from error
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} already exists and was left as it is. Pass --overwrite or name another file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot create the folder {path.parent}: {error.strerror or error}.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"The folder {path.parent} cannot be written.")
+    return path
+
+
+def text_of(path: Path) -> str:
+    r"""A path as text; bytes that are no UTF-8 become `\xNN`."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name when the block ends well."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[str, str]) -> tuple[int, int]:
+    """Write one row per file; returns how many rows and how many of them are errors.
+
+    A failed file has no vector: null in Parquet, NaN throughout in npz.
+
+    Args:
+        rows: Vectors of `size` float32 numbers.
+        path: A .parquet or .npz file.
+        size: Length of a vector.
+        metadata: Provenance.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    if path.suffix.lower() == ".parquet":
+        return _write_parquet(rows, path, size, metadata)
+    paths: list[str] = []
+    errors: list[str] = []
+    vectors: list[np.ndarray] = []
+    for row in rows:
+        paths.append(text_of(row.path))
+        errors.append(row.error or "")
+        vectors.append(np.full(size, np.nan, np.float32) if row.value is None else row.value)
+    embedding = np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
+    columns = {"path": np.array(paths), "embedding": embedding, "error": np.array(errors)}
+    with _whole(path) as temporary:
+        np.savez(temporary, **columns, metadata=np.array(json.dumps(metadata)))
+    return len(paths), sum(map(bool, errors))
+
+
+def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[str, str]) -> tuple[int, int]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vector = pa.list_(pa.float32(), size)
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("path", pa.string()),
+            ("path_bytes", pa.binary()),
+            ("embedding", vector),
+            ("error", pa.string()),
+        ],
+        metadata=metadata,
+    )
+    total = failed = 0
+    source = iter(rows)
+    with _whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        while group := list(islice(source, _ROWS_PER_GROUP)):
+            columns = [
+                pa.array(range(total, total + len(group)), pa.int64()),
+                pa.array([text_of(row.path) for row in group], pa.string()),
+                pa.array([os.fsencode(row.path) for row in group], pa.binary()),
+                pa.array([None if row.value is None else row.value.tolist() for row in group], vector),
+                pa.array([row.error for row in group], pa.string()),
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            total += len(group)
+            failed += sum(row.error is not None for row in group)
+    return total, failed
+
+
+def write_maps(rows: Iterable[Row], path: Path, *, stages: Iterable[str], metadata: dict[str, str]) -> list[Row]:
+    """Write stage maps as npz: `path`, `error` per file, `index` of the rows that have maps, one array per stage.
+
+    Returns:
+        The rows, for whoever wants to draw them.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    kept = list(rows)
+    good = [index for index, row in enumerate(kept) if row.value is not None]
+    columns: dict[str, np.ndarray] = {
+        "path": np.array([text_of(row.path) for row in kept]),
+        "error": np.array([row.error or "" for row in kept]),
+        "index": np.array(good, dtype=np.int64),
+    }
+    for stage in stages:
+        maps = [kept[index].value[stage] for index in good]
+        columns[stage] = np.stack(maps) if maps else np.zeros((0, 0, 0, 0), np.float32)
+    with _whole(path) as temporary:
+        np.savez(temporary, **columns, metadata=np.array(json.dumps(metadata)))
+    return kept
