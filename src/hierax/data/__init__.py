@@ -1,0 +1,1 @@
+"""Pixels in: finding, decoding, preprocessing and batching images and clips."""

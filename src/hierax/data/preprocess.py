@@ -1,0 +1,171 @@
+"""An RGB image to the network's input, by the recipe of the checkpoint's origin.
+
+The origins differ in three things that a close look can measure: which engine resizes, how the centre crop
+rounds, and whether the aspect ratio survives. `PreprocessSpec` names them, this module obeys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from ..config import PreprocessSpec
+from ..errors import InputError
+from .decode import check_rgb
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# A 1 x 60000 image would become 3.9 gigapixels before its crop; beyond this, only the crop is computed.
+_MAX_RESIZED_PIXELS = 64_000_000
+
+
+def preprocess(image: UInt8[np.ndarray, "h w 3"] | Image.Image, spec: PreprocessSpec) -> Float[Tensor, "3 out_h out_w"]:
+    """Resize, crop and normalise one image.
+
+    An image smaller than the crop is padded with black, as its origin pads it.
+
+    Args:
+        image: RGB bytes (height, width, 3), or a PIL image of mode RGB, as `data.decode` gives them.
+        spec: The recipe.
+
+    Raises:
+        InputError: The image is not RGB bytes, or the recipe is impossible.
+    """
+    check_spec(spec)
+    if isinstance(image, Image.Image):
+        if image.mode != "RGB" or 0 in image.size:
+            raise InputError(f"A PIL image must be RGB here; got {image.mode} of {image.size}. Use decode_image first.")
+        size = (image.height, image.width)
+    else:
+        image = check_rgb(np.asarray(image))
+        size = (image.shape[0], image.shape[1])
+    resized = resized_size(size, spec)
+    if resized[0] * resized[1] > _MAX_RESIZED_PIXELS:
+        return _normalize(_crop_of_resized(image, resized, spec), spec)
+    resize = _resize_pil if spec.engine == "pil" else _resize_torch
+    return _normalize(center_crop(resize(image, resized, spec), spec), spec)
+
+
+def preprocess_batch(
+    images: Sequence[UInt8[np.ndarray, "h w 3"] | Image.Image], spec: PreprocessSpec
+) -> Float[Tensor, "b 3 out_h out_w"]:
+    """`preprocess` for several images of any sizes; an empty sequence gives an empty batch.
+
+    Raises:
+        InputError: As `preprocess`.
+    """
+    if not images:
+        return torch.zeros(0, 3, *spec.size)
+    return torch.stack([preprocess(image, spec) for image in images])
+
+
+def check_spec(spec: PreprocessSpec) -> None:
+    """Refuse a recipe that no image could follow.
+
+    Raises:
+        InputError: A size, ratio or deviation is not positive, or a name is unknown.
+    """
+    if len(spec.size) != 2 or min(spec.size) < 1:
+        raise InputError(f"preprocess size must be (height, width), both positive; got {spec.size}.")
+    if not spec.crop_ratio > 0 or (spec.resize_to is not None and spec.resize_to < 1):
+        raise InputError(f"crop_ratio and resize_to must be positive; got {spec.crop_ratio} and {spec.resize_to}.")
+    if len(spec.mean) != 3 or len(spec.std) != 3 or not all(value > 0 for value in spec.std):
+        raise InputError(f"mean and std must be three numbers, std positive; got {spec.mean} and {spec.std}.")
+    choices = {
+        "resize": ("squash", "shortest"),
+        "interpolation": tuple(_FILTERS),
+        "engine": ("pil", "uint8", "float"),
+        "crop_rounding": ("even", "floor"),
+    }
+    for field, names in choices.items():
+        if getattr(spec, field) not in names:
+            raise InputError(f"preprocess {field} must be one of {names}; got {getattr(spec, field)!r}.")
+
+
+def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
+    """What an image of (height, width) pixels is resized to before the crop.
+
+    "squash" aims at size / crop_ratio on each axis. "shortest" brings the shorter side to `resize_to`, or for
+    a square result to size / crop_ratio; for any other shape it scales until size / crop_ratio is covered.
+    """
+    height, width = size
+    target = [math.floor(side / spec.crop_ratio) for side in spec.size]
+    if spec.resize == "squash":
+        return (max(target[0], 1), max(target[1], 1))
+    if spec.resize_to is None and target[0] != target[1]:
+        ratio = min(height / target[0], width / target[1])
+        return (round(height / ratio), round(width / ratio))
+    short = spec.resize_to if spec.resize_to is not None else target[0]
+    long = int(short * max(size) / min(size))
+    return (long, short) if width <= height else (short, long)
+
+
+def center_crop(pixels: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Cut the centre of (..., height, width), padding with zeros what is smaller than the crop."""
+    height, width = spec.size
+    short = [max(side - have, 0) for side, have in zip(spec.size, pixels.shape[-2:], strict=True)]
+    if any(short):
+        # Quirk(transformers): its Pillow backend puts the odd row of padding first, torchvision last.
+        first = spec.engine == "pil" and spec.crop_rounding == "floor"
+        before = [(gap + 1) // 2 if first else gap // 2 for gap in short]
+        left, top = before[1], before[0]
+        pixels = F.pad(pixels, [left, short[1] - left, top, short[0] - top])
+    top, left = crop_offsets((pixels.shape[-2], pixels.shape[-1]), spec)
+    return pixels[..., top : top + height, left : left + width]
+
+
+def crop_offsets(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
+    """Top and left of the centre crop in an image of (height, width) pixels that is no smaller than it."""
+    spare = [have - side for have, side in zip(size, spec.size, strict=True)]
+    if spec.crop_rounding == "floor":
+        return (spare[0] // 2, spare[1] // 2)
+    # Quirk(torchvision): half a pixel goes to the even side, so 119 spare pixels start at 60 and 117 at 58.
+    return (round(spare[0] / 2), round(spare[1] / 2))
+
+
+def _resize_pil(
+    image: np.ndarray | Image.Image, resized: tuple[int, int], spec: PreprocessSpec
+) -> UInt8[Tensor, "3 h w"]:
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    if picture.size != (resized[1], resized[0]):
+        picture = picture.resize((resized[1], resized[0]), _FILTERS[spec.interpolation])
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, h, w)
+
+
+def _resize_torch(image: np.ndarray | Image.Image, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
+    """Resize as torch does, on bytes or on floats in 0..1."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, h, w)
+    if spec.engine == "float":
+        pixels = pixels.float().div_(255)
+    if tuple(pixels.shape[-2:]) == resized:
+        return pixels
+    return F.interpolate(pixels[None], size=resized, mode=spec.interpolation, align_corners=False, antialias=True)[0]
+
+
+def _crop_of_resized(image: np.ndarray | Image.Image, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
+    """The centre crop of a resize too large to be computed whole; the same up to rounding and clipping."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    keep = [min(side, have) for side, have in zip(spec.size, resized, strict=True)]
+    top, left = crop_offsets(resized, spec)
+    top, left = max(top, 0), max(left, 0)
+    down, across = picture.height / resized[0], picture.width / resized[1]  # source pixels per resized pixel
+    box = (left * across, top * down, (left + keep[1]) * across, (top + keep[0]) * down)
+    cut = picture.resize((keep[1], keep[0]), _FILTERS[spec.interpolation], box=box)
+    pixels = center_crop(torch.from_numpy(np.array(cut)).permute(2, 0, 1), spec)  # (3, h, w)
+    return pixels.float().div_(255) if spec.engine == "float" else pixels
+
+
+def _normalize(pixels: Tensor, spec: PreprocessSpec) -> Float[Tensor, "3 h w"]:
+    """To zero mean and unit deviation, in the origin's own order of operations."""
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+    if spec.engine == "uint8":
+        # Quirk(transformers): rescaling is folded into the statistics.
+        return pixels.float().sub_(mean * 255).div_(std * 255)
+    floats = pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+    return floats.sub(mean).div_(std)

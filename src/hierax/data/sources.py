@@ -1,0 +1,210 @@
+"""Which files a person means by the inputs that they name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, nearest
+
+# fmt: off
+IMAGE_EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp",
+    ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
+))
+VIDEO_EXTENSIONS = frozenset((
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
+))
+# fmt: on
+
+_WILDCARDS = frozenset("*?[")
+_log = logging.getLogger(__name__)
+
+
+class FoundFiles(list[Path]):
+    """The files that were found, in order, and what was passed over.
+
+    Attributes:
+        skipped: How many hidden entries, resource forks (`._name`) and `__MACOSX` folders were not taken.
+        unreadable: Folders that could not be listed.
+    """
+
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        super().__init__(paths)
+        self.skipped = 0
+        self.unreadable: list[Path] = []
+
+
+def find_images(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    stdin: Any = None,
+    extensions: frozenset[str] = IMAGE_EXTENSIONS,
+) -> FoundFiles:
+    """List the files that the inputs stand for.
+
+    A folder is walked in sorted order, each real folder once, so links that loop do no harm; inside it only
+    files with an image extension count, in upper or lower case, and hidden ones do not. A glob is treated
+    alike, unless it ends with an extension of its own. A file named explicitly is always taken, even one
+    that will fail to open: it becomes an error of its own later.
+
+    Args:
+        inputs: Files, folders, globs (`**` matches folders at any depth), or "-" for a list of paths on
+            stdin, one a line.
+        stdin: Where "-" reads from: a stream or an iterable of lines; None is the process's own.
+        extensions: Lower-case extensions, with the dot, to look for in folders and globs.
+
+    Returns:
+        The paths, a list that also counts what was passed over.
+
+    Raises:
+        InputError: Nothing was named, or nothing was found; says what was looked for.
+    """
+    named = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    if not named:
+        raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
+    search = _Search(extensions)
+    for item in named:
+        if not isinstance(item, (str, os.PathLike)) or isinstance(os.fspath(item), bytes):
+            raise InputError(f"An input must be a path; got {type(item).__name__}.")
+        text = os.fspath(item)
+        if text == "-":
+            for line in _lines(stdin):
+                search.take(line)
+        elif not os.path.lexists(_checked(text)) and _WILDCARDS & set(text):
+            search.take_glob(text)
+        else:
+            search.take(text)
+    found = search.found
+    if not any(os.path.lexists(path) for path in found):
+        raise InputError(_nothing_found(named, search))
+    if found.skipped:
+        _log.info("skipped %d hidden or resource-fork entries", found.skipped)
+    for folder in found.unreadable:
+        _log.warning("cannot list folder %r", str(folder))
+    return found
+
+
+def is_video(path: Any) -> bool:
+    """Whether a path's extension is that of a video file."""
+    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() in VIDEO_EXTENSIONS
+
+
+class _Search:
+    """The state of one `find_images` call."""
+
+    def __init__(self, extensions: frozenset[str]) -> None:
+        self.extensions = extensions
+        self.found = FoundFiles()
+        self.visited: set[tuple[int, int]] = set()
+
+    def take(self, text: str) -> None:
+        """A path as it was named: a folder is walked, anything else is taken."""
+        if os.path.isdir(_checked(text)):
+            self.walk(text)
+        else:
+            self.found.append(Path(text))
+
+    def take_glob(self, pattern: str) -> None:
+        """Every match of a glob, sorted; links to folders are not followed by `**`."""
+        parts = Path(pattern).parts
+        wild = next(index for index, part in enumerate(parts) if _WILDCARDS & set(part))
+        root, rest, deep = Path(*parts[:wild]), parts[wild:], "**" in parts
+        rest = (*rest, "*") if rest[-1] == "**" else rest
+        suffix = Path(pattern).suffix
+        any_file = bool(suffix) and not _WILDCARDS & set(suffix)
+        try:
+            matches = sorted(root.glob(os.path.join(*rest)))
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise InputError(f"A glob must be a valid pattern; got {pattern!r}: {error}.") from error
+        for match in matches:
+            inner = match.relative_to(root).parts
+            hidden = [part for part in inner if _hidden(part)]
+            if hidden and not all(part in parts for part in hidden):
+                self.found.skipped += 1
+            elif match.is_dir():
+                if not deep:  # `**` matches what is inside it by itself
+                    self.walk(str(match))
+            elif any_file or match.suffix.lower() in self.extensions:
+                self.found.append(match)
+
+    def walk(self, folder: str) -> None:
+        """Every image below a folder, sorted; with a stack, because folders may nest deeper than calls."""
+        stack = [Path(folder)]
+        while stack:
+            path = stack.pop()
+            if not path.is_dir():
+                self.found.append(path)
+            elif self.enter(path):
+                stack.extend(reversed(list(self.entries(path))))
+
+    def enter(self, folder: Path) -> bool:
+        """Whether this folder, by inode, is new."""
+        status = folder.stat()
+        key = (status.st_dev, status.st_ino)
+        new = key not in self.visited
+        self.visited.add(key)
+        return new
+
+    def entries(self, folder: Path) -> Iterator[Path]:
+        """Sub-folders and image files of a folder, sorted."""
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            self.found.unreadable.append(folder)
+            return
+        for name in names:
+            path = folder / name
+            wanted = path.suffix.lower() in self.extensions
+            if _hidden(name):
+                self.found.skipped += 1
+            elif (wanted or path.is_dir()) and not _loops(path):
+                yield path
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _loops(path: Path) -> bool:
+    """Whether a path is a link to a folder that it lies in itself."""
+    if not (path.is_symlink() and path.is_dir()):
+        return False
+    here = path.parent.resolve()
+    return path.resolve() in (here, *here.parents)
+
+
+def _checked(text: str) -> str:
+    if "\0" in text or not text:
+        raise InputError(f"An input must be a path; got {text!r}.")
+    return text
+
+
+def _lines(stdin: Any) -> Iterator[str]:
+    """Paths on a stream, one a line; bytes are decoded as the file system does, so any name survives."""
+    stream = sys.stdin if stdin is None else stdin
+    for line in getattr(stream, "buffer", stream):
+        text = (os.fsdecode(line) if isinstance(line, bytes) else str(line)).rstrip("\r\n")
+        if text:
+            yield text
+
+
+def _nothing_found(named: list[Any], search: _Search) -> str:
+    """What was looked for, where, and the nearest name to a single wrong path."""
+    shown = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
+    if search.found:
+        path = search.found[0]
+        siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+        hint = nearest(path.name, siblings)
+        return f"Inputs must exist; got {shown}, and {str(path)!r} does not. {hint}".strip()
+    notes = f", and {search.found.skipped} hidden entries were skipped" if search.found.skipped else ""
+    if search.found.unreadable:
+        notes += f", and {len(search.found.unreadable)} folders could not be listed"
+    return (
+        f"Inputs must hold at least one image; looked in {shown} for files ending in "
+        f"{' '.join(sorted(search.extensions))}, found none{notes}. Name a file, a folder, a glob or '-'."
+    )

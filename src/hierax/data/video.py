@@ -1,0 +1,169 @@
+"""Clips: which frames of a video the network sees, and how they become its input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..config import PreprocessSpec
+from ..errors import InputError, MissingExtraError
+from .files import open_regular
+from .preprocess import preprocess
+
+# Playlists are left out on purpose: they would make FFmpeg open other files and addresses.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif"
+_MAX_FRAME_PIXELS = 100_000_000
+
+
+def read_clip(
+    source: str | os.PathLike[str] | np.ndarray,
+    *,
+    frames: int = 16,
+    stride: int = 4,
+    size: int | None = None,
+    views: int = 1,
+) -> UInt8[np.ndarray, "views t h w 3"]:
+    """Sample clips from a video as Kinetics models are evaluated.
+
+    A clip takes every `stride`-th of `frames * stride` consecutive frames: the central ones for one view,
+    spread evenly from first to last for more. A video that is too short repeats its last frame.
+    An array of exactly `frames` frames is taken as already sampled.
+
+    Args:
+        source: A video file (extra `video`), or RGB bytes (t, height, width, 3).
+        frames: Frames a clip.
+        stride: Source frames from one to the next.
+        size: Scale frames of a file down while decoding, so that the shorter side has this many pixels;
+            None keeps them as they are. Saves memory; preprocessing still decides the final size.
+        views: Clips a video.
+
+    Returns:
+        RGB bytes, upright as the file says.
+
+    Raises:
+        InputError: The source cannot be opened or decoded, has no frames, or an option is not positive.
+        MissingExtraError: A file was given and PyAV is not installed.
+
+    Source: the clip sampling of SlowFast's Kinetics evaluation.
+    """
+    for name, value in {"frames": frames, "stride": stride, "views": views, "size": size or 1}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a positive whole number; got {value!r}.")
+    if isinstance(source, np.ndarray):
+        video = _check_frames(source)
+        if len(video) == frames:
+            return np.repeat(video[None], views, axis=0)
+        return video[np.array(clip_indices(len(video), frames, stride, views))]
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"A clip must be a video file or a NumPy array; got {type(source).__name__}.")
+    return _read_file(source, frames, stride, size, views)
+
+
+def clip_indices(total: int, frames: int, stride: int, views: int) -> list[list[int]]:
+    """Which source frames each view takes, ascending; the last is repeated where the video ends early."""
+    spare = max(total - frames * stride, 0)
+    starts = [spare // 2] if views == 1 else [view * spare // (views - 1) for view in range(views)]
+    return [[min(start + stride * i, total - 1) for i in range(frames)] for start in starts]
+
+
+def preprocess_clip(clip: UInt8[np.ndarray, "t h w 3"], spec: PreprocessSpec) -> Float[Tensor, "3 t h w"]:
+    """Preprocess every frame of one view by the image recipe, time after channels.
+
+    Raises:
+        InputError: The clip is not RGB bytes (t, height, width, 3).
+    """
+    return torch.stack([preprocess(frame, spec) for frame in _check_frames(clip)], dim=1)
+
+
+def _check_frames(video: Any) -> np.ndarray:
+    array = np.asarray(video)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or array.size == 0:
+        raise InputError(
+            f"A NumPy clip must be uint8 of shape (frames, height, width, 3); got {array.dtype} {tuple(array.shape)}."
+        )
+    return array
+
+
+def _read_file(path: str | os.PathLike[str], frames: int, stride: int, size: int | None, views: int) -> np.ndarray:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("video", "av") from error
+    try:
+        with (
+            open_regular(path) as file,
+            av.open(file, mode="r", options={"format_whitelist": _CONTAINERS}) as container,
+        ):
+            if not container.streams.video:
+                raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > _MAX_FRAME_PIXELS:
+                raise InputError(
+                    f"A frame may have at most {_MAX_FRAME_PIXELS:,} pixels; {os.fspath(path)!r} declares "
+                    f"{stream.width} x {stream.height}."
+                )
+            times = _frame_times(container, stream)
+            wanted = clip_indices(len(times), frames, stride, views)
+            pictures = [_pick(container, stream, times, indices, size) for indices in wanted]
+    except InputError:
+        raise
+    except Exception as error:  # FFmpeg's errors, and whatever PyAV raises on hostile bytes
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"A clip must be a video file; {os.fspath(path)!r} is not: {reason}.") from error
+    return np.stack([np.stack(picture) for picture in pictures])
+
+
+def _frame_times(container: Any, stream: Any) -> list[int | None]:
+    """Presentation time of every frame, in order, read from the packets without decoding them.
+
+    Containers state a frame count too, but it is often absent and sometimes wrong.
+    """
+    times = [packet.pts for packet in container.demux(stream) if packet.size]
+    if not times:
+        raise InputError("A clip must hold at least one frame; this video has none.")
+    if any(time is None for time in times) or len(set(times)) < len(times):
+        return [None] * len(times)
+    return sorted(times)
+
+
+def _pick(
+    container: Any, stream: Any, times: list[int | None], indices: list[int], size: int | None
+) -> list[np.ndarray]:
+    """The frames at these ascending indices; what the decoder does not deliver repeats the frame before."""
+    picked: list[np.ndarray] = []
+    for index, frame in _frames_from(container, stream, times, indices[0]):
+        if index >= indices[len(picked)]:
+            array = _to_rgb(frame, size)
+            while len(picked) < len(indices) and indices[len(picked)] <= index:
+                picked.append(array)
+        if len(picked) == len(indices):
+            return picked
+    if not picked:
+        raise InputError("A clip must decode; none of this video's frames did.")
+    return picked + [picked[-1]] * (len(indices) - len(picked))
+
+
+def _frames_from(container: Any, stream: Any, times: list[int | None], first: int) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their index, starting at the last key frame before `first`."""
+    order = {time: index for index, time in enumerate(times) if time is not None}
+    start = times[first]
+    container.seek(start if start is not None else 0, stream=stream, backward=True)
+    for count, frame in enumerate(container.decode(stream)):
+        yield (order.get(frame.pts, -1) if order else count), frame
+
+
+def _to_rgb(frame: Any, size: int | None) -> np.ndarray:
+    width, height = frame.width, frame.height
+    if size is not None and size < min(width, height):
+        scale = size / min(width, height)
+        width, height = max(round(width * scale), 1), max(round(height * scale), 1)
+    array = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+    # FFmpeg states the rotation counter-clockwise, as rot90 turns.
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(array, turns))

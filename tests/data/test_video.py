@@ -1,0 +1,158 @@
+"""Clips: which frames, upright, and as the image recipe prepares them."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+from hierax.config import PreprocessSpec
+from hierax.data.preprocess import preprocess
+from hierax.data.video import clip_indices, preprocess_clip, read_clip
+from hierax.errors import InputError, MissingExtraError
+
+
+def numbered(count) -> np.ndarray:
+    """Frames of 32 x 48 whose six black and white bars spell their number; compression cannot blur that."""
+    bits = np.arange(count)[:, None] >> np.arange(6) & 1  # (count, 6)
+    bars = np.repeat(bits * 255, 8, axis=1).astype(np.uint8)  # (count, 48)
+    return np.broadcast_to(bars[:, None, :, None], (count, 32, 48, 3))
+
+
+def numbers(clip) -> np.ndarray:
+    """The numbers that (..., 32, 48, 3) frames spell."""
+    bars = clip.astype(float).reshape(*clip.shape[:-3], 32, 6, 8, 3).mean(axis=(-4, -2, -1))
+    return ((bars > 128) << np.arange(6)).sum(-1)
+
+
+def write(path, video, codec="mpeg4", **options):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = video.shape[2], video.shape[1], "yuv420p"
+        stream.gop_size = options.get("gop", 12)
+        for frame in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("total", "views", "want"),
+    [
+        (100, 1, [[42, 46, 50, 54]]),
+        (16, 1, [[0, 4, 8, 12]]),
+        (6, 1, [[0, 4, 5, 5]]),
+        (1, 2, [[0, 0, 0, 0], [0, 0, 0, 0]]),
+        (100, 3, [[0, 4, 8, 12], [42, 46, 50, 54], [84, 88, 92, 96]]),
+    ],
+)
+def test_clip_indices(total, views, want):
+    """A clip from the start instead of the centre, or running past the end."""
+    assert clip_indices(total, 4, 4, views) == want
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+@pytest.mark.parametrize(("frames", "stride", "views"), [(4, 4, 1), (4, 4, 3), (16, 4, 1), (3, 1, 2)])
+def test_file__right_frames(tmp_path, codec, frames, stride, views):
+    """Seeking that lands on a key frame, or B-frames in decoding order, gives other frames."""
+    path = write(tmp_path / "clip.mp4", numbered(60), codec)
+    got = read_clip(path, frames=frames, stride=stride, views=views)
+    assert got.shape == (views, frames, 32, 48, 3)
+    assert numbers(got).tolist() == clip_indices(60, frames, stride, views)
+
+
+def test_file__size_scales_the_shorter_side(tmp_path):
+    """`size` bounds memory; it must keep the aspect ratio and never enlarge."""
+    path = write(tmp_path / "clip.mp4", numbered(8))
+    assert read_clip(path, frames=2, stride=1, size=16).shape == (1, 2, 16, 24, 3)
+    assert read_clip(path, frames=2, stride=1, size=100).shape == (1, 2, 32, 48, 3)
+
+
+def test_file__other_container(tmp_path):
+    """AVI packets carry no presentation times of B-frames."""
+    path = write(tmp_path / "clip.avi", numbered(40))
+    got = read_clip(path, frames=4, stride=4)
+    assert numbers(got).tolist() == clip_indices(40, 4, 4, 1)
+
+
+def test_file__cut_short(tmp_path):
+    """A cut file either decodes in part or is refused; FFmpeg's own errors stay inside."""
+    path = write(tmp_path / "clip.avi", numbered(60))
+    data = path.read_bytes()
+    cut = tmp_path / "cut.avi"
+    for percent in (0, 1, 10, 50):
+        cut.write_bytes(data[: len(data) * percent // 100])
+        with contextlib.suppress(InputError):
+            assert read_clip(cut, frames=4).shape == (1, 4, 32, 48, 3)
+    cut.write_bytes(data[: len(data) * 9 // 10])
+    assert read_clip(cut, frames=4).shape == (1, 4, 32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"<html>", bytes(5000), b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile 'a.mp4'\n"],
+)
+def test_file__no_video(tmp_path, data):
+    """A playlist that calls itself a video must not make FFmpeg open what it names."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(data)
+    pytest.importorskip("av")
+    with pytest.raises(InputError, match=r"clip\.mp4"):
+        read_clip(path)
+
+
+def test_array__sampling():
+    """Already sampled clips must not be sampled again; longer ones must."""
+    video = numbered(16)
+    np.testing.assert_array_equal(read_clip(video)[0], video)
+    assert read_clip(video, views=2).shape == (2, 16, 32, 48, 3)
+    longer = numbered(100)
+    np.testing.assert_array_equal(read_clip(longer)[0], longer[18 : 18 + 64 : 4])
+    shorter = numbered(10)
+    np.testing.assert_array_equal(read_clip(shorter)[0], shorter[[0, 4, 8, *[9] * 13]])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3), np.float32), np.zeros((0, 8, 8, 3), np.uint8), 3, "no.mp4"],
+)
+def test_refused(source):
+    """What is no clip."""
+    with pytest.raises(InputError):
+        read_clip(source)
+
+
+@pytest.mark.parametrize("options", [{"frames": 0}, {"stride": 0}, {"views": -1}, {"size": -2}, {"frames": 2.5}])
+def test_options_refused(options):
+    """Empty clips would fail much later."""
+    with pytest.raises(InputError):
+        read_clip(numbered(20), **options)
+
+
+def test_missing_extra(monkeypatch, tmp_path):
+    """Without PyAV the error must name the extra."""
+    real = builtins.__import__
+
+    def without_av(name, *args, **kwargs):
+        if name == "av":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_av)
+    with pytest.raises(MissingExtraError, match=r"hierax\[video\]"):
+        read_clip(tmp_path / "x.mp4")
+
+
+def test_preprocess_clip():
+    """Time after channels, every frame by the image recipe."""
+    spec = PreprocessSpec(size=(32, 32), mean=(0.45,) * 3, std=(0.225,) * 3)
+    video = np.random.default_rng(0).integers(0, 256, (5, 40, 50, 3), dtype=np.uint8)
+    got = preprocess_clip(video, spec)
+    assert got.shape == (3, 5, 32, 32)
+    assert torch.equal(got[:, 3], preprocess(video[3], spec))
+    with pytest.raises(InputError):
+        preprocess_clip(video[0], spec)
