@@ -88,7 +88,9 @@ def test_embed__failure_leaves_no_file(tmp_path, monkeypatch, capsys):
     photograph(1).save(tmp_path / "a.jpg")
     import hierax.bulk.write as write
 
-    monkeypatch.setattr(write.np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        write.np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     assert main(["embed", str(tmp_path / "a.jpg"), "-o", str(tmp_path / "v.npz")]) == 1
     assert "No space left" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg"]

@@ -76,7 +76,9 @@ def _run(name: str, arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         kind = type(error).__name__
-        print(f"hierax: internal error ({kind}: {error}). Run again with -v and report what it prints.", file=sys.stderr)
+        print(
+            f"hierax: internal error ({kind}: {error}). Run again with -v and report what it prints.", file=sys.stderr
+        )
         return 1
 
 

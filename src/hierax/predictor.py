@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .config import STAGE_NAMES, PreprocessSpec
+from .data.loader import map_batches
 from .errors import InputError, UnknownNameError, nearest
 from .model.encoder import Encoder
 from .weights.card import ModelCard
@@ -223,14 +224,20 @@ class Predictor:
             yield from images.split(batch_size)
             return
         items = as_list(images, rank)
-        for start in range(0, len(items), batch_size):
-            tensors = [self.prepare(item) for item in items[start : start + batch_size]]
-            shapes = {tuple(tensor.shape) for tensor in tensors}
-            if len(shapes) > 1 or len(tensors[0].shape) != rank:
-                raise InputError(
-                    f"Preprocessed tensors of one call must all be (3, h, w) of one size; got {sorted(shapes)}."
-                )
-            yield torch.stack(tensors)
+        sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else self._image_size for item in items}
+        if len(sizes) > 1:
+            raise InputError(
+                f"Inputs of one call must have one size; got {sorted(sizes)}. Call once for each size."
+            )
+        for batch in map_batches(items, self.prepare, batch_size=batch_size):
+            for error in batch.errors.values():
+                raise InputError(error)
+            yield batch.tensor
+
+    @property
+    def _image_size(self) -> tuple[int, ...]:
+        """Size of a prepared image or clip."""
+        return (*self.encoder.config.input_size[:-2], *self.preprocess.size)
 
 
 def as_list(images: Any, rank: int = 3) -> list[Any]:
