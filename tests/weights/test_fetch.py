@@ -1,0 +1,364 @@
+"""Downloads against a real server that misbehaves, in processes that start with their own environment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .hub_server import COMMIT, Hub
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+WEIGHTS = bytes(range(256)) * 200
+SHA = hashlib.sha256(WEIGHTS).hexdigest()
+RESOLVE = "/org/repo/resolve/main/"
+PRELUDE = """
+import dataclasses, json, sys
+from pathlib import Path
+import hierax.weights.download as download
+from hierax.weights.catalog import CatalogEntry, resolve
+from hierax.weights.fetch import fetch, fetch_repo, fetch_url, announce_license
+from hierax.errors import HieraxError
+download._FIRST_WAIT_S = 0.01
+HUB = {hub!r}
+def entry(**fields):
+    return CatalogEntry(name="toy", architecture="hiera_tiny_224", format="meta", **fields)
+def tell(call):
+    try:
+        print(json.dumps(["ok", str(call())]))
+    except HieraxError as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+@pytest.fixture
+def hub():
+    server = Hub()
+    server.repos["org/repo"] = {
+        "config.json": b'{"a": 1}',
+        "preprocessor_config.json": b"{}",
+        "model.safetensors": WEIGHTS,
+        "pytorch_model.bin": b"never needed",
+        "README.md": b"never needed",
+    }
+    server.plain["toy.pth"] = WEIGHTS
+    yield server
+    server.close()
+
+
+def start(hub, home, code, **extra):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": SOURCE,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        **extra,
+    }
+    script = PRELUDE.format(hub=hub.url) + code
+    return subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def answers(process):
+    """Each `tell` of a process as (kind, text), and its stderr."""
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return [tuple(json.loads(line)) for line in out.splitlines()], err
+
+
+def run(hub, home, code, **extra):
+    return answers(start(hub, home, code, **extra))
+
+
+REPO = 'tell(lambda: fetch_repo("org/repo"))'
+URL = f'tell(lambda: fetch_url(HUB + "/plain/toy.pth", sha256="{SHA}"))'
+
+
+def test_fetch_repo__brings_configs_and_one_weights_file_only(hub, tmp_path):
+    """A snapshot of everything would double the download; missing configs would lose labels and sizes."""
+    [(kind, folder)], _ = run(hub, tmp_path, REPO)
+    assert kind == "ok"
+    assert sorted(p.name for p in Path(folder).iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
+    assert Path(folder).name == COMMIT
+
+
+def test_fetch_repo__second_time_hashes_nothing_and_downloads_nothing(hub, tmp_path):
+    """Verifying on every load would read gigabytes each start; refetching would be worse."""
+    code = "import hierax.weights.integrity as i\ncalls = []\nreal = i.sha256_of\n"
+    code += "i.sha256_of = lambda p: (calls.append(p), real(p))[1]\n" + REPO + "\ntell(lambda: len(calls))"
+    (_, (_, first)), _ = run(hub, tmp_path, code)
+    gets = hub.count("GET", "model.safetensors")
+    (_, (_, second)), _ = run(hub, tmp_path, code)
+    assert (first, second) == ("1", "0")
+    assert gets == hub.count("GET", "model.safetensors") == 1
+
+
+def test_fetch_repo__four_processes_download_once(hub, tmp_path):
+    """Without a lock across processes, a cluster start downloads each file once for every worker."""
+    processes = [start(hub, tmp_path, REPO + "\n" + URL) for _ in range(4)]
+    results = [answers(process)[0] for process in processes]
+    assert {kind for result in results for kind, _ in result} == {"ok"}
+    assert len({tuple(result) for result in results}) == 1
+    assert hub.count("GET", "model.safetensors") == hub.count("GET", "toy.pth") == 1
+
+
+def test_fetch__same_size_corruption_is_deleted_and_fetched_once_more(hub, tmp_path):
+    """huggingface_hub accepts wrong bytes of the right length; so would a loader without sha256."""
+    hub.faults[f"GET {RESOLVE}model.safetensors"] = ["wrong", "right"]
+    hub.faults["GET /plain/toy.pth"] = ["wrong", "right"]
+    [(kind, folder), (kind_url, path)], err = run(hub, tmp_path, REPO + "\n" + URL)
+    assert (kind, kind_url) == ("ok", "ok")
+    assert (Path(folder) / "model.safetensors").read_bytes() == Path(path).read_bytes() == WEIGHTS
+    assert hub.count("GET", "model.safetensors") == hub.count("GET", "toy.pth") == 2
+    assert err.count("deleted") == 2
+
+
+def test_fetch__wrong_bytes_twice_is_an_integrity_error_and_leaves_nothing(hub, tmp_path):
+    """A file left behind would be taken from the cache by the next call, or by another program."""
+    hub.faults[f"GET {RESOLVE}model.safetensors"] = ["wrong"]
+    hub.faults["GET /plain/toy.pth"] = ["wrong"]
+    results, _ = run(hub, tmp_path, REPO + "\n" + URL)
+    assert [kind for kind, _ in results] == ["IntegrityError", "IntegrityError"]
+    assert all("sha256" in text for _, text in results)
+    assert hub.count("GET", "model.safetensors") == hub.count("GET", "toy.pth") == 2
+    left = [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size == len(WEIGHTS)]
+    assert left == []
+
+
+def test_fetch__corruption_in_the_cache_is_found(hub, tmp_path):
+    """A flipped byte in a cached file loads without complaint; size alone does not see it."""
+    [(_, folder), (_, path)], _ = run(hub, tmp_path, REPO + "\n" + URL)
+    for victim in (Path(folder) / "model.safetensors", Path(path)):
+        victim = victim.resolve()
+        victim.write_bytes(b"x" + WEIGHTS[1:])
+        os.utime(victim, (1, 1))
+    results, _ = run(hub, tmp_path, REPO + "\n" + URL + '\ntell(lambda: fetch_url(HUB + "/plain/toy.pth"))')
+    assert [kind for kind, _ in results] == ["ok"] * 3
+    assert (Path(folder) / "model.safetensors").read_bytes() == Path(path).read_bytes() == WEIGHTS
+
+
+def test_fetch__catalogue_hash_goes_before_the_hub_and_superseded_is_accepted(hub, tmp_path):
+    """A replaced upload agrees with the hub's own tag; only the catalogue notices it."""
+    old = "\ntell(lambda: fetch(entry(repo='org/repo', file='model.safetensors', sha256='0' * 64%s)%s))"
+    code = old % ("", "") + old % (f", superseded=('{SHA}',)", "") + old % ("", ", revision='main'")
+    [(refused, text), (old_kind, path), (pinned, _)], err = run(hub, tmp_path, code)
+    assert (refused, old_kind, pinned) == ("IntegrityError", "ok", "ok")
+    assert "0" * 64 in text
+    assert "revision=" in text
+    assert Path(path).read_bytes() == WEIGHTS
+    assert "earlier published version" in err
+
+
+def test_fetch__offline_uses_the_cache_and_says_what_is_missing(hub, tmp_path):
+    """Offline mode that still asks the network hangs on machines without one."""
+    run(hub, tmp_path, REPO + "\n" + URL)
+    before = len(hub.log)
+    code = REPO + "\n" + URL + '\ntell(lambda: fetch_repo("org/other"))\ntell(lambda: fetch_url(HUB + "/plain/b.pth"))'
+    results, _ = run(hub, tmp_path, code, HF_HUB_OFFLINE="1")
+    assert [kind for kind, _ in results] == ["ok", "ok", "CheckpointError", "CheckpointError"]
+    assert len(hub.log) == before
+    assert "HF_HUB_OFFLINE" in results[3][1]
+
+
+def test_fetch__cached_copy_serves_when_the_hub_is_down(hub, tmp_path):
+    """An outage must not stop a machine that has the weights."""
+    run(hub, tmp_path, REPO)
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        hub.faults[f"* {RESOLVE}{name}"] = [503]
+    [(kind, _)], err = run(hub, tmp_path, REPO)
+    assert kind == "ok"
+    assert "using the cached" in err
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "words"),
+    [
+        (401, {"X-Error-Code": "RepoNotFound"}, "UnknownNameError", "HF_TOKEN"),
+        (403, {"X-Error-Code": "GatedRepo"}, "CheckpointError", "accept"),
+        (429, {"Retry-After": "0"}, "CheckpointError", "wait"),
+        (500, {}, "CheckpointError", "later"),
+    ],
+)
+def test_fetch_repo__refusals_name_a_remedy(hub, tmp_path, status, headers, kind, words):
+    """A raw HTTP traceback tells a newcomer nothing; endless retries tell even less."""
+    hub.faults[f"* {RESOLVE}model.safetensors"] = [{"status": status, "headers": headers}]
+    [(got, text)], _ = run(hub, tmp_path, REPO)
+    assert got == kind, text
+    assert words in text
+    assert len(hub.log) <= 6
+
+
+def test_fetch__unknown_repository_revision_and_file(hub, tmp_path):
+    """All three are 404; taken for one another they send the user the wrong way."""
+    code = "\n".join(
+        f"tell(lambda: {call})"
+        for call in (
+            'fetch_repo("org/nothing")',
+            'fetch_repo("org/repo@nothing")',
+            'fetch(entry(repo="org/repo", file="nothing.pt"))',
+            'fetch_repo("not a repo/at/all")',
+            'fetch_url(HUB + "/plain/nothing.pth")',
+            'fetch_url("ftp://host/file")',
+            'fetch(resolve("hieradet_d_small"))',
+            'fetch(resolve("hiera_base_abswin_256"))',
+        )
+    )
+    results, _ = run(hub, tmp_path, code)
+    kinds = [kind for kind, _ in results]
+    assert kinds == ["UnknownNameError"] * 2 + ["CheckpointError", "UnknownNameError"] + ["CheckpointError"] * 4
+    assert "nothing.pt" in results[2][1]
+    assert "404" in results[4][1]
+    assert "hieradet_d_small_dino-v2-imagenet12k" in results[6][1]
+    assert "hierax.create" in results[7][1]
+
+
+def test_fetch_url__refusals_loops_and_error_pages(hub, tmp_path):
+    """Any of these saved as a weights file fails later, far from its cause."""
+    wanted = {"loop": "circle", "html": "web page", 403: "refused", 500: "later", 429: "wait"}
+    code = ""
+    for number, fault in enumerate(wanted):
+        hub.plain[f"{number}.pth"] = WEIGHTS
+        hub.faults[f"GET /plain/{number}.pth"] = [fault]
+        code += f'\ntell(lambda: fetch_url(HUB + "/plain/{number}.pth"))'
+    results, _ = run(hub, tmp_path, code)
+    for (kind, text), words in zip(results, wanted.values(), strict=True):
+        assert kind == "CheckpointError", text
+        assert words in text
+    assert hub.count("GET", "2.pth") == 1
+    assert hub.count("GET", "3.pth") == 5
+    assert not [p for p in tmp_path.rglob("*.pth") if p.is_file()]
+
+
+def test_fetch_url__resumes_a_short_body_and_gives_up_on_a_stall(hub, tmp_path):
+    """Without Range each cut starts from zero; without a timeout a stall waits for ever."""
+    hub.plain["big.pth"] = WEIGHTS * 20
+    hub.faults["GET /plain/big.pth"] = ["short", "short", "right"]
+    hub.plain["cut.pth"] = WEIGHTS
+    hub.faults["GET /plain/cut.pth"] = [500, 503, "right"]
+    hub.faults["GET /plain/toy.pth"] = ["stall"]
+    code = "download.ATTEMPTS = 2\ndownload.patiently.__defaults__ = (3,)\n"
+    code += "".join(f'tell(lambda: fetch_url(HUB + "/plain/{n}.pth"))\n' for n in ("big", "cut", "toy"))
+    [(_, path), (kind, _), (stalled, text)], _ = run(hub, tmp_path, code)
+    assert Path(path).read_bytes() == WEIGHTS * 20
+    ranges = [h.get("Range") for _, p, h in hub.log if p.endswith("big.pth")]
+    assert ranges[0] is None
+    assert ranges[1].startswith("bytes=")
+    assert kind == "ok"
+    assert stalled == "CheckpointError"
+    assert "reachable" in text
+
+
+def test_fetch_repo__stall_and_redirect_loop_end(hub, tmp_path):
+    """huggingface_hub alone retries a stalled answer for six minutes."""
+    hub.repos["org/loop"] = {"model.safetensors": WEIGHTS}
+    hub.faults["* /org/loop/resolve/main/model.safetensors"] = ["loop"]
+    hub.faults[f"HEAD {RESOLVE}model.safetensors"] = ["stall"]
+    code = "download.patiently.__defaults__ = (2,)\n" + REPO + '\ntell(lambda: fetch_repo("org/loop"))'
+    [(stalled, text), (looped, loop_text)], _ = run(hub, tmp_path, code)
+    assert (stalled, looped) == ("CheckpointError", "CheckpointError")
+    assert "reachable" in text
+    assert "circle" in loop_text
+
+
+def test_fetch_repo__short_body_from_the_hub_is_repeated(hub, tmp_path):
+    """A body cut on its way has a valid beginning; only its length or hash tells."""
+    hub.faults[f"GET {RESOLVE}model.safetensors"] = ["short", "right"]
+    [(kind, folder)], _ = run(hub, tmp_path, REPO)
+    assert kind == "ok"
+    assert (Path(folder) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_fetch__token_never_leaves_the_hub(hub, tmp_path):
+    """The hub redirects weights to a storage host; forwarding the header there gives the account away."""
+    foreign = Hub()
+    with contextlib.closing(foreign):
+        foreign.repos = hub.repos
+        foreign.plain = hub.plain
+        hub.elsewhere = foreign.url
+        code = REPO + f'\ntell(lambda: fetch_url("{foreign.url}/plain/toy.pth"))'
+        results, _ = run(hub, tmp_path, code, HF_TOKEN="hf_secret")
+        assert [kind for kind, _ in results] == ["ok", "ok"]
+        assert foreign.count("GET", "model.safetensors") == foreign.count("GET", "toy.pth") == 1
+        assert all(
+            "hf_secret" in headers.get("authorization", headers.get("Authorization", "")) for _, _, headers in hub.log
+        )
+        assert "hf_secret" not in json.dumps(foreign.log)
+
+
+def test_fetch_repo__sharded_and_unusual_weights(hub, tmp_path):
+    """An index without its shards, or a repository with only a .pt file, would load nothing."""
+    index = json.dumps({"weight_map": {"a": "a-1.safetensors", "b": "b-2.safetensors"}}).encode()
+    hub.repos["org/shards"] = {"model.safetensors.index.json": index, "a-1.safetensors": b"1", "b-2.safetensors": b"2"}
+    hub.repos["org/evil"] = {"model.safetensors.index.json": b'{"weight_map": {"a": "../../x"}}'}
+    hub.repos["org/pt"] = {"net.pt": WEIGHTS, "net.json": b"{}", "other.txt": b""}
+    hub.repos["org/two"] = {"a.pt": WEIGHTS, "b.pt": WEIGHTS}
+    hub.repos["org/none"] = {"README.md": b""}
+    code = "\n".join(f'tell(lambda: fetch_repo("org/{name}"))' for name in ("shards", "evil", "pt", "two", "none"))
+    [(_, shards), (evil, _), (_, pt), (two, text), (none, _)], _ = run(hub, tmp_path, code)
+    assert len(list(Path(shards).iterdir())) == 3
+    assert (evil, two, none) == ("CheckpointError",) * 3
+    assert Path(pt).name == "net.pt"
+    assert (Path(pt).parent / "net.json").is_file()
+    assert "a.pt, b.pt" in text
+    offline, _ = run(hub, tmp_path, code.splitlines()[2], HF_HUB_OFFLINE="1")
+    assert offline == [("ok", pt)]
+
+
+def test_fetch_url__hub_address_goes_through_the_hub_cache(hub, tmp_path):
+    """Fetched as a plain URL it would have no token, no hash and a second copy on disk."""
+    code = f'tell(lambda: fetch_url(HUB + "{RESOLVE}model.safetensors"))'
+    [(kind, path)], _ = run(hub, tmp_path, code)
+    assert kind == "ok"
+    assert COMMIT in path
+
+
+def test_announce_license__once_and_on_stderr(hub, tmp_path):
+    """Said on stdout it corrupts piped data; said on every load it is noise; unsaid it misleads products."""
+    code = "for _ in range(3):\n    announce_license(resolve('hiera_tiny_224'))\n    announce_license(resolve('sam2_hiera_tiny'))"
+    results, err = run(hub, tmp_path, code)
+    assert results == []
+    assert err.count("CC-BY-NC-4.0") == 1
+    assert err.count("NON-COMMERCIAL") == 1
+    assert err.count("APACHE-2.0") == 1
+
+
+def test_fetch__cache_that_takes_no_notes_still_serves(hub, tmp_path):
+    """Containers mount the cache read-only; a lock or a note that must be written would break them."""
+    run(hub, tmp_path, REPO)
+    shutil.rmtree(tmp_path / "hierax")
+    (tmp_path / "hierax").write_text("not a folder, so nothing can be written here")
+    [(kind, text), (refused, remedy)], _ = run(hub, tmp_path, REPO + "\n" + URL)
+    assert kind == "ok", text
+    assert refused == "CheckpointError"
+    assert "HF_HOME" in remedy
+
+
+@pytest.mark.parametrize("left", [len(WEIGHTS) // 2, len(WEIGHTS)])
+def test_fetch_url__continues_what_a_killed_process_left(hub, tmp_path, left):
+    """A partial file as long as the whole makes the server answer 416, at every later start."""
+    url = hub.url + "/plain/toy.pth"
+    folder = tmp_path / "hierax" / "urls" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True)
+    (folder / "toy.pth.part").write_bytes(WEIGHTS[:left])
+    (folder / "toy.pth.part.etag").write_text(f'"{hashlib.sha1(WEIGHTS).hexdigest()}"')
+    [(kind, path)], _ = run(hub, tmp_path, URL)
+    assert kind == "ok", path
+    assert [p.name for p in folder.iterdir()] == ["toy.pth"]
+    assert hub.log[0][2]["Range"] == f"bytes={left}-"
