@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from .errors import InputError
+from .errors import InputError, RecipeError
 
 Model = Annotated[str | None, arg(aliases=["-m"])]
 Output = Annotated[Path, arg(aliases=["-o"])]
 Inputs = Positional[tuple[str, ...]]
+Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE")]
 
 
 def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Literal["table", "json"] = "table") -> int:
@@ -108,7 +109,7 @@ def classify(
         for record in _grouped(records()):
             print(json.dumps(record, ensure_ascii=False), flush=True)
     elif format == "csv":
-        writer = csv.DictWriter(sys.stdout, ("path", "rank", "label", "index", "score", "error"))
+        writer: csv.DictWriter[str] = csv.DictWriter(sys.stdout, ("path", "rank", "label", "index", "score", "error"))
         writer.writeheader()
         writer.writerows(records())
     else:
@@ -262,6 +263,106 @@ def verify(source: Positional[str], name: str | None = None) -> int:
     return 0
 
 
+def pretrain(
+    data: Positional[str],
+    out: Positional[Path],
+    model: Annotated[str, arg(aliases=["-m"])],
+    method: Literal["mae", "dinov2"] = "mae",
+    recipe: str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    set: Settings = (),
+    device: str = "auto",
+    resume: bool = False,
+) -> int:
+    """Train an encoder on images without labels; prints the folder of the result.
+
+    Args:
+        data: Folder (searched at any depth), list, glob, table, or WebDataset shards.
+        out: Folder of the run; OUT/model is the result.
+        model: Architecture, e.g. mae_hiera_tiny_224, or a checkpoint to go on from.
+        method: How to train; dinov2 is refused in this version.
+        recipe: Preset name or TOML file.
+        steps: Optimiser steps; overrules epochs.
+        epochs: Passes over the data.
+        batch_size: Samples of one optimiser step.
+        set: Other recipe keys, e.g. --set lr=1e-3 seed=1.
+        device: Where to train.
+        resume: Go on from the newest whole checkpoint in OUT.
+    """
+    from .training import pretrain as train
+
+    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
+    summary = train(data, out, method=method, model=model, recipe=recipe, resume=resume, **options)
+    print(summary.model)
+    return 0
+
+
+def finetune(
+    data: Positional[str],
+    out: Positional[Path],
+    model: Model = None,
+    recipe: str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    set: Settings = (),
+    device: str = "auto",
+    resume: bool = False,
+) -> int:
+    """Train a classifier on labelled images; prints the folder of the result.
+
+    Args:
+        data: Folder with one sub-folder a class, CSV, TSV or Parquet with path and label, or WebDataset shards.
+        out: Folder of the run; OUT/model is the result.
+        model: Catalogue name, hub id, path or architecture to start from; the small embedded model without it.
+        recipe: Preset name or TOML file.
+        steps: Optimiser steps; overrules epochs.
+        epochs: Passes over the data.
+        batch_size: Samples of one optimiser step.
+        set: Other recipe keys, e.g. --set lr=1e-3 seed=1.
+        device: Where to train.
+        resume: Go on from the newest whole checkpoint in OUT.
+    """
+    from .training import finetune as train
+
+    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
+    summary = train(data, out, model=model, recipe=recipe, resume=resume, **options)
+    print(summary.model)
+    return 0
+
+
+def eval_accuracy(
+    data: Positional[str],
+    model: Model = None,
+    protocol: Literal["checkpoint", "birder", "timm", "meta"] = "checkpoint",
+    split: str = "validation",
+    batch_size: int = 32,
+    device: str = "cpu",
+    format: Literal["text", "json"] = "text",
+) -> int:
+    """Measure top-1 and top-5 accuracy on labelled images, with exact counts.
+
+    Args:
+        data: As for finetune.
+        model: Catalogue name, hub id or local path; the small embedded model without it.
+        protocol: Preprocess as the checkpoint says, or as birder, timm or Meta evaluate.
+        split: Which split, where the data has splits.
+        batch_size: Images at a time.
+        device: Where to run.
+        format: How to print.
+    """
+    from . import load
+    from .train.evaluate import accuracy
+
+    result = accuracy(data, load(model, device=device), protocol=protocol, split=split, batch_size=batch_size)
+    print(json.dumps(result.to_dict()) if format == "json" else str(result))
+    for name, reason in result.unreadable[:10]:
+        _talk(f"{name}: {reason}")
+    return _partial(result.total + len(result.unreadable), len(result.unreadable))
+
+
 def render(
     destination: Positional[Path],
     count: int = 1600,
@@ -359,6 +460,25 @@ def _readable(record: dict[str, Any]) -> dict[str, Any]:
         return {"path": record["path"], "label": f"error: {record['error']}", "score": ""}
     path = record["path"] if record["rank"] == 1 else ""
     return {"path": path, "label": record["label"], "score": f"{record['score']:.3f}"}
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Recipe overrides from KEY=VALUE, values as in TOML; what is no TOML is text."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef]
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set takes KEY=VALUE; got {pair!r}.")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text
+    return values
 
 
 def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

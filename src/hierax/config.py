@@ -19,7 +19,7 @@ Position = Literal["grid", "separable", "window"]
 Head = Literal["pool_norm", "norm_pool", "attention", "pool"]
 Shortcut = Literal["linear", "max_avg"]
 
-STAGE_NAMES = ("stage1", "stage2", "stage3", "stage4")
+STAGE_NAMES: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,36 @@ class Predictor:
         weights = self.weights()
         return write_weights(weights, Path(directory), to=format)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        message: str = "Upload with hierax",
+    ) -> str:
+        """Publish the model as it is now as a hierax folder on the hub, with the licence of what it came from.
+
+        Args:
+            repo_id: "name" or "organisation/name"; created if there is none.
+            private: Whether a new repository is private.
+            token: Hub token; None is the one that is logged in.
+            revision: Branch to write to; None is the main one.
+            message: Of the commit.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            CheckpointError: The hub refused, or cannot be reached.
+        """
+        from .weights.publish import publish
+
+        with tempfile.TemporaryDirectory() as folder:
+            written = self.save(Path(folder) / "model")
+            return publish(written, repo_id, private=private, token=token, revision=revision, message=message)
+
     def weights(self) -> Weights:
         """The present parameters with everything known about them."""
         base = self._weights or Weights(config=self.encoder.config, tensors={}, preprocess=self.preprocess)
@@ -226,9 +257,7 @@ class Predictor:
         items = as_list(images, rank)
         sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else self._image_size for item in items}
         if len(sizes) > 1:
-            raise InputError(
-                f"Inputs of one call must have one size; got {sorted(sizes)}. Call once for each size."
-            )
+            raise InputError(f"Inputs of one call must have one size; got {sorted(sizes)}. Call once for each size.")
         for batch in map_batches(items, self.prepare, batch_size=batch_size):
             for error in batch.errors.values():
                 raise InputError(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -173,9 +174,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(spec.dim_out, eps=config.norm_eps)
         self.mlp = Mlp(spec.dim_out, int(spec.dim_out * config.mlp_ratio))
         self.drop_path = DropPath(spec.drop_path)
-        scaled = config.layer_scale is not None
-        self.ls1 = LayerScale(spec.dim_out, config.layer_scale) if scaled else nn.Identity()
-        self.ls2 = LayerScale(spec.dim_out, config.layer_scale) if scaled else nn.Identity()
+        scale = config.layer_scale
+        self.ls1 = nn.Identity() if scale is None else LayerScale(spec.dim_out, scale)
+        self.ls2 = nn.Identity() if scale is None else LayerScale(spec.dim_out, scale)
 
     def forward(self, x: Float[Tensor, "b *grid c"]) -> Float[Tensor, "b *pooled d"]:
         """One block over a token grid."""
@@ -217,7 +218,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        conv = nn.Conv3d if config.is_video else nn.Conv2d
+        conv: Any = nn.Conv3d if config.is_video else nn.Conv2d
         self.proj = conv(
             config.in_channels,
             config.embed_dim,

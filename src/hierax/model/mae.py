@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -63,7 +63,7 @@ class MaskedAutoencoder(nn.Module):
     def _fusion(self, config: ModelConfig, stage: int, width: int) -> nn.Module:
         remaining = [u // q**stage for u, q in zip(config.mask_unit, config.q_stride, strict=True)]
         kernel = tuple(r // u for r, u in zip(remaining, self.unit, strict=True))
-        conv = nn.Conv3d if config.is_video else nn.Conv2d
+        conv: Any = nn.Conv3d if config.is_video else nn.Conv2d
         return conv(config.channels[stage], width, kernel_size=kernel, stride=kernel)
 
     def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:

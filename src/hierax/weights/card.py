@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..config import ModelConfig, PreprocessSpec, block_table
+from ..config import ModelConfig, PreprocessSpec, architecture, block_table
 from ..model.init import build
 
 
@@ -23,6 +24,7 @@ class ModelCard:
         format: Checkpoint format.
         source: URL, hub repository or local path of the weights; None without published weights.
         blocks: The block table, one row per block.
+        candidates: Architectures that a local file may hold, where neither its tensors nor its metadata say which.
     """
 
     name: str
@@ -47,12 +49,19 @@ class ModelCard:
     base_model: str | None = None
     pretrained: bool = False
     config: ModelConfig
+    candidates: tuple[str, ...] = ()
     report: str | None = None
 
     @property
     def blocks(self) -> str:
-        """The block table as text."""
-        return block_text(self.config)
+        """The block table as text; one for each candidate where the file does not say which network it holds."""
+        if not self.candidates:
+            return block_text(self.config)
+        tables = []
+        for name in self.candidates:
+            config = dataclasses.replace(architecture(name), input_size=self.config.input_size)
+            tables.append(f"if it is {name!r}:\n{block_text(config)}")
+        return "\n\n".join(tables)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, without the config."""
@@ -115,7 +124,7 @@ def block_text(config: ModelConfig) -> str:
             rows[-1][0].append(spec.index)
         else:
             rows.append(([spec.index], row))
-    table = [("block", "stage", "grid", "dim", "heads", "window", "q-stride")]
+    table: list[tuple[str, ...]] = [("block", "stage", "grid", "dim", "heads", "window", "q-stride")]
     for indices, row in rows:
         table.append((str(indices[0]) if len(indices) == 1 else f"{indices[0]}-{indices[-1]}", *row))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
