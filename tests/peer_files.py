@@ -146,7 +146,7 @@ def write_timm_safetensors(module: nn.Module, path: Path) -> Path:
 
 def birder_items(module: Any, size: tuple[int, int], classes: int) -> dict[str, Any]:
     """What birder stores around the weights."""
-    signature = peer("birder.net.base").get_signature((1, 3, *size), classes or module.embedding_size)
+    signature = peer("birder.net.base").get_signature((1, 3, *size), classes)
     return {
         "signature": signature,
         "class_to_idx": {f"bird {i}": i for i in range(classes)},

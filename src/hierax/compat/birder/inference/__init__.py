@@ -1,0 +1,1 @@
+"""birder's inference functions."""

@@ -1,0 +1,104 @@
+"""`infer_image` and `infer_batch`: probabilities and embeddings as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ....errors import InputError
+from ...images import open_stored
+from ..net import Net
+
+Answer = tuple[Float[np.ndarray, "b out"], Float[np.ndarray, "b c"] | None]
+CROP = 0.8  # side of a test-time crop over the side of the image
+
+
+def infer_image(
+    net: Net,
+    sample: Image.Image | str | Path,
+    transform: Callable[..., Tensor],
+    return_embedding: bool = False,
+    tta: bool = False,
+    return_logits: bool = False,
+    device: torch.device | None = None,
+    **kwargs: Any,
+) -> Answer:
+    """Class probabilities and embedding of one image.
+
+    Args:
+        net: From `load_pretrained_model`.
+        sample: Path or PIL image; its orientation tag is not obeyed, as in birder.
+        transform: From `classification_transform`.
+        return_embedding: Also return the embedding; goes before `tta`, as in birder.
+        tta: Average over the four corners and the centre.
+        return_logits: Leave out the softmax.
+        device: Where the network is; the CPU by default.
+        **kwargs: Passed to the network.
+
+    Returns:
+        float32 (1, classes), of a network without classes the softmax of its embedding; and float32 (1, c) or None.
+
+    Raises:
+        InputError: The sample is no readable image.
+    """
+    if isinstance(sample, (str, Path)):
+        sample = open_stored(sample)
+    elif not isinstance(sample, Image.Image):
+        raise InputError(f"sample must be a path or a PIL image; got {type(sample).__name__}.")
+    inputs = transform(sample).unsqueeze(0).to(device or "cpu")  # (1, 3, h, w)
+    return infer_batch(net, inputs, return_embedding, tta, return_logits, **kwargs)
+
+
+def infer_batch(
+    net: Net,
+    inputs: Float[Tensor, "b 3 h w"],
+    return_embedding: bool = False,
+    tta: bool = False,
+    return_logits: bool = False,
+    **kwargs: Any,
+) -> Answer:
+    """Class probabilities and embeddings of preprocessed images; arguments as for `infer_image`.
+
+    Raises:
+        InputError: An illegal input size.
+    """
+    parameter = next(net.parameters(), None)
+    if parameter is not None and parameter.is_floating_point():
+        inputs = inputs.to(parameter.dtype)
+    embedding = None
+    with torch.inference_mode():
+        if return_embedding:
+            vectors = net.embedding(inputs, **kwargs)
+            out = _answer(net.classify(vectors), return_logits)
+            embedding = vectors.cpu().float().numpy()
+        elif tta:
+            answers = [_answer(net(crop, **kwargs), return_logits) for crop in five_crops(inputs)]
+            out = torch.stack(answers).mean(dim=0)
+        else:
+            out = _answer(net(inputs, **kwargs), return_logits)
+    return out.cpu().float().numpy(), embedding
+
+
+def five_crops(images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b 3 h w"]]:
+    """Corners and centre of images, each brought back to their size."""
+    height, width = images.shape[-2:]
+    h, w = int(height * CROP), int(width * CROP)
+    bottom, right = height - h, width - w
+    # Quirk(torchvision): half a pixel goes to the even side.
+    places = ((0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2)))
+    return [
+        F.interpolate(images[..., y : y + h, x : x + w], size=(height, width), mode="bicubic", antialias=True)
+        for y, x in places
+    ]
+
+
+def _answer(logits: Float[Tensor, "b out"], raw: bool) -> Float[Tensor, "b out"]:
+    return logits if raw else logits.softmax(dim=1)

@@ -1,0 +1,264 @@
+"""`load_pretrained_model` and what belongs to it: names, signatures, statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ...config import ModelConfig, square_windows
+from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...predictor import as_dtype
+from ...registry import find_weights
+from ...weights import catalog
+from ...weights.load import to_module
+from ...weights.resize import to_input_size
+from ...weights.state import Weights
+from .net import Net
+from .transform import ClassificationTransform, classification_transform
+
+FORMATS = {"pt": ".pt", "safetensors": ".safetensors"}
+
+
+class ModelInfo(NamedTuple):
+    """What a birder file says about its network.
+
+    Attributes:
+        class_to_idx: Class index by name; empty without classes.
+        signature: Shapes of inputs and outputs, 0 for the batch axis.
+        rgb_stats: Mean and std per channel, in 0..1.
+        custom_config: Options that the file overrides, None if it overrides none.
+    """
+
+    class_to_idx: dict[str, int]
+    signature: dict[str, Any]
+    rgb_stats: dict[str, Any]
+    custom_config: dict[str, Any] | None = None
+
+
+def load_pretrained_model(  # noqa: PLR0913 - birder's signature
+    weights: str,
+    *,
+    dst: str | Path | None = None,
+    file_format: str = "pt",
+    inference: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    new_size: tuple[int, int] | None = None,
+    custom_config: Mapping[str, Any] | None = None,
+    progress_bar: bool = True,
+) -> tuple[Net, ModelInfo]:
+    """Load published weights by birder's name, downloaded or from a place that holds them.
+
+    Args:
+        weights: Name, old or new: both `hieradet_small_dino-v2-imagenet12k` and `hieradet_d_small_dino-v2-imagenet12k`.
+        dst: A file, or a folder with the file, that already holds the weights; nothing is downloaded then.
+        file_format: "pt" or "safetensors"; a file at `dst` is told by its content.
+        inference: Evaluation mode, without gradients.
+        device: Where the network goes; the CPU by default.
+        dtype: Type of the parameters; float32 by default.
+        new_size: Adjust to another (height, width) after loading.
+        custom_config: birder's `window_spec` and `global_att_blocks`, to override the network's.
+        progress_bar: Show a bar on stderr while downloading.
+
+    Returns:
+        The network and what its file says about it.
+
+    Raises:
+        UnknownNameError: No such name or format.
+        CheckpointError: The weights are missing, broken, or of another network.
+        InputError: An illegal size or option.
+    """
+    if file_format not in FORMATS:
+        raise UnknownNameError(
+            f"file_format must be one of {', '.join(map(repr, FORMATS))}; got {file_format!r}. "
+            "hierax never runs code from a weights file."
+        )
+    entry = catalog.resolve(weights)
+    if dst is not None:
+        found, _ = find_weights(_in_place(Path(dst).expanduser(), entry, file_format), name=weights)
+    else:
+        found = _published(entry, file_format, progress_bar)
+    if found.config.decoder is not None:
+        raise InputError(f"{weights!r} is a masked autoencoder, not a network with classes. Use hierax.load for it.")
+    info = _model_info(found)
+    if custom_config:
+        found = dataclasses.replace(found, config=_overridden(found.config, custom_config))
+    if new_size is not None:
+        birder = dataclasses.replace(found.provenance, origin="birder")
+        found = to_input_size(dataclasses.replace(found, provenance=birder), (int(new_size[0]), int(new_size[1])))
+    net = Net(to_module(found, dtype=as_dtype(dtype) if dtype is not None else None))  # type: ignore[arg-type]
+    net.to(torch.device(device or "cpu"))
+    if inference:
+        net.requires_grad_(False).eval()
+    return net, info
+
+
+def load_pretrained_model_and_transform(  # noqa: PLR0913 - birder's signature
+    weights: str,
+    *,
+    dst: str | Path | None = None,
+    file_format: str = "pt",
+    inference: bool = True,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    custom_config: Mapping[str, Any] | None = None,
+    progress_bar: bool = True,
+    classification_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Net, ModelInfo, ClassificationTransform]:
+    """`load_pretrained_model` together with its `classification_transform`.
+
+    Args:
+        weights: As for `load_pretrained_model`, like the arguments that are not listed here.
+        dst: As there.
+        file_format: As there.
+        inference: As there, but true by default.
+        device: As there.
+        dtype: As there.
+        custom_config: As there.
+        progress_bar: As there.
+        classification_kwargs: `center_crop` and `simple_crop` of the transform.
+
+    Raises:
+        UnknownNameError: No such name or format.
+        CheckpointError: The weights are missing, broken, or of another network.
+    """
+    net, info = load_pretrained_model(
+        weights,
+        dst=dst,
+        file_format=file_format,
+        inference=inference,
+        device=device,
+        dtype=dtype,
+        custom_config=custom_config,
+        progress_bar=progress_bar,
+    )
+    size = get_size_from_signature(info.signature)
+    return net, info, classification_transform(size, info.rgb_stats, **(classification_kwargs or {}))
+
+
+def list_pretrained_models(include_filter: str | None = None, task: str | None = None) -> list[str]:
+    """Names that `load_pretrained_model` knows, sorted.
+
+    Args:
+        include_filter: Shell pattern, e.g. "hieradet*".
+        task: "image_classification", which all of them are.
+    """
+    if task not in (None, Net.task):
+        return []
+    names = {
+        name
+        for entry in catalog.entries().values()
+        if entry.format == "birder" and entry.pretrained and entry.task != "mae"
+        for name in (entry.name, *entry.aliases)
+        if "/" not in name and not name.endswith(tuple(FORMATS.values()))
+    }
+    return sorted(fnmatch.filter(names, include_filter or "*"))
+
+
+def get_size_from_signature(signature: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) in pixels that the network was trained with."""
+    shape = _input_shape(signature)
+    return int(shape[2]), int(shape[3])
+
+
+def get_channels_from_signature(signature: Mapping[str, Any]) -> int:
+    """Channels of the network's input."""
+    return int(_input_shape(signature)[1])
+
+
+def _input_shape(signature: Mapping[str, Any]) -> list[int]:
+    try:
+        _, _, _, _ = shape = signature["inputs"][0]["data_shape"]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"A signature must be {{'inputs': [{{'data_shape': [0, c, h, w]}}], ...}}; got {signature!r:.120}."
+        ) from error
+    return list(shape)
+
+
+def _in_place(dst: Path, entry: catalog.CatalogEntry, file_format: str) -> Path:
+    """The file that `dst` means: itself, or in a folder the one with the entry's name."""
+    suffix = FORMATS[file_format]
+    if dst.is_dir():
+        for name in (entry.name, *entry.aliases):
+            for file in (f"{name}{suffix}", f"{name}.pt", f"{name}.safetensors"):
+                if (dst / file).is_file():
+                    return dst / file
+    if not dst.exists():
+        raise CheckpointError(
+            f"dst must be a file or folder that already holds the weights; {dst} does not exist. "
+            "Leave dst out to download them."
+        )
+    return dst
+
+
+def _published(entry: catalog.CatalogEntry, file_format: str, progress: bool) -> Weights:
+    """Weights of the catalogue, in the wanted container."""
+    from ...weights.fetch import fetch
+
+    if entry.format != "birder":
+        names = list_pretrained_models()
+        raise UnknownNameError(
+            f"{entry.name!r} is no birder model. {nearest(entry.name, names)}Pass dst= with a birder file, "
+            "or use hierax.load for other origins."
+        )
+    if file_format == "safetensors" and entry.path is None:
+        try:
+            entry = catalog.resolve(f"{entry.name.removesuffix('.safetensors')}.safetensors")
+        except UnknownNameError:
+            raise UnknownNameError(f"{entry.name!r} is published as 'pt' only; pass file_format='pt'.") from None
+    path = fetch(entry, progress=progress)
+    return find_weights(path, name=entry.name)[0]
+
+
+def _overridden(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
+    """The network with birder's options on top that leave its parameters as they are."""
+    changes: dict[str, Any] = {}
+    for key, value in options.items():
+        if key == "window_spec":
+            changes["windows"] = square_windows(tuple(value))
+        elif key == "global_att_blocks":
+            changes["global_blocks"] = tuple(value)
+        else:
+            known = ("window_spec", "global_att_blocks")
+            raise UnknownNameError(f"custom_config may hold {' and '.join(known)}; got {key!r}. {nearest(key, known)}")
+    if config.family != "hieradet":
+        raise InputError(f"custom_config changes the windows of a HieraDet; {config.name!r} is {config.family!r}.")
+    return dataclasses.replace(config, **changes)
+
+
+def _model_info(weights: Weights) -> ModelInfo:
+    """What the file says; what it does not say, from the network."""
+    config, spec = weights.config, weights.preprocess
+    signature = {
+        "inputs": [{"data_shape": [0, config.in_channels, *config.input_size[-2:]]}],
+        "outputs": [{"data_shape": [0, config.num_classes]}],
+    }
+    classes = {name: index for index, name in enumerate(weights.labels or [])}
+    said = {key: _said(weights, key) for key in ("class_to_idx", "signature", "rgb_stats", "config")}
+    return ModelInfo(
+        class_to_idx=said["class_to_idx"] if said["class_to_idx"] is not None else classes,
+        signature=said["signature"] or signature,
+        rgb_stats=said["rgb_stats"] or {"mean": spec.mean, "std": spec.std},
+        custom_config=said["config"] or None,
+    )
+
+
+def _said(weights: Weights, key: str) -> dict[str, Any] | None:
+    """An entry of the `.pt`, or of the safetensors metadata, which holds JSON."""
+    raw = weights.raw
+    if raw is None:
+        return None
+    value = raw.container.get(key)
+    if value is None and key in raw.metadata:
+        try:
+            value = json.loads(raw.metadata[key])
+        except ValueError:
+            return None
+    return dict(value) if isinstance(value, Mapping) else None

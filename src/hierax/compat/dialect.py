@@ -1,0 +1,62 @@
+"""State dicts under the names of the package that a door stands for, in both directions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..model.encoder import Encoder
+from ..weights.rename import flat_name, table_shape, to_theirs
+
+
+class ForeignNames(nn.Module):
+    """A module whose `state_dict()` and `load_state_dict` use another package's names and layouts.
+
+    Attributes:
+        inner: Name of the submodule that holds our network.
+    """
+
+    inner: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_on_save)
+        self.register_load_state_dict_pre_hook(_on_load)
+
+    def spell(self, name: str) -> str:
+        """Their name of one of our parameters."""
+        raise NotImplementedError
+
+    def encoder_config(self) -> ModelConfig:
+        """The present architecture, which says how position tables are laid out."""
+        network = getattr(self, self.inner)
+        return (network if isinstance(network, Encoder) else network.encoder).config
+
+
+def _on_save(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
+    ours = f"{prefix}{module.inner}."
+    for key in [key for key in state if key.startswith(ours)]:
+        name = key.removeprefix(ours)
+        state[prefix + module.spell(name)] = to_theirs(flat_name(name), state.pop(key), module.encoder_config())
+
+
+def _on_load(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in getattr(module, module.inner).state_dict():
+        theirs = prefix + module.spell(name)
+        if theirs in state:
+            tensor = _to_ours(flat_name(name), state.pop(theirs), module.encoder_config())
+            state[f"{prefix}{module.inner}.{name}"] = tensor
+
+
+def _to_ours(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+    """A position table as a grid; what does not fit is left for torch to report."""
+    shape = table_shape(name, config)
+    if shape is None:
+        return tensor
+    if tensor.ndim == 4 and config.position == "window":
+        return tensor.permute(0, 2, 3, 1)
+    fits = tensor.ndim == 3 and tensor.shape[1] == math.prod(shape)
+    return tensor.reshape(1, *shape, -1) if fits else tensor

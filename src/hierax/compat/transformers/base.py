@@ -1,0 +1,235 @@
+"""What the four models share: loading, saving, and the size rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...config import ModelConfig
+from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...model.encoder import Encoder
+from ...model.init import build
+from ...predictor import as_dtype
+from ...registry import find_weights
+from ...weights.files import write_json, write_safetensors
+from ...weights.formats.transformers import ENCODER_OUTER, HIERA
+from ...weights.load import to_module
+from ...weights.rename import flat_name
+from ...weights.state import Weights
+from ..dialect import ForeignNames
+from .configuration import HieraConfig
+from .outputs import ModelOutput
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger("hierax")
+# Options of transformers that change nothing here: how a file is read, and which kernel runs.
+_WITHOUT_EFFECT = (
+    "low_cpu_mem_usage",
+    "trust_remote_code",
+    "use_safetensors",
+    "attn_implementation",
+    "weights_only",
+)
+_ENVIRONMENT = {
+    "cache_dir": "HF_HUB_CACHE",
+    "token": "HF_TOKEN",
+    "use_auth_token": "HF_TOKEN",
+    "local_files_only": "HF_HUB_OFFLINE",
+    "proxies": "HTTPS_PROXY",
+    "mirror": "HF_ENDPOINT",
+}
+
+
+class HieraPreTrainedModel(ForeignNames):
+    """A Hiera network with transformers' config, parameter names and files.
+
+    Attributes:
+        config: transformers' description of the network.
+        network: Our encoder or masked autoencoder, which does the work.
+    """
+
+    inner: ClassVar[str] = "network"
+    base_model_prefix: ClassVar[str] = "hiera"
+    main_input_name: ClassVar[str] = "pixel_values"
+    inner_prefix: ClassVar[str] = ""
+    constructor_options: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: HieraConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.name_or_path = ""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Our encoder, inside a masked autoencoder too."""
+        return getattr(self.network, "encoder", self.network)  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the model has."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding."""
+        return self.encoder.patch_embed
+
+    def spell(self, name: str) -> str:
+        """Name that transformers gives to one of our parameters."""
+        key = flat_name(name)
+        return (self.inner_prefix if key.startswith(ENCODER_OUTER) else "") + HIERA.spell(key, self.config.depths)
+
+    @classmethod
+    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+        """Our architecture of this class with this config."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
+        """Load a transformers folder, or any checkpoint of plain Hiera that hierax knows, in eval mode.
+
+        What the class has and the file lacks (a head, a decoder) is freshly initialised and said.
+
+        Args:
+            source: Folder, file, catalogue name or hub id.
+            **options: `config`, `revision`, `dtype` or `torch_dtype`, `device_map` (one device),
+                `ignore_mismatched_sizes`, options of the constructor, and any field of the config.
+
+        Raises:
+            UnknownNameError: No such name or option.
+            CheckpointError: Broken, incomplete, or not of this architecture.
+            InputError: An option that hierax cannot honour.
+        """
+        config = options.pop("config", None)
+        revision = options.pop("revision", None)
+        dtype = options.pop("dtype", options.pop("torch_dtype", None))
+        device = options.pop("device_map", None)
+        lenient = options.pop("ignore_mismatched_sizes", False)
+        own = {name: options.pop(name) for name in cls.constructor_options if name in options}
+        _check_options(options)
+        weights, _ = find_weights(source, revision=revision)
+        _check_family(weights)
+        config = HieraConfig.of_weights(weights) if config is None else HieraConfig.from_dict(config.to_dict())
+        config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})
+        network = _load(weights, cls.architecture(config, own), config, lenient)
+        wanted = config.dtype if dtype in (None, "auto") else dtype
+        model = cls(config, network=network, **own)
+        model.restore(weights)
+        model.name_or_path = str(source)
+        model = model.to(_one_device(device), as_dtype(wanted) if wanted else None)
+        config.update({"dtype": model.dtype})
+        return model.eval()
+
+    def restore(self, weights: Weights) -> None:
+        """Load what the class has beside our network; nothing, for most."""
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a folder that transformers loads: config.json and model.safetensors."""
+        folder = Path(directory)
+        self.config.update({"dtype": self.dtype})
+        write_safetensors(folder / "model.safetensors", self.state_dict())
+        write_json(folder / "config.json", {"architectures": [type(self).__name__], **self.config.to_dict()})
+
+    def check_size(self, pixel_values: Tensor | None, interpolate: bool | None) -> Tensor:
+        """Refuse no input, and another size than the config's unless asked to interpolate.
+
+        Raises:
+            InputError: Says which size is wanted, or which option allows any.
+        """
+        if pixel_values is None:
+            raise InputError("pixel_values must be given, (b, 3, h, w) as the image processor makes them.")
+        if not interpolate and tuple(pixel_values.shape[-2:]) != tuple(self.config.image_size):
+            raise InputError(
+                f"Images must be {self.config.image_size} (height, width) as in the config; got "
+                f"{list(pixel_values.shape[-2:])}. Pass interpolate_pos_encoding=True for any multiple of 32."
+            )
+        return pixel_values
+
+    def wanted(self, attentions: bool | None, states: bool | None) -> tuple[bool, bool]:
+        """Whether to return attentions and hidden states: the call decides, then the config."""
+        return (
+            self.config.output_attentions if attentions is None else attentions,
+            self.config.output_hidden_states if states is None else states,
+        )
+
+    def returned(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """The output, or a tuple of it."""
+        keep = self.config.return_dict if return_dict is None else return_dict
+        return output if keep else output.to_tuple()
+
+
+def fresh_network(network: nn.Module | None, config: ModelConfig) -> nn.Module:
+    """A loaded network, or a randomly initialised one."""
+    return network if network is not None else build(config)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse what would otherwise be ignored in silence."""
+    known = HieraConfig().to_dict()
+    for name in options:
+        if name in _ENVIRONMENT:
+            raise InputError(f"{name}= is not supported here; set the environment variable {_ENVIRONMENT[name]}.")
+        if name not in known and name not in (*_WITHOUT_EFFECT, "num_labels"):
+            raise UnknownNameError(f"Unknown option {name!r}. {nearest(name, known)}")
+
+
+def _check_family(weights: Weights) -> None:
+    config = weights.config
+    if config.family != "hiera" or config.position != "grid" or config.layer_scale is not None:
+        raise CheckpointError(
+            f"transformers' Hiera classes hold plain Hiera only; {weights.provenance.name!r} is "
+            f"{config.family!r}. Use hierax.load for it."
+        )
+
+
+def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: bool) -> nn.Module:
+    """The target network with every parameter that the weights have for it, the rest fresh."""
+    tensors = {}
+    missing, mismatched = [], []
+    for name, parameter in build(target, device="meta").state_dict().items():
+        key = flat_name(name)
+        tensor = weights.tensors.get(key)
+        if tensor is None:
+            missing.append(key)
+        elif tensor.shape != parameter.shape:
+            mismatched.append(f"{key} {tuple(tensor.shape)} for {tuple(parameter.shape)}")
+        else:
+            tensors[key] = tensor
+    if mismatched and not lenient:
+        raise CheckpointError(
+            f"{weights.provenance.name!r} does not fit the config: {', '.join(mismatched)}. "
+            "Leave the config as it is, or pass ignore_mismatched_sizes=True for fresh parameters."
+        )
+    if missing or mismatched:
+        listed = ", ".join([*missing, *mismatched][:6])
+        log.warning("%s: freshly initialised: %s.", weights.provenance.name, listed)
+    if "norm.weight" in missing and target.head == "pool_norm":
+        # Quirk(transformers): what a checkpoint lacks gets its own initialisation, also the pooler's norm.
+        width = target.embedding_size
+        tensors["norm.weight"] = torch.full((width,), float(config.layer_norm_init))
+        tensors["norm.bias"] = torch.full((width,), float(config.initializer_range))
+    return to_module(dataclasses.replace(weights, config=target, tensors=tensors))
+
+
+def _one_device(device: Any) -> torch.device | None:
+    if device is None or device == "auto":
+        return None
+    if isinstance(device, dict):
+        raise InputError("device_map must be one device, such as 'cpu' or 'cuda'; a map per layer is not supported.")
+    return torch.device(device)

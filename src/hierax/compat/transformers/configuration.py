@@ -1,0 +1,287 @@
+"""`HieraConfig`: transformers' description of a Hiera network, to and from ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...config import DecoderConfig, Head, ModelConfig
+from ...errors import InputError, UnknownNameError, nearest
+from ...weights.files import read_json, write_json
+from ...weights.state import Weights
+
+# Their field, and ours that says the same.
+_SAME = {
+    "embed_dim": "embed_dim",
+    "image_size": "input_size",
+    "patch_size": "patch_kernel",
+    "patch_stride": "patch_stride",
+    "patch_padding": "patch_padding",
+    "mlp_ratio": "mlp_ratio",
+    "depths": "depths",
+    "num_query_pool": "q_pool",
+    "query_stride": "q_stride",
+    "masked_unit_size": "mask_unit",
+    "drop_path_rate": "drop_path",
+    "num_channels": "in_channels",
+    "layer_norm_eps": "norm_eps",
+}
+_DEFAULTS: dict[str, Any] = {
+    "embed_dim": 96,
+    "image_size": (224, 224),
+    "patch_size": (7, 7),
+    "patch_stride": (4, 4),
+    "patch_padding": (3, 3),
+    "mlp_ratio": 4.0,
+    "depths": (2, 3, 16, 3),
+    "num_heads": (1, 2, 4, 8),
+    "embed_dim_multiplier": 2.0,
+    "num_query_pool": 3,
+    "query_stride": (2, 2),
+    "masked_unit_size": (8, 8),
+    "masked_unit_attention": (True, True, False, False),
+    "drop_path_rate": 0.0,
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "initializer_range": 0.02,
+    "layer_norm_init": 1.0,
+    "layer_norm_eps": 1e-6,
+    "decoder_hidden_size": None,
+    "decoder_depth": None,
+    "decoder_num_heads": None,
+    "normalize_pixel_loss": True,
+    "mask_ratio": 0.6,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "return_dict": True,
+    "problem_type": None,
+    "dtype": None,
+}
+_DERIVED = ("hidden_size", "stage_names", "model_type", "num_labels")
+
+
+class HieraConfig:
+    """Architecture, class names and default outputs of a Hiera model, with transformers' fields and defaults.
+
+    Attributes:
+        hidden_size: Channels of the last stage.
+        stage_names: "stem", "stage1", ...
+        id2label: Class names by index; two placeholders by default, as there.
+        out_features: Which stages a backbone returns.
+        out_indices: The same as positions in `stage_names`.
+    """
+
+    model_type = "hiera"
+
+    def __init__(self, **options: Any) -> None:
+        """Take any of transformers' fields by name; others are kept as attributes, as there.
+
+        Raises:
+            InputError: out_features and out_indices disagree, or are not in the order of the stages.
+            UnknownNameError: A stage that does not exist.
+        """
+        options = {key: value for key, value in options.items() if key not in _DERIVED[:-1]}
+        features, indices = options.pop("out_features", None), options.pop("out_indices", None)
+        labels = (options.pop("num_labels", None), options.pop("id2label", None), options.pop("label2id", None))
+        if "torch_dtype" in options:
+            options.setdefault("dtype", options.pop("torch_dtype"))
+        for name, value in {**_DEFAULTS, **options}.items():
+            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+        if isinstance(self.image_size, int):
+            self.image_size = [self.image_size, self.image_size]
+        self._set_labels(*labels)
+        self._set_stages(features, indices)
+
+    def __getattr__(self, name: str) -> Any:
+        """Only reached for what was never set."""
+        raise AttributeError(f"HieraConfig has no {name!r}. {nearest(name, self.__dict__)}")
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the last stage."""
+        return int(self.embed_dim * self.embed_dim_multiplier ** (len(self.depths) - 1))
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The patch embedding and each stage."""
+        return ["stem", *(f"stage{number}" for number in range(1, len(self.depths) + 1))]
+
+    @property
+    def num_labels(self) -> int:
+        """Classes of the head."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        self._set_labels(count, None, None)
+
+    @property
+    def out_features(self) -> list[str]:
+        """Which stages a backbone returns."""
+        return self._out_features
+
+    @out_features.setter
+    def out_features(self, names: Sequence[str]) -> None:
+        self._set_stages(names, None)
+
+    @property
+    def out_indices(self) -> list[int]:
+        """Positions of the returned stages in `stage_names`."""
+        return self._out_indices
+
+    @out_indices.setter
+    def out_indices(self, places: Sequence[int]) -> None:
+        self._set_stages(None, places)
+
+    def _set_labels(self, count: int | None, names: Mapping[Any, str] | None, ids: Mapping[str, Any] | None) -> None:
+        if names is None or (count is not None and count != len(names)):
+            names = {index: f"LABEL_{index}" for index in range(2 if count is None else count)}
+            ids = None
+        self.id2label = {int(index): str(name) for index, name in names.items()}
+        reverse = ids or {name: index for index, name in self.id2label.items()}
+        self.label2id = {str(name): int(index) for name, index in reverse.items()}
+
+    def _set_stages(self, names: Sequence[str] | None, places: Sequence[int] | None) -> None:
+        stages = self.stage_names
+        if places is not None:
+            if any(not -len(stages) <= place < len(stages) for place in places):
+                raise InputError(f"out_indices must be positions in {stages}; got {list(places)}.")
+            from_places = [stages[place] for place in places]
+            if names is not None and list(names) != from_places:
+                raise InputError(f"out_features {list(names)} and out_indices {list(places)} name different stages.")
+            names = from_places
+        names = [stages[-1]] if names is None else [names] if isinstance(names, str) else list(names)
+        for name in names:
+            if name not in stages:
+                raise UnknownNameError(f"out_features must be among {stages}; got {name!r}. {nearest(name, stages)}")
+        ordered = [stage for stage in stages if stage in names]
+        if names != ordered:
+            raise InputError(f"out_features must be in the order of the stages, each once: {ordered}; got {names}.")
+        self._out_features, self._out_indices = names, [stages.index(name) for name in names]
+
+    def update(self, options: Mapping[str, Any]) -> None:
+        """Change several fields, stages and labels kept consistent."""
+        merged = HieraConfig(**{**self.to_dict(), **_without_stale(options)})
+        self.__dict__.update(merged.__dict__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data; `from_dict` inverts it."""
+        data = {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
+        data["out_features"], data["out_indices"] = self.out_features, self.out_indices
+        data["id2label"] = {str(index): name for index, name in self.id2label.items()}
+        derived = {"hidden_size": self.hidden_size, "stage_names": self.stage_names, "model_type": self.model_type}
+        return {**data, **derived, "dtype": str(self.dtype).removeprefix("torch.") if self.dtype else None}
+
+    def to_json_string(self) -> str:
+        """`to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], **changes: Any) -> HieraConfig:
+        """Read what `to_dict` or transformers wrote, with changes on top."""
+        return cls(**{**data, **_without_stale(changes)})
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **changes: Any) -> HieraConfig:
+        """The config of a folder, file, catalogue name or hub id, with changes on top.
+
+        Raises:
+            UnknownNameError: No such name.
+            CheckpointError: Not a Hiera network that transformers could describe.
+        """
+        folder = Path(source).expanduser()
+        if (folder / "config.json").is_file():
+            data = read_json(folder / "config.json")
+            if data.get("model_type") == cls.model_type:
+                return cls.from_dict(data, **changes)
+        from ...registry import find_weights
+
+        config = cls.of_weights(find_weights(source)[0])
+        config.update(changes)
+        return config
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json, as transformers does."""
+        write_json(Path(directory) / "config.json", self.to_dict())
+
+    @classmethod
+    def of_weights(cls, weights: Weights) -> HieraConfig:
+        """What the file's own config.json says, or our description of the network in their words."""
+        written = weights.raw.config if weights.raw is not None else {}
+        if written.get("model_type") == cls.model_type and "embed_dim" in written:
+            return cls.from_dict(written)
+        config = weights.config
+        fields = {theirs: getattr(config, ours) for theirs, ours in _SAME.items()}
+        fields["num_heads"] = [config.num_heads * 2**stage for stage in range(len(config.depths))]
+        fields["masked_unit_attention"] = [window is not None for window in config.windows]
+        if config.decoder is not None:
+            fields["decoder_hidden_size"] = config.decoder.dim
+            fields["decoder_depth"] = config.decoder.depth
+            fields["decoder_num_heads"] = config.decoder.num_heads
+            fields["normalize_pixel_loss"] = config.decoder.normalize_target
+        names = dict(enumerate(weights.labels)) if weights.labels else None
+        return cls(**fields, num_labels=config.num_classes or None, id2label=names)
+
+    def network(self, *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
+        """Our architecture of this description.
+
+        Raises:
+            InputError: A network that is no Hiera: widths or heads that do not double, another activation, mask
+                units that the query pools do not use up, or attention that is local after being global.
+        """
+        heads, unit, stride = list(self.num_heads), tuple(self.masked_unit_size), tuple(self.query_stride)
+        stages = range(len(self.depths))
+        if self.embed_dim_multiplier != 2 or heads != [heads[0] * 2**stage for stage in stages]:
+            raise InputError(
+                f"Width and heads of a Hiera double from stage to stage; got embed_dim_multiplier "
+                f"{self.embed_dim_multiplier} and num_heads {heads}."
+            )
+        if self.hidden_act != "gelu":
+            raise InputError(f"Hiera's activation is 'gelu'; got {self.hidden_act!r}.")
+        local = [bool(flag) for flag in self.masked_unit_attention]
+        if local != sorted(local, reverse=True) or sum(local) > self.num_query_pool + 1 or len(local) != len(stages):
+            raise InputError(
+                f"masked_unit_attention must be true for the first stages only, at most {self.num_query_pool + 1} "
+                f"of {len(stages)}; got {local}."
+            )
+        if unit != tuple(s ** (len(stages) - 1) for s in stride):
+            raise InputError(
+                f"masked_unit_size must be query_stride ** {len(stages) - 1}; got {unit} for stride {stride}."
+            )
+        windows = [tuple(u // s**stage for u, s in zip(unit, stride, strict=True)) for stage in stages]
+        fields = {ours: getattr(self, theirs) for theirs, ours in _SAME.items()}
+        return ModelConfig.from_dict(
+            {
+                **fields,
+                "num_heads": heads[0],
+                "windows": [window if flag else None for window, flag in zip(windows, local, strict=True)],
+                "head": head,
+                "num_classes": num_classes,
+                "decoder": self._decoder().__dict__ if decoder else None,
+            }
+        )
+
+    def _decoder(self) -> DecoderConfig:
+        shape = (self.decoder_hidden_size, self.decoder_depth, self.decoder_num_heads)
+        if None in shape:
+            raise InputError(
+                "HieraForPreTraining needs decoder_hidden_size, decoder_depth and decoder_num_heads in its config "
+                f"(published models have 512, 8, 16); got {shape}."
+            )
+        return DecoderConfig(
+            dim=shape[0], depth=shape[1], num_heads=shape[2], normalize_target=bool(self.normalize_pixel_loss)
+        )
+
+
+def _without_stale(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes, each with the fields that would contradict it cleared."""
+    known = dict(changes)
+    if "out_indices" in known and "out_features" not in known:
+        known["out_features"] = None
+    if "out_features" in known and "out_indices" not in known:
+        known["out_indices"] = None
+    if "id2label" in known:
+        known.setdefault("label2id", None)
+    return known

@@ -1,0 +1,309 @@
+"""transformers' image processor for Hiera (`BitImageProcessor`) and its factory, with their options and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ...config import PreprocessSpec
+from ...data.decode import open_rgb
+from ...data.preprocess import center_crop, resized_size
+from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...weights.files import read_json, write_json
+from ..images import stored_rgb
+
+FILE = "preprocessor_config.json"
+_CLIP = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
+_DEFAULTS: dict[str, Any] = {
+    "do_convert_rgb": True,
+    "do_resize": True,
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    **_CLIP,
+}
+_SAM2: dict[str, Any] = {
+    "size": {"height": 1024, "width": 1024},
+    "resample": 2,
+    "do_center_crop": False,
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
+}
+# PIL's numbers, which are what the files hold, and torch's words.
+_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
+_PIL_MODES = {0: Image.Resampling.NEAREST, 2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
+# In preprocessor files, and without effect here.
+_IGNORED = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "do_pad", "pad_size")
+
+
+class BatchFeature(dict[str, Any]):
+    """What a processor returns: a dictionary whose entries are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(f"No {name!r} here; there is {', '.join(self)}.")
+
+    def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Move tensors to a device or floating type, in place as in transformers; returns itself."""
+        for key, value in self.items():
+            if isinstance(value, Tensor):
+                self[key] = value.to(*args, **kwargs)
+        return self
+
+
+class BitImageProcessor:
+    """Resize, crop, rescale and normalise images, as transformers does for Hiera.
+
+    Attributes:
+        backend: "torchvision" resizes bytes as torch does, transformers' default; "pil" as Pillow does.
+    """
+
+    model_input_names = ("pixel_values",)
+
+    def __init__(self, *, backend: str = "torchvision", use_fast: bool | None = None, **options: Any) -> None:
+        """Take any of transformers' options.
+
+        Raises:
+            UnknownNameError: No such option or backend.
+            InputError: An option with an impossible value.
+        """
+        self.backend = "pil" if use_fast is False else backend
+        if self.backend not in ("torchvision", "pil"):
+            raise UnknownNameError(f"backend must be 'torchvision' or 'pil'; got {backend!r}.")
+        for name, value in _checked({**_DEFAULTS, **_given(options)}).items():
+            setattr(self, name, value)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> BitImageProcessor:
+        """The processor of a folder, file, catalogue name or hub id, with options on top.
+
+        Of a published name the catalogue knows the recipe, so that nothing is downloaded for it.
+
+        Raises:
+            UnknownNameError: No such name or option.
+            CheckpointError: A folder without a preprocessor and without weights.
+        """
+        return cls(**{**_stored_options(source, options.pop("revision", None)), **options})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data, as preprocessor files hold it."""
+        data = {name: getattr(self, name) for name in _DEFAULTS}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
+        return {"image_processor_type": "BitImageProcessor", **plain}
+
+    def save_pretrained(self, directory: str | Path) -> list[str]:
+        """Write preprocessor_config.json, which transformers loads."""
+        return [str(write_json(Path(directory) / FILE, self.to_dict()))]
+
+    def __call__(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
+        """`preprocess`."""
+        return self.preprocess(images, return_tensors=return_tensors, **options)
+
+    def preprocess(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
+        """Make images the model's input.
+
+        Args:
+            images: One or many PIL images, paths, arrays or tensors, (h, w, c) or (c, h, w). Paths are turned
+                upright by their orientation tag and PIL images are not, as in transformers.
+            return_tensors: "pt" for one tensor, "np" for one array, None for a list of tensors.
+            **options: Any option of the processor, for this call.
+
+        Returns:
+            `pixel_values`, (b, 3, h, w).
+
+        Raises:
+            InputError: An image that cannot be read, or results of several sizes.
+        """
+        if return_tensors not in (None, "pt", "np"):
+            raise InputError(f"return_tensors must be 'pt', 'np' or None; got {return_tensors!r}.")
+        settings = _checked({name: getattr(self, name) for name in _DEFAULTS} | _given(options))
+        results = [self._one(image, settings) for image in _flat(images)]
+        if return_tensors is None:
+            return BatchFeature(pixel_values=results)
+        shapes = {tuple(result.shape) for result in results}
+        if len(shapes) != 1:
+            raise InputError(f"Images of one call must come out alike; got {sorted(shapes)}. Use do_center_crop=True.")
+        stacked = torch.stack(results)
+        return BatchFeature(pixel_values=stacked if return_tensors == "pt" else stacked.numpy())
+
+    def _one(self, image: Any, o: Mapping[str, Any]) -> Float[Tensor, "3 h w"]:
+        pixels = _pixels(image, o["do_convert_rgb"])
+        if o["do_resize"]:
+            pixels = self._resize(pixels, o["size"], o["resample"])
+        if o["do_center_crop"]:
+            crop = (o["crop_size"]["height"], o["crop_size"]["width"])
+            engine = "pil" if self.backend == "pil" else "uint8"
+            pixels = center_crop(pixels, PreprocessSpec(size=crop, engine=engine, crop_rounding="floor"))
+        if o["do_normalize"]:
+            # Rescaling is folded into the statistics.
+            scale = 1.0 / o["rescale_factor"] if o["do_rescale"] else 1.0
+            mean, std = (torch.tensor(o[key]).view(-1, 1, 1) * scale for key in ("image_mean", "image_std"))
+            return pixels.float().sub(mean).div_(std)
+        return pixels * o["rescale_factor"] if o["do_rescale"] else pixels
+
+    def _resize(self, pixels: Tensor, size: Mapping[str, int], resample: int) -> Tensor:
+        height, width = pixels.shape[-2:]
+        if "shortest_edge" in size:
+            spec = PreprocessSpec(resize="shortest", resize_to=size["shortest_edge"])
+            target = resized_size((height, width), spec)
+        else:
+            target = (size["height"], size["width"])
+        if target == (height, width):
+            return pixels
+        if self.backend == "pil" and pixels.dtype == torch.uint8:
+            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            resized = np.array(picture.resize((target[1], target[0]), _PIL_MODES[resample]))
+            return torch.from_numpy(resized).permute(2, 0, 1)
+        if resample == 0:
+            return F.interpolate(pixels[None], size=target, mode=_MODES[resample])[0]
+        return F.interpolate(pixels[None], size=target, mode=_MODES[resample], antialias=True)[0]
+
+
+class AutoImageProcessor:
+    """Factory under transformers' name; every Hiera processor is a `BitImageProcessor`."""
+
+    @staticmethod
+    def from_pretrained(source: str | Path, **options: Any) -> BitImageProcessor:
+        """As `BitImageProcessor.from_pretrained`."""
+        return BitImageProcessor.from_pretrained(source, **options)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Known options that were given a value.
+
+    Raises:
+        UnknownNameError: An option that no processor has.
+    """
+    for name in options:
+        if name not in _DEFAULTS and name not in _IGNORED:
+            raise UnknownNameError(f"Unknown image processor option {name!r}. {nearest(name, _DEFAULTS)}")
+    if options.get("do_pad"):
+        raise InputError("do_pad is not supported; Hiera's images are cropped. Leave it out.")
+    return {name: value for name, value in options.items() if name in _DEFAULTS and value is not None}
+
+
+def _checked(o: dict[str, Any]) -> dict[str, Any]:
+    """Sizes spelt out and statistics as tuples."""
+    size, crop = o["size"], o["crop_size"]
+    o["size"] = {"shortest_edge": size} if isinstance(size, int) else _pair(size) if _is_pair(size) else dict(size)
+    o["crop_size"] = _pair([crop, crop] if isinstance(crop, int) else crop) if not _is_size(crop) else dict(crop)
+    if set(o["size"]) not in ({"shortest_edge"}, {"height", "width"}):
+        raise InputError(f"size must have 'shortest_edge', or 'height' and 'width'; got {size!r}.")
+    if o["do_center_crop"] and set(o["crop_size"]) != {"height", "width"}:
+        raise InputError(f"crop_size must have 'height' and 'width'; got {crop!r}.")
+    if int(o["resample"]) not in _MODES:
+        raise InputError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic); got {o['resample']!r}.")
+    o["resample"] = int(o["resample"])
+    for key in ("image_mean", "image_std"):
+        o[key] = tuple(o[key]) if isinstance(o[key], Sequence) else (float(o[key]),) * 3
+    return o
+
+
+def _is_pair(size: Any) -> bool:
+    return isinstance(size, Sequence) and len(size) == 2
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, Mapping)
+
+
+def _pair(size: Sequence[int]) -> dict[str, int]:
+    return {"height": int(size[0]), "width": int(size[1])}
+
+
+def _flat(images: Any) -> list[Any]:
+    """One image or many, as a list; a batch of arrays is taken apart."""
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
+        return list(images)
+    if isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)):
+        return [images]
+    if not isinstance(images, Sequence) or not images:
+        raise InputError(f"Images are PIL images, paths, arrays or tensors, one or a list; got {images!r:.80}.")
+    return [single for image in images for single in (_flat(image) if isinstance(image, (list, tuple)) else [image])]
+
+
+def _pixels(image: Any, convert: bool) -> Tensor:
+    """One image as (3, h, w), bytes or floats as they came."""
+    if isinstance(image, (str, Path)):
+        image = open_rgb(image)
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.array(stored_rgb(image))).permute(2, 0, 1)
+    if not isinstance(image, (np.ndarray, Tensor)):
+        raise InputError(f"Images are PIL images, paths, arrays or tensors; got {type(image).__name__}.")
+    pixels = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image.detach()
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    elif pixels.ndim == 3 and pixels.shape[0] not in (1, 3):
+        pixels = pixels.permute(2, 0, 1)
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+        raise InputError(
+            f"An array must be (h, w), (h, w, 3) or (3, h, w); got {tuple(image.shape)}. "
+            "Pass anything else as PIL.Image.fromarray(array)."
+        )
+    return pixels.expand(3, -1, -1).contiguous() if convert else pixels.contiguous()
+
+
+def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
+    """What the source says about its preprocess."""
+    from ...registry import describe, find_weights
+    from ...weights import catalog
+
+    path = Path(source).expanduser()
+    place = path / FILE if path.is_dir() else path
+    if place.suffix == ".json" and place.is_file():
+        return _from_file(place)
+    if path.exists():
+        return _from_spec(describe(path).preprocess or PreprocessSpec())
+    try:
+        entry = catalog.resolve(str(source))
+    except UnknownNameError:
+        if str(source).count("/") != 1:
+            raise
+        raw = find_weights(source, revision=revision)[0].raw
+        if raw is None or not raw.preprocessor:
+            raise CheckpointError(f"{str(source)!r} has no {FILE}. Name another processor.") from None
+        return _from_json(raw.preprocessor)
+    if entry.path is not None and (entry.path / FILE).is_file():
+        return _from_file(entry.path / FILE)
+    return _from_spec(entry.preprocess)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    return _from_json(read_json(path))
+
+
+def _from_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in a preprocessor file; of what it does not say, the class it names has its own defaults."""
+    if isinstance(data.get("hierax"), Mapping):  # a folder in hierax's own format says it in full
+        return _from_spec(PreprocessSpec.from_dict(data["hierax"]))
+    sam2 = str(data.get("image_processor_type", "")).startswith("Sam2")
+    return {**(_SAM2 if sam2 else {}), **{name: value for name, value in data.items() if name in _DEFAULTS}}
+
+
+def _from_spec(spec: PreprocessSpec) -> dict[str, Any]:
+    """Options that say what one of our recipes says, but for transformers' own rounding of the crop."""
+    height, width = spec.size
+    options: dict[str, Any] = {
+        "backend": "pil" if spec.engine == "pil" else "torchvision",
+        "resample": 3 if spec.interpolation == "bicubic" else 2,
+        "image_mean": spec.mean,
+        "image_std": spec.std,
+        "crop_size": {"height": height, "width": width},
+    }
+    if spec.resize == "squash":
+        squash = {"height": int(height / spec.crop_ratio), "width": int(width / spec.crop_ratio)}
+        return {**options, "size": squash, "do_center_crop": spec.crop_ratio != 1}
+    return {**options, "size": {"shortest_edge": spec.resize_to or int(min(spec.size) / spec.crop_ratio)}}

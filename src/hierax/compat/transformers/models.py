@@ -1,0 +1,350 @@
+"""transformers' Hiera models: encoder, classifier, backbone and masked autoencoder, on our networks."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ...config import ModelConfig
+from ...errors import InputError
+from ...model.mae import MaskedAutoencoder
+from ...weights.state import Weights
+from ..unroll import reroll
+from .base import HieraPreTrainedModel, fresh_network, log
+from .configuration import HieraConfig
+from .outputs import (
+    BackboneOutput,
+    HieraForImageClassificationOutput,
+    HieraForPreTrainingOutput,
+    HieraModelOutput,
+)
+from .trace import Trace, hidden_states, mask_units, steps_left, trace
+
+Maps = tuple[Float[Tensor, "b h w c"], ...]
+
+
+class HieraModel(HieraPreTrainedModel):
+    """The encoder: tokens of the last stage in unrolled order, and their pooled, normed mean."""
+
+    constructor_options: ClassVar[tuple[str, ...]] = ("add_pooling_layer", "is_mae")
+
+    def __init__(
+        self,
+        config: HieraConfig,
+        add_pooling_layer: bool = True,
+        is_mae: bool = False,
+        *,
+        network: nn.Module | None = None,
+    ) -> None:
+        options = {"add_pooling_layer": add_pooling_layer}
+        super().__init__(config, fresh_network(network, self.architecture(config, options)))
+        self.is_mae = is_mae
+        self.has_pooler = add_pooling_layer
+
+    @classmethod
+    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+        """An encoder without classes."""
+        return config.network(head="pool_norm" if options.get("add_pooling_layer", True) else "pool")
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "b 3 h w"] | None = None,
+        noise: Float[Tensor, "b units"] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Encode images.
+
+        Args:
+            pixel_values: Preprocessed images.
+            noise: With is_mae, one number per mask unit; the smallest are kept.
+            output_attentions: Add the probabilities of each stage's last block.
+            output_hidden_states: Add tokens after the patch embedding and each stage, flat (unrolled order) and
+                as maps.
+            interpolate_pos_encoding: Allow any size that is a multiple of 32 pixels.
+            return_dict: False for a tuple.
+
+        Returns:
+            `HieraModelOutput`.
+
+        Raises:
+            InputError: An illegal size, or noise of the wrong shape.
+        """
+        x = self.check_size(pixel_values, interpolate_pos_encoding)
+        attentions, states = self.wanted(output_attentions, output_hidden_states)
+        keep = restore = visible = None
+        if self.is_mae:
+            keep, restore, visible = draw_units(self, x, noise)
+        traced = trace(self.encoder, self.encoder.embed_tokens(x, visible), attentions=attentions)
+        last = hidden_states(self.encoder.config, traced.grids)[-1]
+        output = HieraModelOutput(
+            last_hidden_state=last,
+            pooler_output=self.encoder.pool(traced.grids[-1]) if self.has_pooler else None,
+            bool_masked_pos=keep,
+            ids_restore=restore,
+            **shown(self, traced, visible, states),
+        )
+        return self.returned(output, return_dict)
+
+
+class HieraForImageClassification(HieraPreTrainedModel):
+    """The encoder with a classification head; logits are raw."""
+
+    inner_prefix: ClassVar[str] = "hiera."
+
+    def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
+        super().__init__(config, fresh_network(network, self.architecture(config, {})))
+
+    @property
+    def num_labels(self) -> int:
+        """Classes of the head."""
+        return self.encoder.num_classes
+
+    @classmethod
+    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+        """An encoder with as many classes as the config has labels."""
+        return config.network(head="pool_norm", num_classes=config.num_labels)
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "b 3 h w"] | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Classify images; with labels, the loss too. Other arguments as for `HieraModel`.
+
+        Returns:
+            `HieraForImageClassificationOutput`.
+
+        Raises:
+            InputError: An illegal size.
+        """
+        x = self.check_size(pixel_values, interpolate_pos_encoding)
+        attentions, states = self.wanted(output_attentions, output_hidden_states)
+        traced = trace(self.encoder, self.encoder.embed_tokens(x), attentions=attentions)
+        logits = self.encoder.classify(self.encoder.pool(traced.grids[-1]))
+        output = HieraForImageClassificationOutput(
+            loss=None if labels is None else self.loss(logits, labels.to(logits.device)),
+            logits=logits,
+            **shown(self, traced, None, states),
+        )
+        return self.returned(output, return_dict)
+
+    def loss(self, logits: Float[Tensor, "b classes"], labels: Tensor) -> Float[Tensor, ""]:
+        """Cross entropy of integer labels, squared error of one output, binary cross entropy otherwise."""
+        integers = labels.dtype in (torch.int64, torch.int32)
+        guess = "regression" if self.num_labels == 1 else f"{'single' if integers else 'multi'}_label_classification"
+        match self.config.problem_type or guess:
+            case "regression":
+                return F.mse_loss(logits.squeeze(), labels.squeeze().to(logits.dtype))
+            case "single_label_classification":
+                return F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1).long())
+            case "multi_label_classification":
+                return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+            case other:
+                raise InputError(
+                    "problem_type must be 'regression', 'single_label_classification' or "
+                    f"'multi_label_classification'; got {other!r}."
+                )
+
+
+class HieraBackbone(HieraPreTrainedModel):
+    """Stage feature maps for detection and segmentation.
+
+    One deliberate difference: transformers' backbone feeds tokens in raster order to blocks that expect unrolled
+    order, which scrambles its maps, and norms them with parameters that no published file holds. Here they are the
+    maps that `HieraModel` computes, un-normed, at any legal size. `match_transformers=True` reproduces theirs.
+    """
+
+    constructor_options: ClassVar[tuple[str, ...]] = ("match_transformers",)
+
+    def __init__(
+        self, config: HieraConfig, match_transformers: bool = False, *, network: nn.Module | None = None
+    ) -> None:
+        super().__init__(config, fresh_network(network, self.architecture(config, {})))
+        self.match_transformers = match_transformers
+        channels = self.encoder.config.channels
+        self.stage_names = config.stage_names
+        self.num_features = [channels[0], *channels]
+        if match_transformers:
+            # Quirk(transformers): these norms have torch's epsilon, not the config's.
+            norms = {name: nn.LayerNorm(width) for name, width in zip(self.out_features, self.channels, strict=True)}
+            for norm in norms.values():
+                nn.init.constant_(norm.weight, config.layer_norm_init)
+                nn.init.constant_(norm.bias, config.initializer_range)
+            self.hidden_states_norms = nn.ModuleDict(norms)
+
+    @classmethod
+    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+        """An encoder without pooling norm and classes."""
+        return config.network(head="pool")
+
+    @property
+    def out_features(self) -> list[str]:
+        """Names of the returned stages."""
+        return self.config.out_features
+
+    @property
+    def out_indices(self) -> list[int]:
+        """Positions of the returned stages in `stage_names`."""
+        return self.config.out_indices
+
+    @property
+    def out_feature_channels(self) -> dict[str, int]:
+        """Channels of every stage."""
+        return dict(zip(self.stage_names, self.num_features, strict=True))
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the returned stages."""
+        return [self.out_feature_channels[name] for name in self.out_features]
+
+    def restore(self, weights: Weights) -> None:
+        """The stage norms of a saved backbone, which matter only when matching transformers."""
+        prefix = "hidden_states_norms."
+        raw = weights.raw.tensors if weights.raw is not None else {}
+        found = {key.removeprefix(prefix): tensor for key, tensor in raw.items() if key.startswith(prefix)}
+        if self.match_transformers:
+            wanted = self.hidden_states_norms.state_dict()
+            kept = {key: tensor for key, tensor in found.items() if key in wanted}
+            self.hidden_states_norms.load_state_dict({**wanted, **kept})
+        elif found:
+            log.info("stage norms of the saved backbone are not applied; match_transformers=True applies them.")
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "b 3 h w"] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Feature maps of the chosen stages, contiguous (b, c, h, w).
+
+        Returns:
+            `BackboneOutput`.
+
+        Raises:
+            InputError: An illegal size; when matching transformers, any size but the config's.
+        """
+        x = self.check_size(pixel_values, interpolate=not self.match_transformers)
+        attentions, states = self.wanted(output_attentions, output_hidden_states)
+        tokens = self.encoder.embed_tokens(x)
+        if self.match_transformers:
+            config = self.encoder.config
+            grid = tuple(tokens.shape[1:-1])
+            tokens = reroll(tokens.flatten(1, -2), grid, steps_left(config, -1), config.q_stride)
+        traced = trace(self.encoder, tokens, attentions=attentions)
+        maps = [
+            self._map(name, traced.grids[place])
+            for name, place in zip(self.out_features, self.out_indices, strict=True)
+        ]
+        output = BackboneOutput(
+            feature_maps=tuple(maps),
+            hidden_states=hidden_states(self.encoder.config, traced.grids) if states else None,
+            attentions=traced.attentions,
+        )
+        return self.returned(output, return_dict)
+
+    def _map(self, name: str, grid: Float[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
+        if self.match_transformers:
+            grid = self.hidden_states_norms[name](grid)
+        return grid.movedim(-1, 1).contiguous()
+
+
+class HieraForPreTraining(HieraPreTrainedModel):
+    """The masked autoencoder: rebuilds the pixels of hidden mask units."""
+
+    inner_prefix: ClassVar[str] = "hiera."
+    network: MaskedAutoencoder
+
+    def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
+        super().__init__(config, fresh_network(network, self.architecture(config, {})))
+        self.pred_stride = self.network.pixels
+
+    @classmethod
+    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+        """An autoencoder with the config's decoder."""
+        return config.network(head="pool", decoder=True)
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "b 3 h w"] | None = None,
+        noise: Float[Tensor, "b units"] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Hide mask units, predict every token's pixels, and compare those of hidden ones.
+
+        `bool_masked_pos` is per predicted token, True where it was kept. Arguments as for `HieraModel`; hidden
+        states and attentions cost a second pass over the encoder.
+
+        Returns:
+            `HieraForPreTrainingOutput`.
+
+        Raises:
+            InputError: An illegal size, or noise of the wrong shape.
+        """
+        x = self.check_size(pixel_values, interpolate_pos_encoding)
+        attentions, states = self.wanted(output_attentions, output_hidden_states)
+        _, restore, visible = draw_units(self, x, noise)
+        size = (x.shape[-2], x.shape[-1])
+        mae = self.network
+        logits = mae.decode(mae.encode(x, visible), visible, size)  # (b, tokens, pixels)
+        masked = mae.masked_tokens(visible, size)  # (b, masked)
+        error = (logits - mae.targets(x)).take_along_dim(masked[..., None], dim=1)
+        more = {}
+        if attentions or states:
+            traced = trace(self.encoder, self.encoder.embed_tokens(x, visible), attentions=attentions)
+            more = shown(self, traced, visible, states)
+        output = HieraForPreTrainingOutput(
+            loss=(error**2).mean(),
+            logits=logits,
+            bool_masked_pos=logits.new_ones(logits.shape[:2], dtype=torch.bool).scatter_(1, masked, False),
+            ids_restore=restore,
+            **more,
+        )
+        return self.returned(output, return_dict)
+
+
+def draw_units(
+    model: HieraPreTrainedModel, x: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b units"] | None
+) -> tuple[Tensor, Int[Tensor, "b units"], Int[Tensor, "b n"]]:
+    """Which mask units are kept, by the noise or a random draw, at the config's ratio.
+
+    Raises:
+        InputError: Noise that is not (b, units).
+    """
+    config = model.encoder.config
+    grid = config.grid((x.shape[-2], x.shape[-1]))
+    units = (grid[0] // config.mask_unit[0]) * (grid[1] // config.mask_unit[1])
+    if noise is None:
+        noise = torch.rand(x.shape[0], units, device=x.device)
+    if tuple(noise.shape) != (x.shape[0], units):
+        raise InputError(f"noise must be one number per mask unit, {(x.shape[0], units)}; got {tuple(noise.shape)}.")
+    return mask_units(noise.to(x.device), model.config.mask_ratio)
+
+
+def shown(
+    model: HieraPreTrainedModel, traced: Trace, visible: Int[Tensor, "b n"] | None, states: bool
+) -> dict[str, Any]:
+    """The optional fields of an output: hidden states flat and as maps, attentions."""
+    maps: Maps = tuple(traced.grids)
+    if visible is not None:
+        # Of a masked image transformers shows each kept unit by itself, (b, n, h, w, c).
+        maps = tuple(grid.unflatten(1, (visible.shape[1], -1)) for grid in maps)
+    return {
+        "hidden_states": hidden_states(model.encoder.config, traced.grids) if states else None,
+        "attentions": traced.attentions,
+        "reshaped_hidden_states": maps if states else None,
+    }

@@ -1,0 +1,81 @@
+"""What the models return: fields by attribute, by name and by position, as transformers' outputs have them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+
+class ModelOutput(OrderedDict[str, Any]):
+    """Named results; a field that is None is an attribute, but no key and no position."""
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *pairs: Any, **values: Any) -> None:
+        super().__init__()
+        given = {**dict(*pairs), **values}
+        ordered = [name for name in self.fields if name in given] + [name for name in given if name not in self.fields]
+        for name in ordered:
+            if given[name] is not None:
+                self[name] = given[name]
+
+    def __getitem__(self, key: Any) -> Any:
+        """By name, position or slice."""
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return super().__getitem__(name)
+        if name in type(self).fields:
+            return None
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(type(self).fields)}.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).fields and value is not None:
+            self[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values that are not None, in the order of the fields."""
+        return tuple(self.values())
+
+
+class HieraModelOutput(ModelOutput):
+    """Of `HieraModel`."""
+
+    fields = (
+        "last_hidden_state",
+        "pooler_output",
+        "bool_masked_pos",
+        "ids_restore",
+        "hidden_states",
+        "attentions",
+        "reshaped_hidden_states",
+    )
+
+
+class HieraForImageClassificationOutput(ModelOutput):
+    """Of `HieraForImageClassification`."""
+
+    fields = ("loss", "logits", "hidden_states", "attentions", "reshaped_hidden_states")
+
+
+class HieraForPreTrainingOutput(ModelOutput):
+    """Of `HieraForPreTraining`."""
+
+    fields = (
+        "loss",
+        "logits",
+        "bool_masked_pos",
+        "ids_restore",
+        "hidden_states",
+        "attentions",
+        "reshaped_hidden_states",
+    )
+
+
+class BackboneOutput(ModelOutput):
+    """Of `HieraBackbone`."""
+
+    fields = ("feature_maps", "hidden_states", "attentions")
