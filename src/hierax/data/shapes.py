@@ -1,0 +1,437 @@
+"""A labelled set of shapes and textures that the project renders itself, without limit and without downloads.
+
+Ten outlines and six patterns, in random colour, pose, light, noise, blur, JPEG artefacts and occlusion. An image is
+fully determined by its seed and index. Proportions are drawn in units of the frame's shorter side, so that the same
+classes render at any size.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from numpy.random import Generator
+from PIL import Image, ImageDraw, ImageFilter
+
+from ..errors import InputError, nearest
+
+OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
+IMAGE_FORMATS = {"jpg": {"quality": 92, "subsampling": 0}, "png": {}}
+
+Size = tuple[int, int]
+Points = Float[ndarray, "n 2"]
+Picture = Float[ndarray, "3 h w"]  # Planes, because NumPy is slow along an axis of three.
+Plane = Float[ndarray, "h w"]
+Color = Float[ndarray, "3 1 1"]
+
+
+# Outlines: closed polygons around the origin, about one unit in radius.
+
+
+def _arc(start: float, stop: float, count: int = 48) -> Points:
+    angle = np.linspace(start, stop, count)
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _polygon(corners: int) -> Points:
+    return _arc(0, 2 * math.pi, corners + 1)[:-1]
+
+
+def _circle(_: Generator) -> Points:
+    return _polygon(64)
+
+
+def _square(_: Generator) -> Points:
+    return _polygon(4)
+
+
+def _triangle(_: Generator) -> Points:
+    return _polygon(3) * 1.1
+
+
+def _pentagon(_: Generator) -> Points:
+    return _polygon(5)
+
+
+def _star(rng: Generator) -> Points:
+    tips = int(rng.integers(5, 8))
+    points = _polygon(2 * tips) * 1.1
+    points[1::2] *= rng.uniform(0.38, 0.5)
+    return points
+
+
+def _cross(rng: Generator) -> Points:
+    arm = rng.uniform(0.24, 0.38)
+    quarter = np.array([(1.0, -arm), (1.0, arm), (arm, arm)])
+    turns = [quarter @ np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+    return np.concatenate(turns)
+
+
+def _ring(rng: Generator) -> Points:
+    # Out along the rim and back along the hole; the seam between them has no area.
+    return np.concatenate([_arc(0, 2 * math.pi), _arc(2 * math.pi, 0) * rng.uniform(0.5, 0.72)])
+
+
+def _crescent(rng: Generator) -> Points:
+    # The inner arc shares the outer one's tips, at angle +-tip, and leaves `thickness` at the middle.
+    tip, thickness = rng.uniform(0.45, 0.9), rng.uniform(0.4, 0.8)
+    x, y, hollow = math.cos(tip), math.sin(tip), 1 - thickness
+    center = (1 - hollow**2) / (2 * (x + hollow))
+    opening = math.atan2(y, x - center)
+    outer = _arc(tip, 2 * math.pi - tip)
+    inner = _arc(2 * math.pi - opening, opening) * (center + hollow) + np.array([center, 0])
+    return np.concatenate([outer, inner]) + np.array([0.25, 0])
+
+
+def _heart(_: Generator) -> Points:
+    t = np.linspace(0, 2 * math.pi, 64, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x, y], 1) / 16
+
+
+def _arrow(rng: Generator) -> Points:
+    shaft, neck = rng.uniform(0.18, 0.3), rng.uniform(-0.05, 0.25)
+    upper = [(1.1, 0.0), (neck, 0.75), (neck, shaft), (-1.0, shaft)]
+    return np.array([*upper, *((x, -y) for x, y in upper[:0:-1])])
+
+
+# Patterns: which of two colours each point has; u and v are turned coordinates in units of the shorter side.
+
+
+def _fraction(x: Plane) -> Plane:
+    return x - np.floor(x)
+
+
+def _stripes(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    period = rng.uniform(0.1, 0.3)
+    return _fraction(u / period) < rng.uniform(0.35, 0.65)
+
+
+def _checkerboard(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    side = rng.uniform(0.09, 0.2)
+    return (_fraction(u / (2 * side)) < 0.5) == (_fraction(v / (2 * side)) < 0.5)
+
+
+def _dots(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    pitch = rng.uniform(0.15, 0.3)
+    column, row = u / pitch, v / pitch
+    if rng.random() < 0.5:
+        row = row + 0.5 * np.floor(column)
+    x, y = _fraction(column) - 0.5, _fraction(row) - 0.5
+    return x * x + y * y < rng.uniform(0.25, 0.4) ** 2
+
+
+def _spiral(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    arms = int(rng.integers(1, 4))
+    turns = np.sqrt(u * u + v * v) / rng.uniform(0.12, 0.3) + np.arctan2(v, u) * (arms / (2 * math.pi))
+    return _fraction(turns) < rng.uniform(0.4, 0.6)
+
+
+def _waves(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    period, length = rng.uniform(0.12, 0.26), rng.uniform(0.25, 0.55)
+    sway = rng.uniform(0.13, 0.22) * length * np.sin(v * (2 * math.pi / length))
+    return _fraction((u + sway) / period) < rng.uniform(0.4, 0.6)
+
+
+def _bricks(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    height, mortar = rng.uniform(0.11, 0.2), rng.uniform(0.13, 0.22)
+    row = v / height
+    column = u / (height * rng.uniform(1.8, 2.6)) + 0.5 * np.floor(row)
+    return (_fraction(row) > mortar) & (_fraction(column) > mortar / 2)
+
+
+OUTLINES: dict[str, Callable[[Generator], Points]] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "pentagon": _pentagon,
+    "star": _star,
+    "cross": _cross,
+    "ring": _ring,
+    "crescent": _crescent,
+    "heart": _heart,
+    "arrow": _arrow,
+}
+PATTERNS: dict[str, Callable[[Generator, Plane, Plane], Bool[ndarray, "h w"]]] = {
+    "stripes": _stripes,
+    "checkerboard": _checkerboard,
+    "dots": _dots,
+    "spiral": _spiral,
+    "waves": _waves,
+    "bricks": _bricks,
+}
+CLASSES: tuple[str, ...] = (*OUTLINES, *PATTERNS)
+
+
+def render(
+    index: int, *, seed: int = 0, size: int | Size = 96, difficulty: float = 1.0
+) -> tuple[UInt8[ndarray, "h w 3"], int]:
+    """Draw one image of the set and give its label.
+
+    Args:
+        index: Which image; labels cycle, so any run of `len(CLASSES)` indices holds every class once.
+        seed: Which set; sets of different seeds share no image.
+        size: Pixels, one side of a square or (height, width).
+        difficulty: How strong occlusion, blur, noise and JPEG artefacts are, in 0..1.
+
+    Returns:
+        RGB pixels, and the label as an index into `CLASSES`.
+
+    Raises:
+        InputError: A negative index or seed, a side below 8 pixels, or a difficulty outside 0..1.
+    """
+    size = _checked_size(size)
+    if index < 0 or seed < 0:
+        raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
+    if not 0 <= difficulty <= 1:
+        raise InputError(f"difficulty must be in 0..1; got {difficulty}.")
+    rng = np.random.Generator(np.random.PCG64([seed, index]))
+    label = index % len(CLASSES)
+    name = CLASSES[label]
+    picture = _draw_outline(rng, name, size) if name in OUTLINES else _draw_pattern(rng, name, size)
+    picture = _occlude(rng, picture, difficulty)
+    return _degrade(rng, picture, difficulty), label
+
+
+def render_folder(
+    destination: str | Path,
+    *,
+    count: int,
+    seed: int = 0,
+    size: int | Size = 96,
+    image_format: str = "jpg",
+) -> Path:
+    """Write images 0 to `count` - 1 of a set as one folder per class, whole or not at all.
+
+    Args:
+        destination: Folder to create; it may exist if it is empty.
+        count: Number of images over all classes.
+        seed: Which set.
+        size: Pixels, one side of a square or (height, width).
+        image_format: "jpg" or "png".
+
+    Returns:
+        The folder written, holding `CLASS/INDEX.FORMAT`.
+
+    Raises:
+        InputError: The destination is a file or a folder with something in it, or an argument is out of range.
+    """
+    folder = Path(destination)
+    suffix = {"jpeg": "jpg"}.get(image_format.lower(), image_format.lower())
+    if suffix not in IMAGE_FORMATS:
+        hint = nearest(suffix, IMAGE_FORMATS)
+        raise InputError(f"Image format must be 'jpg' or 'png'; got {image_format!r}. {hint}".rstrip())
+    if count < 1:
+        raise InputError(f"count must be 1 or more; got {count}.")
+    _check_vacant(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        # mkdtemp makes folders private; the set is as readable as any other folder of this person.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)
+        for name in CLASSES[:count]:
+            (partial / name).mkdir()
+        digits = len(str(count - 1))
+        for index in range(count):
+            pixels, label = render(index, seed=seed, size=size)
+            path = partial / CLASSES[label] / f"{index:0{digits}}.{suffix}"
+            Image.fromarray(pixels).save(path, **IMAGE_FORMATS[suffix])
+        _check_vacant(folder)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return folder
+
+
+def _check_vacant(folder: Path) -> None:
+    """Refuse to write over anything."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        kind = "a file" if folder.is_file() else "a folder that is not empty"
+        raise InputError(
+            f"Rendered images go into a new or empty folder; got {str(folder)!r}, {kind}. Name another or remove it."
+        )
+
+
+def _checked_size(size: int | Size) -> Size:
+    """(height, width) of a size, each at least 8 pixels."""
+    pixels = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pixels) != 2 or min(pixels) < 8:
+        raise InputError(f"Size must be one side or (height, width), of 8 pixels or more; got {size}.")
+    return pixels[0], pixels[1]
+
+
+# Drawing. Pictures are float32 RGB in 0..1.
+
+
+def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
+    """One filled outline, sometimes with a rim and a shadow, over a plain, graded or cloudy ground."""
+    h, w = size
+    side = min(size)
+    ground, fill, rim = _colors(rng, 3)
+    radius = rng.uniform(0.26, 0.42) * side
+    room = np.maximum(np.array([w, h]) / 2 - 0.95 * radius, 0)
+    center = np.array([w, h]) / 2 + rng.uniform(-1, 1, 2) * room
+    points = OUTLINES[name](rng) @ _pose(rng).T * radius
+    picture = _ground(rng, ground, size)
+    if rng.random() < 0.4:
+        offset = rng.uniform(0.02, 0.06, 2) * side * rng.choice((-1, 1), 2)
+        shadow = _coverage(points + center + offset, size, blur=0.02 * side)
+        picture = picture * (1 - 0.45 * shadow)
+    if rng.random() < 0.35:
+        width = rng.uniform(0.015, 0.035) * side
+        picture = _over(picture, rim, _coverage(points + center, size, outline=width))
+    return _over(picture, fill * _light(rng, size), _coverage(points + center, size))
+
+
+def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:
+    """One pattern over the whole frame, in two colours under uneven light."""
+    h, w = size
+    n = PATTERN_SAMPLES
+    x = (np.arange(w * n, dtype=np.float32) + 0.5) / n - w / 2
+    y = (np.arange(h * n, dtype=np.float32) + 0.5)[:, None] / n - h / 2
+    # A spiral is one only where its centre can be seen.
+    reach = 0.25 if name == "spiral" else 1.0
+    x = x / min(size) - np.float32(rng.uniform(-reach, reach) * w / min(size) / 2)
+    y = y / min(size) - np.float32(rng.uniform(-reach, reach) * h / min(size) / 2)
+    (a, b), (c, d) = np.linalg.inv(_pose(rng)).astype(np.float32)
+    inside = PATTERNS[name](rng, a * x + b * y, c * x + d * y)
+    coverage = np.asarray(Image.fromarray(inside * np.uint8(255)).reduce(n), np.float32) / 255
+    ground, fill = _colors(rng, 2)
+    return _over(_ground(rng, ground, size), fill * _light(rng, size), coverage)
+
+
+def _pose(rng: Generator) -> Float[ndarray, "2 2"]:
+    """A random turn and mirror, then a mild stretch along the image axes."""
+    angle, stretch = rng.uniform(0, 2 * math.pi), math.exp(rng.uniform(-0.16, 0.16))
+    c, s = math.cos(angle), math.sin(angle)
+    turn = np.array([(c, -s), (s, c)]) * (1.0, rng.choice((-1, 1)))
+    return np.array([(stretch,), (1 / stretch,)]) * turn
+
+
+def _coverage(points: Points, size: Size, *, outline: float = 0, blur: float = 0) -> Plane:
+    """How much of each pixel a polygon (or a line of that width around it) covers, in 0..1."""
+    n = OUTLINE_SAMPLES
+    canvas = Image.new("L", (size[1] * n, size[0] * n))
+    draw = ImageDraw.Draw(canvas)
+    corners = [(float(x), float(y)) for x, y in points * n]
+    if outline:
+        draw.line([*corners, *corners[:2]], fill=255, width=max(1, round(2 * outline * n)), joint="curve")
+    else:
+        draw.polygon(corners, fill=255)
+    canvas = canvas.reduce(n)
+    if blur:
+        canvas = canvas.filter(ImageFilter.GaussianBlur(blur))
+    return np.asarray(canvas, np.float32) / 255
+
+
+def _over(below: Picture | Color, color: Picture | Color, coverage: Plane) -> Picture:
+    picture = (color - below) * coverage
+    picture += below
+    return picture
+
+
+def _colors(rng: Generator, count: int) -> list[Color]:
+    """Random colours, each clearly different from all before it."""
+    chosen: list[Color] = []
+    distance = 0.55
+    while len(chosen) < count:
+        rgb = colorsys.hsv_to_rgb(rng.random(), rng.beta(2, 1.6), rng.uniform(0.15, 1.0))
+        color = np.array(rgb, np.float32).reshape(3, 1, 1)
+        if all(np.linalg.norm(color - other) > distance for other in chosen):
+            chosen.append(color)
+        distance *= 0.98
+    return chosen
+
+
+def _ground(rng: Generator, color: Color, size: Size) -> Picture:
+    """A background of one colour: plain, graded to a neighbouring colour, or cloudy."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return np.broadcast_to(color, (3, *size))
+    other = np.clip(color + rng.uniform(-0.3, 0.3, color.shape).astype(np.float32), 0, 1)
+    return _over(color, other, _slope(rng, size) if kind == 1 else _clouds(rng, size))
+
+
+def _light(rng: Generator, size: Size) -> Plane:
+    """A factor that darkens one side of the picture by up to 30 %."""
+    return 1 - rng.uniform(0, 0.3) * _slope(rng, size)
+
+
+def _slope(rng: Generator, size: Size) -> Plane:
+    """A linear ramp from 0 to 1 in a random direction."""
+    angle = rng.uniform(0, 2 * math.pi)
+    y = np.linspace(-1, 1, size[0], dtype=np.float32)[:, None] * np.float32(math.sin(angle))
+    x = np.linspace(-1, 1, size[1], dtype=np.float32) * np.float32(math.cos(angle))
+    return (y + x) / (2 * (abs(math.sin(angle)) + abs(math.cos(angle)))) + 0.5
+
+
+def _clouds(rng: Generator, size: Size) -> Plane:
+    """Smooth noise in 0..1: three octaves of random grids, enlarged."""
+    total = np.zeros(size, np.float32)
+    for octave, weight in ((3, 0.5), (6, 0.3), (14, 0.2)):
+        grid = Image.fromarray(rng.random((octave, octave), np.float32))
+        total += weight * np.asarray(grid.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return np.clip(total * 1.6 - 0.3, 0, 1)
+
+
+# Damage.
+
+
+def _occlude(rng: Generator, picture: Picture, difficulty: float) -> Picture:
+    """Lay up to two opaque bars over the picture, thin enough to leave the class visible."""
+    size = picture.shape[1:]
+    side = min(size)
+    for _ in range(rng.integers(3)):
+        length, width = rng.uniform(0.2, 0.7) * side, rng.uniform(0.02, 0.07) * side * difficulty
+        angle = rng.uniform(0, math.pi)
+        along = np.array([math.cos(angle), math.sin(angle)]) * length / 2
+        across = np.array([-math.sin(angle), math.cos(angle)]) * width / 2
+        center = rng.uniform(0, 1, 2) * size[::-1]
+        color = _colors(rng, 1)[0]
+        if width >= 1:
+            bar = np.stack([along + across, along - across, -along - across, -along + across])
+            picture = _over(picture, color, _coverage(bar + center, size))
+    return picture
+
+
+def _degrade(rng: Generator, picture: Picture, difficulty: float) -> UInt8[ndarray, "h w 3"]:
+    """What a camera does: defocus, exposure, sensor noise, JPEG."""
+    blur = rng.uniform(0, 0.012) * difficulty * min(picture.shape[1:]) * (rng.random() < 0.5)
+    gain, offset = 1 + rng.uniform(-0.3, 0.1) * difficulty, rng.uniform(-0.05, 0.12) * difficulty
+    noise = rng.uniform(0, 0.07) * difficulty
+    quality = round(100 - rng.uniform(5, 75) * difficulty) if rng.random() < 0.5 else None
+    if blur > 0.2:
+        image = Image.fromarray(_to_bytes(picture)).filter(ImageFilter.GaussianBlur(blur))
+        picture = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+    shot = rng.standard_normal(picture.shape, np.float32)
+    shot *= np.float32(noise)
+    shot += picture * np.float32(gain)
+    shot += np.float32(offset)
+    pixels = _to_bytes(shot)
+    if quality is None:
+        return pixels
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.array(Image.open(buffer))
+
+
+def _to_bytes(picture: Picture) -> UInt8[ndarray, "h w 3"]:
+    levels = picture * np.float32(255)
+    levels += np.float32(0.5)
+    np.clip(levels, 0, 255, out=levels)
+    return levels.astype(np.uint8).transpose(1, 2, 0).copy()
