@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from .model.init import build
 from .predictor import Predictor, as_dtype
 from .weights import catalog
 from .weights.card import ModelCard, make_card
+from .weights.geometry import AmbiguousError
 from .weights.load import read_weights, to_module, write_weights
 from .weights.resize import to_encoder, to_input_size, to_num_classes
 from .weights.state import Weights
@@ -181,7 +185,7 @@ def _card(weights: Weights, entry: catalog.CatalogEntry | None) -> ModelCard:
         commercial=origin.commercial,
         dataset=origin.dataset,
         preprocess=weights.preprocess,
-        format=origin.origin,
+        format=origin.format,
         url=(entry.url or None) if entry is not None else None,
         repo=(entry.repo or None) if entry is not None else None,
         source=origin.source,
@@ -202,8 +206,7 @@ def describe(source: str | Path) -> ModelCard:
     """
     text = str(source)
     if isinstance(source, Path) or Path(text).exists() or _looks_local(text):
-        weights = read_weights(Path(source).expanduser())
-        return _card(_described(weights, None), None)
+        return _describe_file(Path(source).expanduser())
     entry = catalog.resolve(text.partition("@")[0])
     config = architecture(entry.architecture)
     changes: dict[str, Any] = {}
@@ -229,6 +232,18 @@ def describe(source: str | Path) -> ModelCard:
         citation=catalog.citation(entry) or None,
         pretrained=entry.pretrained,
     )
+
+
+def _describe_file(path: Path) -> ModelCard:
+    """The card of a local file; where it fits several architectures, of all of them."""
+    try:
+        return _card(_described(read_weights(path), None), None)
+    except AmbiguousError as error:
+        weights = read_weights(path, named=architecture(error.candidates[0]))
+        card = _card(_described(weights, None), None)
+        names = ", ".join(error.candidates)
+        changes = {"name": weights.provenance.name, "architecture": f"one of {names}", "candidates": error.candidates}
+        return dataclasses.replace(card, **changes)
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None, commercial: bool | None = None) -> list[str]:
@@ -283,27 +298,62 @@ def create(
 def convert(source: str | Path, destination: str | Path, *, to: str, name: str | None = None) -> Path:
     """Rewrite a checkpoint in another format.
 
+    Nothing that exists is overwritten, with one exception that is asked for by naming it: where `to` is "sam2" and
+    `destination` is a whole SAM 2 file, its trunk is exchanged, all else in it stays, and the file as it was is kept
+    beside it under the same name with `.bak` behind.
+
     Args:
         source: Anything that `load` takes.
-        destination: Folder or file to write; must not exist, or be an empty folder.
+        destination: A folder that does not exist or is empty; or a file, by a suffix of the format: `.pth` or
+            `.safetensors` for meta and timm, `.pt` for sam2, `.pt` or `.safetensors` for birder.
         to: "hierax", "meta", "sam2", "transformers", "timm" or "birder".
         name: As for `load`.
 
     Returns:
-        The path written: a folder for hierax, transformers and timm, a file for the others.
+        The path written: a folder for hierax, transformers and timm (unless a file was named), a file for the others.
 
     Raises:
         UnknownNameError: No such format.
         CheckpointError: The target cannot express the network, or the destination exists.
     """
     from .weights.formats import by_name
+    from .weights.formats.sam2 import graft
 
     by_name(to)
     destination = Path(destination).expanduser()
-    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
+    swaps = to == "sam2" and destination.is_file()
+    occupied = destination.is_dir() and any(destination.iterdir())
+    if not swaps and (occupied or (os.path.lexists(destination) and not destination.is_dir())):
         raise CheckpointError(f"{destination} already exists; nothing was overwritten. Name another destination.")
     weights, _ = find_weights(source, name=name)
-    return write_weights(weights, destination, to=to)
+    behind = [key for key, reason in weights.report.left_over.items() if not reason.startswith("empty")]
+    if behind and to != weights.provenance.format:
+        log.warning("%s: %d tensors do not go into %s: %s.", source, len(behind), to, weights.report)
+    if not swaps:
+        return write_weights(weights, destination, to=to)
+    weights = graft(weights, destination)
+    with _kept(destination):
+        return write_weights(weights, destination, to=to)
+
+
+@contextlib.contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    """Keep a file that is about to be replaced as `<name>.bak`; take the copy away again if replacing it fails."""
+    backup = path.with_name(f"{path.name}.bak")
+    if os.path.lexists(backup):
+        raise CheckpointError(f"{backup} already exists; nothing was overwritten. Move it away first.")
+    try:
+        try:
+            os.link(path, backup)
+        except OSError:  # a file system without hard links
+            shutil.copy2(path, backup)
+    except OSError as error:
+        raise CheckpointError(f"Cannot keep a copy of {path}: {error.strerror or error}.") from error
+    try:
+        yield
+    except BaseException:
+        backup.unlink(missing_ok=True)
+        raise
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -1,18 +1,19 @@
 """Reads weights files into plain tensors. Nothing is ever unpickled.
 
-safetensors files are memory-mapped; torch files go through `weights_only=True` with no fallback. What a hostile or
-broken file could do (bombs, huge headers, NaN) is bounded here, before any other module sees it.
+safetensors files are memory-mapped; torch files are read by `torch_files`. What a hostile or broken file could do
+(bombs, huge headers, NaN) is bounded here, before any other module sees it. Writing is whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import struct
 import tempfile
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, HieraxError
+from .torch_files import MAX_TENSORS, read_torch
 
-MAX_TENSORS = 10_000
 MAX_HEADER_BYTES = 20_000_000
 MAX_JSON_BYTES = 20_000_000
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -37,8 +38,10 @@ class RawCheckpoint:
         tensors: Flat tensors by the file's own names.
         container: Other top-level entries of a torch file.
         metadata: The safetensors header's `__metadata__`.
-        config: A `config.json` (or `<name>.json`) beside the weights.
+        config: A `<name>.json` or `config.json` beside the weights.
         preprocessor: A `preprocessor_config.json` beside the weights.
+        card: Plain entries of the front matter of a `README.md` beside the weights.
+        notes: What had to be chosen or taken off to get at the tensors.
     """
 
     path: Path
@@ -47,6 +50,8 @@ class RawCheckpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     preprocessor: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read(path: str | Path) -> RawCheckpoint:
@@ -58,17 +63,16 @@ def read(path: str | Path) -> RawCheckpoint:
     path = Path(path)
     try:
         weights = _find_weights(path) if path.is_dir() else path
-        if weights.name.endswith(".index.json"):
-            tensors, container, metadata = _read_shards(weights), {}, {}
-        else:
-            tensors, container, metadata = read_file(weights)
+        content = _read_shards(weights) if weights.name.endswith(".index.json") else read_file(weights)
         return RawCheckpoint(
             path=weights,
-            tensors=tensors,
-            container=container,
-            metadata=metadata,
-            config=_sidecar(weights, ("config.json", f"{weights.stem}.json")),
+            tensors=content.tensors,
+            container=content.container,
+            metadata=content.metadata,
+            notes=content.notes,
+            config=_sidecar(weights, (f"{weights.stem}.json", "config.json")),
             preprocessor=_sidecar(weights, ("preprocessor_config.json",)),
+            card=_front_matter(weights.parent / "README.md"),
         )
     except HieraxError:
         raise
@@ -76,8 +80,8 @@ def read(path: str | Path) -> RawCheckpoint:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
-    """Tensors, other top-level entries and metadata of one weights file, recognised by its first bytes.
+def read_file(path: Path) -> RawCheckpoint:
+    """One weights file without what lies beside it, recognised by its first bytes.
 
     Raises:
         CheckpointError: Not a regular file, or not a readable safetensors or torch file.
@@ -90,91 +94,43 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, 
         head = stream.read(9)
     if not head:
         raise CheckpointError(f"{path} is empty. Download it again.")
-    if head[:4] == b"PK\x03\x04":
-        return _read_torch_zip(path)
-    if len(head) == 9 and head[8:9] == b"{":
-        return _read_safetensors(path)
-    if head[:1] == b"\x80":
-        return _read_torch_legacy(path)
+    if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
+        tensors, container, notes = read_torch(path)
+        return RawCheckpoint(path, tensors, container=container, notes=notes)
+    if head[8:9] == b"{":
+        tensors, metadata = _read_safetensors(path)
+        return RawCheckpoint(path, tensors, metadata=metadata)
     raise CheckpointError(
         f"{path} is neither a safetensors nor a torch file (it starts with {head[:8]!r}). "
         "If it came from a download, check that it is not an error page."
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import safe_open
 
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
             raise CheckpointError(f"{path} is truncated or has an oversized header ({length} bytes).")
         header = stream.read(length)
+    too_many = CheckpointError(f"{path} lists more than {MAX_TENSORS} tensors; no Hiera checkpoint does.")
     if header.count(b'"data_offsets"') > MAX_TENSORS:
-        raise CheckpointError(f"{path} lists more than {MAX_TENSORS} tensors; no Hiera checkpoint does.")
+        raise too_many
     try:
         with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            return {key: opened.get_tensor(key) for key in opened.keys()}, {}, dict(metadata)  # noqa: SIM118
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}. Download it again.") from error
-
-
-def _read_torch_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is not a whole torch file: {error}. Download it again.") from error
-    if len(records) > 4 * MAX_TENSORS:
-        raise CheckpointError(f"{path} holds {len(records)} records; no Hiera checkpoint does.")
-    # torch stores records uncompressed; a deflated one can only be there to explode.
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise CheckpointError(f"{path} has compressed records, which torch.save never writes. It was not loaded.")
-    pickle = max((r.file_size for r in records if r.filename.endswith("/data.pkl")), default=0)
-    if pickle > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path} has a pickle of {pickle} bytes; it was not loaded.")
-    return _flatten(path, _torch_load(path, mmap=True))
-
-
-def _read_torch_legacy(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
-    return _flatten(path, _torch_load(path, mmap=False))
-
-
-def _torch_load(path: Path, *, mmap: bool) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch raises a dozen types on damaged or hostile pickles
+            keys = list(opened.keys())
+            if len(keys) > MAX_TENSORS:
+                raise too_many
+            return {key: opened.get_tensor(key) for key in keys}, dict(opened.metadata() or {})
+    except CheckpointError:
+        raise
+    except Exception as error:  # SafetensorError, and whatever torch says to a dtype it does not have
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be loaded as plain tensors, and hierax never unpickles code ({reason}). "
-            "Convert it to safetensors where it came from, or download it again."
-        ) from error
+        raise CheckpointError(f"{path} is not a whole safetensors file: {reason}. Download it again.") from error
 
 
-def _flatten(path: Path, loaded: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
-    """The state dict inside a torch file, and everything beside it."""
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a dictionary of tensors.")
-    for key in ("model_state", "state", "model", "state_dict", "model_state_dict", "module"):
-        inner = loaded.get(key)
-        if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-            rest = {str(k): v for k, v in loaded.items() if k != key}
-            return _tensors_of(path, inner), {"__state_key__": key, **rest}, {}
-    return _tensors_of(path, loaded), {}, {}
-
-
-def _tensors_of(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        names = ", ".join(repr(str(key)) for key in list(state)[:5])
-        raise CheckpointError(f"{path} holds no tensors (its entries are {names or 'none'}).")
-    if len(tensors) > MAX_TENSORS:
-        raise CheckpointError(f"{path} lists more than {MAX_TENSORS} tensors; no Hiera checkpoint does.")
-    return tensors
-
-
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path) -> RawCheckpoint:
     listing = read_json(index).get("weight_map")
     if not isinstance(listing, dict) or not all(isinstance(name, str) for name in listing.values()):
         raise CheckpointError(f"{index} has no weight_map.")
@@ -182,17 +138,18 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     for name in sorted(set(listing.values())):
         if Path(name).name != name:
             raise CheckpointError(f"{index} points outside its folder ({name!r}); it was not followed.")
-        tensors.update(read_file(index.parent / name)[0])
+        tensors.update(read_file(index.parent / name).tensors)
     missing = [key for key in listing if key not in tensors]
     if missing:
         raise CheckpointError(f"{index} lists {len(missing)} tensors that no shard holds, e.g. {missing[0]!r}.")
-    return tensors
+    return RawCheckpoint(index, tensors)
 
 
 def _find_weights(folder: Path) -> Path:
-    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        for candidate in (folder / name, folder / f"{name}.index.json"):
+            if candidate.is_file():
+                return candidate
     found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES and p.is_file())
     for suffix in WEIGHT_SUFFIXES:
         same = [p for p in found if p.suffix == suffix]
@@ -210,9 +167,26 @@ def _find_weights(folder: Path) -> Path:
 def _sidecar(weights: Path, names: tuple[str, ...]) -> dict[str, Any]:
     for name in names:
         candidate = weights.parent / name
-        if candidate.is_file():
+        if candidate.is_file() and candidate != weights:
             return read_json(candidate)
     return {}
+
+
+def _front_matter(readme: Path) -> dict[str, str]:
+    """`key: value` lines between the dashes at the top of a hub card; lists and nesting are passed over."""
+    if not readme.is_file() or readme.stat().st_size > MAX_JSON_BYTES:
+        return {}
+    lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return {}
+    found: dict[str, str] = {}
+    for line in lines[1:200]:
+        if line.strip() == "---":
+            break
+        key, colon, value = line.partition(":")
+        if colon and value.strip() and not line[0].isspace():
+            found[key.strip()] = value.strip().strip("'\"")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -245,7 +219,42 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path} holds NaN or infinite values in {key!r}; it was not loaded.")
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
+@contextlib.contextmanager
+def staged(destination: Path) -> Iterator[Path]:
+    """A temporary folder beside `destination`, whose content takes its place only if nothing fails meanwhile.
+
+    What is written there under the destination's own name becomes that file, its companions its neighbours; anything
+    else makes `destination` a folder. Into a folder that exists, files move one by one, config.json last.
+
+    Raises:
+        CheckpointError: The place cannot be written.
+    """
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {destination}: {error.strerror or error}.") from error
+    try:
+        stage.chmod(0o777 & ~_umask())
+        yield stage
+        if (stage / destination.name).is_file():
+            _move_files(stage, destination.parent)
+        elif destination.is_dir():
+            _move_files(stage, destination)
+        else:
+            stage.rename(destination)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {destination}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
+        os.replace(path, target / path.name)
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it into place.
 
     Raises:
@@ -291,7 +300,7 @@ def write_torch(path: Path, data: Any) -> Path:
 def write_json(path: Path, data: Mapping[str, Any]) -> Path:
     """Write indented JSON, whole or not at all."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8") and None)
+    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 
 def sha256(path: Path) -> str:

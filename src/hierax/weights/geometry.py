@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,18 @@ class Geometry:
     decoder_dim: int
     decoder_depth: int
     decoder_tokens: int
+
+
+class AmbiguousError(CheckpointError):
+    """Tensors that fit several architectures which compute different numbers.
+
+    Attributes:
+        candidates: The names, any of which `name=` may say.
+    """
+
+    def __init__(self, message: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.candidates = candidates
 
 
 def measure(tensors: Mapping[str, Tensor]) -> Geometry:
@@ -125,10 +137,11 @@ def choose(geometry: Geometry, names: Iterable[str], what: str) -> ModelConfig:
             "which no public architecture of its format has. Put the config.json it was saved with beside it."
         )
     if len({_behaviour(config) for config in fitting}) > 1:
-        listed = ", ".join(config.name for config in fitting)
-        raise CheckpointError(
-            f"The tensors of {what} fit several architectures that compute different numbers: {listed}. "
-            "Say which with name=."
+        names = tuple(config.name for config in fitting)
+        raise AmbiguousError(
+            f"The tensors of {what} fit several architectures that compute different numbers: {', '.join(names)}. "
+            "Say which with name=.",
+            names,
         )
     return fitting[0]
 
@@ -188,6 +201,33 @@ def _size_of_table(config: ModelConfig, geometry: Geometry) -> tuple[int, ...] |
         )
     spatial = (side * stride[-2], side * stride[-1])
     return (geometry.frames * stride[0], *spatial) if geometry.frames else spatial
+
+
+def unit_windows(
+    flags: Sequence[bool], unit: tuple[int, ...], stride: tuple[int, ...], q_pool: int
+) -> tuple[tuple[int, ...] | None, ...]:
+    """Windows of a plain Hiera from the stages that attend within mask units, which shrink with every pool."""
+    return tuple(
+        tuple(max(u // s ** min(stage, q_pool), 1) for u, s in zip(unit, stride, strict=True)) if masked else None
+        for stage, masked in enumerate(flags)
+    )
+
+
+def irregular(config: ModelConfig) -> str | None:
+    """What code that knows only mask-unit flags cannot express about a plain Hiera's windows."""
+    flags = [window is not None for window in config.windows]
+    if config.global_blocks or config.windows != unit_windows(flags, config.mask_unit, config.q_stride, config.q_pool):
+        return f"its windows {config.windows} and global blocks {config.global_blocks} are not those of mask units"
+    return None
+
+
+def unusual(config: ModelConfig, *fields: str) -> str | None:
+    """An obstacle if any of these fields differs from what every public image member has."""
+    usual = ModelConfig()
+    for field in fields:
+        if getattr(config, field) != getattr(usual, field):
+            return f"its code fixes {field} at {getattr(usual, field)}; this network has {getattr(config, field)}"
+    return None
 
 
 def public_name(config: ModelConfig) -> str:

@@ -15,6 +15,7 @@ from ..config import ModelConfig
 from ..errors import CheckpointError
 from ..model.init import build, fresh
 from . import files
+from .account import expected
 from .formats import Format, by_name, listed, recognise
 from .geometry import Geometry, measure
 from .rename import flat_name, to_ours, unwrap
@@ -40,45 +41,54 @@ def read_weights(path: str | Path, *, named: ModelConfig | None = None, strict: 
         CheckpointError: Unreadable, of no known format, ambiguous, incomplete, or not the named architecture.
     """
     raw = files.read(path)
-    raw = dataclasses.replace(raw, tensors=unwrap(raw.tensors))
+    tensors, notes = unwrap(raw.tensors)
+    raw = dataclasses.replace(raw, tensors=tensors, notes=(*raw.notes, *notes))
     kind = recognise(raw)
     theirs = _our_names(raw, kind)  # ours -> theirs
-    geometry = measure({ours: raw.tensors[name] for ours, name in theirs.items()})
-    weights = _assemble(raw, kind, theirs, geometry, _config_in_file(raw, kind, geometry, named), strict)
-    if named is not None and named.decoder is None and weights.config.decoder is not None:
+    try:
+        geometry = measure({ours: raw.tensors[name] for ours, name in theirs.items()})
+        config = _config_in_file(raw, kind, geometry, named)
+        shapes = expected(config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged config.json or a tensor of the wrong rank leads to
+        raise CheckpointError(
+            f"{path} is damaged, or the config beside it does not describe its network ({type(error).__name__}: "
+            f"{error}). Save it again with the package it came from."
+        ) from error
+    weights = _assemble(raw, kind, theirs, config, shapes, strict)
+    if named is None or named == config:
+        return weights
+    if named.decoder is None and config.decoder is not None:
         return to_encoder(weights, named)
-    if named is not None and named.family == "hieradet" and weights.config.family == "hiera_abswin":
+    if named.family == "hieradet" and config.family == "hiera_abswin":
         return to_hieradet(weights, named)
     return weights
 
 
 def _config_in_file(raw: RawCheckpoint, kind: Format, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
     """The network that the file holds, which a name may ask to be read as another."""
-    if named is None or kind.name == "hierax":
-        return kind.config(raw, geometry, named)
-    if geometry.decoder_pools >= 0 and named.decoder is None:
+    if named is None:
+        return kind.config(raw, geometry, None)
+    if geometry.decoder_pools >= 0 and named.decoder is None and kind.name != "hierax":
         # Read as the autoencoder it is; the encoder is taken out afterwards.
         from ..config import DecoderConfig
 
-        heads = raw.config.get("decoder_num_heads", 16)
-        decoder = DecoderConfig(num_heads=int(heads))
+        decoder = DecoderConfig(num_heads=int(raw.config.get("decoder_num_heads", 16)))
         head = "pool_norm" if geometry.has_norm else "pool"
-        as_mae = dataclasses.replace(
-            named, name=f"mae_{named.name}", decoder=decoder, q_pool=geometry.decoder_pools, head=head
-        )
-        return kind.config(raw, geometry, as_mae)
+        as_mae = {"name": f"mae_{named.name}", "decoder": decoder, "q_pool": geometry.decoder_pools, "head": head}
+        return kind.config(raw, geometry, dataclasses.replace(named, **as_mae))
     if named.family == "hieradet" and "features.1.weight" in raw.tensors:
         # An abswin Hiera in birder's layout, asked for as a HieraDet.
-        abswin = dataclasses.replace(
-            named,
-            family="hiera_abswin",
-            name=named.name.replace("hieradet_d_", "hiera_abswin_").replace("hieradet_", "hiera_abswin_"),
-            windows=((8, 8), (4, 4), None, None),
-            global_blocks=(),
-            head="pool_norm",
-            position_antialias=True,
-        )
-        return kind.config(raw, geometry, abswin)
+        abswin = {
+            "family": "hiera_abswin",
+            "name": named.name.replace("hieradet_d_", "hiera_abswin_").replace("hieradet_", "hiera_abswin_"),
+            "windows": ((8, 8), (4, 4), None, None),
+            "global_blocks": (),
+            "head": "pool_norm",
+            "position_antialias": True,
+        }
+        return kind.config(raw, geometry, dataclasses.replace(named, **abswin))
     return kind.config(raw, geometry, named)
 
 
@@ -99,29 +109,32 @@ def _assemble(
     raw: RawCheckpoint,
     kind: Format,
     theirs: Mapping[str, str],
-    geometry: Geometry,
     config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
     strict: bool,
 ) -> Weights:
     """Match the file's tensors with the network's parameters, and account for every one."""
-    expected = {flat_name(name): tuple(t.shape) for name, t in build(config, device="meta").state_dict().items()}
     tensors: dict[str, Tensor] = {}
     for ours, name in theirs.items():
-        if ours in expected:
+        if ours in shapes and raw.tensors[name].numel():
             tensor = to_ours(ours, raw.tensors[name], config) if kind.name != "hierax" else raw.tensors[name]
-            if tuple(tensor.shape) != expected[ours]:
+            if tuple(tensor.shape) != shapes[ours]:
                 raise CheckpointError(
                     f"{name!r} in {raw.path} has shape {tuple(raw.tensors[name].shape)}, but {config.name!r} needs "
-                    f"{expected[ours]}. The file is damaged or of another architecture; name= says which."
+                    f"{shapes[ours]}. The file is damaged or of another architecture; name= says which."
                 )
             if not tensor.is_floating_point():
                 raise CheckpointError(f"{name!r} in {raw.path} holds {tensor.dtype}, not floating-point weights.")
             tensors[ours] = tensor
     files.check_finite(raw.path, tensors)
-    missing = [name for name in expected if name not in tensors]
+    missing = [name for name in shapes if name not in tensors]
     unforgiven = [name for name in missing if not kind.may_be_fresh(name)]
     used = {theirs[ours] for ours in tensors}
-    left_over = {name: kind.left_over(name) for name in raw.tensors if name not in used}
+    left_over = {
+        name: kind.left_over(name) if tensor.numel() else "empty: a head without classes"
+        for name, tensor in raw.tensors.items()
+        if name not in used
+    }
     unknown = [name for name, reason in left_over.items() if reason is None]
     if strict and (unforgiven or unknown):
         raise CheckpointError(_mismatch(raw, kind, config, len(used), unforgiven, unknown))
@@ -133,6 +146,7 @@ def _assemble(
         used=tuple(sorted(used)),
         fresh=tuple(missing),
         left_over={name: reason or "unknown to this network" for name, reason in left_over.items()},
+        notes=raw.notes,
     )
     return Weights(
         config=config,
@@ -141,6 +155,7 @@ def _assemble(
         labels=kind.labels(raw, config.num_classes),
         provenance=_provenance(raw, kind),
         report=report,
+        names={ours: theirs[ours] for ours in tensors},
         raw=raw,
     )
 
@@ -148,18 +163,28 @@ def _assemble(
 def _provenance(raw: RawCheckpoint, kind: Format) -> Provenance:
     data = raw.config if kind.name == "hierax" else {}
     inner = raw.config.get("pretrained_cfg")
-    license = raw.config.get("license") or (inner.get("license") if isinstance(inner, Mapping) else None)
+    stated = (raw.config, inner if isinstance(inner, Mapping) else {}, raw.container, raw.metadata, raw.card)
+    license = next((str(place["license"]) for place in stated if place.get("license")), None)
     folder = raw.path.parent.name
     return Provenance(
         name=raw.path.stem if raw.path.stem not in ("model", "pytorch_model") else folder or raw.path.stem,
         origin=str(data.get("origin_format") or kind.name),
-        license=str(license) if license else None,
-        commercial=data.get("commercial"),
+        format=kind.name,
+        license=license,
+        commercial=data.get("commercial", _commercial(license)),
         dataset=data.get("dataset"),
         base_model=data.get("base_model"),
         citation=data.get("citation"),
         source=str(raw.path),
     )
+
+
+def _commercial(license: str | None) -> bool | None:
+    """Whether a licence allows commercial use, None where its identifier does not say."""
+    words = (license or "").lower()
+    if "-nc" in words:
+        return False
+    return True if words.startswith(("apache", "mit", "bsd", "cc-by-4", "cc0")) else None
 
 
 def _mismatch(
@@ -199,17 +224,45 @@ def from_module(module: nn.Module, weights: Weights) -> Weights:
 
 
 def write_weights(weights: Weights, destination: str | Path, *, to: str) -> Path:
-    """Write weights in a format, if it can hold all of them.
+    """Write weights in a format, if it can hold all of them, whole or not at all.
+
+    Args:
+        weights: What to write; parameters they lack are freshly initialised first.
+        destination: A folder, or a file by a suffix that the format has.
+        to: The format.
 
     Raises:
         UnknownNameError: No such format.
         CheckpointError: The format cannot express this network (names the obstacle), or writing failed.
     """
-    kind = by_name(to)
+    kind, destination = by_name(to), Path(destination)
     obstacle = kind.obstacle(weights.config, weights.tensors)
     if obstacle:
         raise CheckpointError(
             f"{weights.config.name!r} cannot be written in {to} format: {obstacle}. "
             "The hierax format holds every network."
         )
-    return kind.write(weights, Path(destination))
+    is_file = destination.suffix in files.WEIGHT_SUFFIXES
+    if is_file and destination.suffix not in kind.suffixes:
+        remedy = f"Name a folder{' or a file ending in ' + ' or '.join(kind.suffixes) if kind.suffixes else ''}"
+        raise CheckpointError(f"The {to} format is no {destination.suffix} file; got {destination}. {remedy}.")
+    if destination.is_dir() == is_file and destination.exists():
+        kinds = "a folder" if destination.is_dir() else "a file"
+        raise CheckpointError(f"{destination} is {kinds} already; nothing was written. Name another destination.")
+    if unused := [name for name in weights.tensors if name.startswith(kind.unused(weights.config))]:
+        log.warning("%s has no place for %s, which nothing uses: left out.", to, listed(unused))
+        kept = {name: tensor for name, tensor in weights.tensors.items() if name not in unused}
+        weights = dataclasses.replace(weights, tensors=kept)
+    with files.staged(destination) as stage:
+        written = kind.write(_complete(weights, kind), stage / destination.name if is_file else stage)
+    return destination if is_file or written == stage else destination / written.name
+
+
+def _complete(weights: Weights, kind: Format) -> Weights:
+    """The weights with every parameter that the network has and the format takes."""
+    shapes, unused = expected(weights.config), kind.unused(weights.config)
+    missing = {n: shape for n, shape in shapes.items() if n not in weights.tensors and not n.startswith(unused)}
+    if not missing:
+        return weights
+    new = {name: fresh(name, shape, weights.config) for name, shape in missing.items()}
+    return dataclasses.replace(weights, tensors={**weights.tensors, **new})

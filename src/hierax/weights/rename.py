@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 # Added by training wrappers; stripped when every key carries them.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "_forward_module.")
+# The patch embedding's weight in each format: every copy of a network in a file has one.
+STARTS = (
+    "patch_embed.proj.weight",
+    "patch_embed.projection.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "stem.proj.weight",
+)
+AVERAGED = re.compile(r"(^|[._])(ema|teacher|averaged)(_|\.|$)")
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -87,8 +95,31 @@ def _swap(name: str, pairs: Pairs) -> str:
     return name
 
 
-def unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop prefixes that training wrappers put before every name."""
+def unwrap(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Drop prefixes that training wrappers put before every name, and choose between copies of the network.
+
+    Of a plain and an averaged copy (`ema.`, `teacher.`) under two prefixes the averaged one is taken; the notes say so.
+
+    Raises:
+        CheckpointError: Several copies, none or several of them averaged.
+    """
+    notes: tuple[str, ...] = ()
+    # AveragedModel counts its updates in a scalar beside the network.
+    tensors = {key: tensor for key, tensor in tensors.items() if key not in ("n_averaged", "num_updates")}
+    copies = {key.removesuffix(tail) for key in tensors for tail in STARTS if f".{key}".endswith(f".{tail}")}
+    if len(copies) > 1:
+        averaged = [prefix for prefix in copies if AVERAGED.search(prefix)]
+        if len(averaged) != 1:
+            raise CheckpointError(
+                f"The file holds {len(copies)} networks, under {', '.join(sorted(map(repr, copies)))}. "
+                "Save the one you want in a file of its own."
+            )
+        root = averaged[0]
+        # Heads and decoders stand beside the encoder, so the copy is everything under the prefix's first part.
+        first = root[: root.index(".") + 1]
+        others = ", ".join(repr(prefix) for prefix in sorted(copies) if prefix != root)
+        notes = (f"weights taken from {root!r}; the file also holds {others}",)
+        tensors = {key.removeprefix(first): value for key, value in tensors.items() if key.startswith(first)}
     stripped = True
     while stripped:
         stripped = False
@@ -96,7 +127,7 @@ def unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             if tensors and all(key.startswith(prefix) for key in tensors):
                 tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
                 stripped = True
-    return tensors
+    return tensors, notes
 
 
 def flat_name(key: str) -> str:

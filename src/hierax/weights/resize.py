@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, InputError
-from .state import LoadReport, Weights
+from .account import expected, revise
+from .state import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,10 @@ def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
         )
         tensors["decoder_pos_embed"] = _resize_decoder(tensors["decoder_pos_embed"], grid)
     preprocess = weights.preprocess.with_size((resized.input_size[-2], resized.input_size[-1]))
-    return dataclasses.replace(weights, config=resized, tensors=tensors, preprocess=preprocess)
+    changed = [name for name, tensor in tensors.items() if tensor is not weights.tensors[name]]
+    sizes = " to ".join("x".join(map(str, c.input_size)) for c in (config, resized))
+    note = f"input size {sizes}" + (f", resized: {', '.join(changed)}" if changed else "")
+    return dataclasses.replace(revise(weights, resized, tensors, note), preprocess=preprocess)
 
 
 def _resize(table: Tensor, grid: tuple[int, ...], *, antialias: bool) -> Tensor:
@@ -77,7 +81,7 @@ def to_num_classes(weights: Weights, num_classes: int) -> Weights:
     note = f"head of {weights.config.num_classes} classes {verb}"
     if weights.config.num_classes == 0:
         note = f"fresh head of {num_classes} classes added"
-    return dataclasses.replace(weights, config=config, tensors=tensors, labels=None, report=_noted(weights, note))
+    return dataclasses.replace(revise(weights, config, tensors, note), labels=None)
 
 
 def to_encoder(weights: Weights, target: ModelConfig | None = None) -> Weights:
@@ -89,14 +93,14 @@ def to_encoder(weights: Weights, target: ModelConfig | None = None) -> Weights:
     if config.decoder is None:
         return weights
     head = target.head if target is not None else "pool_norm"
-    q_pool = target.q_pool if target is not None else max(config.q_pool, 3)
+    q_pool = target.q_pool if target is not None else len(config.depths) - 1
     name = target.name if target is not None else config.name.removeprefix("mae_").replace("hiera_hiera", "hiera")
     encoder = dataclasses.replace(config, name=name, decoder=None, head=head, q_pool=q_pool)
-    kept = ("patch_embed.", "pos_embed", "blocks.", "norm.")
+    kept = ("patch_embed.", "pos_embed", "blocks.", "norm." if head != "pool" else "blocks.")
     tensors = {key: tensor for key, tensor in weights.tensors.items() if key.startswith(kept)}
-    dropped = len(weights.tensors) - len(tensors)
-    note = f"encoder taken out of a masked autoencoder: {dropped} decoder tensors dropped, final norm fresh"
-    return dataclasses.replace(weights, config=encoder, tensors=tensors, report=_noted(weights, note))
+    norm = "kept" if "norm.weight" in tensors else "absent" if head == "pool" else "fresh"
+    note = f"encoder taken out of a masked autoencoder: decoder and fusion dropped, final norm {norm}"
+    return revise(weights, encoder, tensors, note)
 
 
 def to_hieradet(weights: Weights, target: ModelConfig) -> Weights:
@@ -115,9 +119,11 @@ def to_hieradet(weights: Weights, target: ModelConfig) -> Weights:
     grid = target.position_size or (7, 7)
     tensors["pos_embed"] = _resize(tensors["pos_embed"], grid, antialias=False)
     config = dataclasses.replace(target, num_classes=0, input_size=weights.config.input_size)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected(config):
+        raise CheckpointError(
+            f"{weights.config.name!r} cannot be read as {target.name!r}: their blocks differ in number, width or "
+            "branch scales. Name the HieraDet of the same size."
+        )
     note = f"abswin Hiera read as {target.name}: position table resized to {grid}, windows changed, head dropped"
-    return dataclasses.replace(weights, config=config, tensors=tensors, labels=None, report=_noted(weights, note))
-
-
-def _noted(weights: Weights, note: str) -> LoadReport:
-    return dataclasses.replace(weights.report, notes=(*weights.report.notes, note))
+    return dataclasses.replace(revise(weights, config, tensors, note), labels=None)

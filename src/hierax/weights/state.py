@@ -19,7 +19,8 @@ class Provenance:
 
     Attributes:
         name: Catalogue name, or the file or folder name.
-        origin: Format the weights were read from.
+        origin: Format the weights were first read from; it decides how position tables are resized.
+        format: Format of the file they lie in now.
         license: SPDX-like identifier, None if unknown.
         commercial: Whether the licence allows commercial use, None if unknown.
         dataset: What it was trained on.
@@ -30,6 +31,7 @@ class Provenance:
 
     name: str = "custom"
     origin: str = "hierax"
+    format: str = "hierax"
     license: str | None = None
     commercial: bool | None = None
     dataset: str | None = None
@@ -73,7 +75,8 @@ class Weights:
     """A network's parameters under our (flat) names, with config, preprocess, labels and provenance.
 
     Attributes:
-        tensors: Parameters by flat name, position tables grid-shaped.
+        tensors: Parameters by flat name, position tables grid-shaped; those that are missing will be fresh.
+        names: The file's own name of each of the tensors.
         raw: The file they were read from, for formats that keep what is not the encoder.
     """
 
@@ -83,5 +86,6 @@ class Weights:
     labels: list[str] | None = None
     provenance: Provenance = Provenance()
     report: LoadReport = LoadReport()
+    names: dict[str, str] = field(default_factory=dict)
     raw: RawCheckpoint | None = None
     extra: dict[str, Any] = field(default_factory=dict)

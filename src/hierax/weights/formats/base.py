@@ -1,4 +1,4 @@
-"""What every checkpoint format must be able to say; the five formats each fill it in."""
+"""What every checkpoint format must be able to say; the six formats each fill it in."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ class Format(ABC):
 
     name: ClassVar[str]
     """Public name, as in `hierax convert --to`."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Endings of a single file that `write` can make; without one, and by default, it fills a folder."""
 
     @abstractmethod
     def matches(self, raw: RawCheckpoint) -> bool:
@@ -60,9 +63,21 @@ class Format(ABC):
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """What of this network the format cannot express; None if it can hold all of it."""
 
+    def unused(self, config: ModelConfig) -> tuple[str, ...]:
+        """Beginnings of parameters that the format has no place for, and that nothing in this network uses."""
+        return ()
+
     @abstractmethod
     def write(self, weights: Weights, destination: Path) -> Path:
-        """Write the weights so that the original package loads them; returns the path written."""
+        """Write the weights so that the original package loads them.
+
+        Args:
+            weights: Complete weights of a network without an obstacle.
+            destination: A file to make, by one of `suffixes`, or else an empty folder to fill.
+
+        Returns:
+            The folder itself, or the one file in it that matters.
+        """
 
 
 def ordered_labels(mapping: Mapping[object, object], num_classes: int) -> list[str] | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, square_windows
 from ..files import RawCheckpoint, write_safetensors, write_torch
-from ..geometry import Geometry, adapt, choose, public_name
+from ..geometry import Geometry, adapt, choose, irregular, public_name, unusual
 from ..rename import Dialect, to_theirs
 from .base import Format, ordered_labels, triple
 
@@ -50,6 +51,7 @@ class Birder(Format):
     """Weights with a signature, colour statistics and class names around them."""
 
     name = "birder"
+    suffixes = (".pt", ".safetensors")
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """Birder calls the patch embedding a stem and nests blocks in a body."""
@@ -63,10 +65,10 @@ class Birder(Format):
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """The name in a JSON sidecar or the caller's; files themselves do not say which network they hold."""
         size = _signature_size(raw)
-        overrides = _overrides(raw)
+        overrides = _overrides(raw, "encoder_config" if geometry.decoder_pools >= 0 else "config")
         if named is None:
-            stored = str(raw.config.get("registered_name") or raw.config.get("name") or "")
-            if geometry.decoder_pools < 0 and stored in ARCHITECTURES:
+            stored = _stored_name(raw, masked=geometry.decoder_pools >= 0)
+            if stored in ARCHITECTURES:
                 named = ARCHITECTURES[stored]
             elif {"depths", "embed_dim"} <= overrides.keys():
                 named = ModelConfig(name="custom", num_classes=0)
@@ -111,6 +113,11 @@ class Birder(Format):
             return "birder's blocks have neither layer scale nor the max-and-mean shortcut"
         if config.norm_eps != 1e-6:
             return f"birder's norms use epsilon 1e-6 since 0.3.3; this network's use {config.norm_eps}"
+        fixed = ("mlp_ratio", "patch_kernel", "patch_stride", "patch_padding", "q_stride", "mask_unit")
+        if wrong := unusual(config, *fixed):
+            return wrong
+        if config.family != "hieradet" and (wrong := irregular(config)):
+            return wrong
         if config.decoder is not None:
             if (config.decoder.dim, config.decoder.depth, config.decoder.num_heads) != (512, 8, 16):
                 return "birder's decoder has 8 blocks of width 512 with 16 heads"
@@ -130,11 +137,8 @@ class Birder(Format):
         """A `.pt` (or `.safetensors` if so named) that birder loads."""
         config = weights.config
         tensors = dict(weights.tensors)
-        if config.decoder is not None and "norm.weight" not in tensors:
-            # Quirk(birder): the encoder keeps a final norm inside its autoencoder, where nothing uses it.
-            tensors |= _identity_norm(config)
-        if config.head == "pool" and config.decoder is None:
-            tensors |= _identity_norm(config)
+        if "norm.weight" not in tensors:
+            tensors |= _initial_norm(config)
         table = DET if config.family == "hieradet" else HIERA
         prefix = "encoder." if config.decoder is not None else ""
         outer = ("mask_token", "decoder", "encoder_norm", "multi_scale")
@@ -144,7 +148,7 @@ class Birder(Format):
             theirs = theirs if key.startswith(outer) else prefix + theirs
             state[theirs] = to_theirs(key, tensor, config).contiguous()
         items = self._items(weights)
-        path = destination if destination.suffix else destination / f"{config.name}.pt"
+        path = destination if destination.suffix in self.suffixes else destination / f"{config.name}.pt"
         if path.suffix == ".safetensors":
             metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in items.items()}
             return write_safetensors(path, state, metadata)
@@ -153,7 +157,7 @@ class Birder(Format):
     def _items(self, weights: Weights) -> dict[str, Any]:
         config, spec = weights.config, weights.preprocess
         height, width = config.input_size
-        outputs = [0, 3, height, width] if config.decoder else [0, config.num_classes or config.embedding_size]
+        outputs = [0, config.in_channels, height, width] if config.decoder else [0, config.num_classes]
         items: dict[str, Any] = {
             "birder_version": "0.8.4",
             "task": "masked_image_modeling" if config.decoder else "image_classification",
@@ -161,20 +165,33 @@ class Birder(Format):
                 "inputs": [{"data_shape": [0, config.in_channels, height, width]}],
                 "outputs": [{"data_shape": outputs}],
             },
-            "class_to_idx": {name: index for index, name in enumerate(weights.labels or [])},
+            "class_to_idx": _class_indices(weights.labels or []),
             "rgb_stats": {"mean": tuple(spec.mean), "std": tuple(spec.std)},
         }
         known = ARCHITECTURES.get(config.name)
         changed = known is None or config.name not in NAMES or _network(known) != _network(config)
-        if changed and config.decoder is None:
-            items["config"] = _network(config)
+        if changed:
+            # Inside an autoencoder, birder's own loader is told the encoder by its caller; ours reads it here.
+            items["encoder_config" if config.decoder else "config"] = _network(config)
         return items
 
 
-def _identity_norm(config: ModelConfig) -> dict[str, Tensor]:
+def _class_indices(labels: list[str]) -> dict[str, int]:
+    """Index of each class by name, as birder stores them; a name that two classes share gets the index behind it."""
+    shared = {name for name, count in Counter(labels).items() if count > 1}
+    return {f"{name} [{index}]" if name in shared else name: index for index, name in enumerate(labels)}
+
+
+def _initial_norm(config: ModelConfig) -> dict[str, Tensor]:
+    """The final norm that birder's networks always have, as it is before training.
+
+    Quirk(birder): the encoder keeps one inside its autoencoder, where nothing uses it.
+    """
     import torch
 
-    return {"norm.weight": torch.ones(config.embedding_size), "norm.bias": torch.zeros(config.embedding_size)}
+    bias = 0.0 if config.family == "hieradet" else 0.02
+    size = (config.embedding_size,)
+    return {"norm.weight": torch.ones(size), "norm.bias": torch.full(size, bias)}
 
 
 def _item(raw: RawCheckpoint, key: str) -> Any:
@@ -198,9 +215,16 @@ def _signature_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
         return None
 
 
-def _overrides(raw: RawCheckpoint) -> dict[str, Any]:
-    found = _item(raw, "config") or raw.config.get("model_config")
+def _overrides(raw: RawCheckpoint, key: str) -> dict[str, Any]:
+    found = _item(raw, key) or (raw.config.get("model_config") if key == "config" else None)
     return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _stored_name(raw: RawCheckpoint, *, masked: bool) -> str:
+    """The network's registered name in a JSON sidecar, as our architectures spell it."""
+    key = "encoder" if masked else "name"
+    name = str(raw.config.get("encoder_registered_name" if masked else "registered_name") or raw.config.get(key) or "")
+    return f"mae_hiera_{name}" if masked else name
 
 
 def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,19 +26,32 @@ class Hierax(Format):
     name = "hierax"
 
     def matches(self, raw: RawCheckpoint) -> bool:
-        """`model_type` in the config."""
-        return raw.config.get("model_type") == "hierax"
+        """`model_type` in the config, and position tables stored as grids."""
+        table = raw.tensors.get("pos_embed", raw.tensors.get("pos_embed_spatial"))
+        return raw.config.get("model_type") == "hierax" and table is not None and table.ndim == 4
 
     def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
         """No prefix, no renames."""
         return "", Dialect()
 
-    def config(self, raw: RawCheckpoint, geometry: Geometry | None, named: ModelConfig | None) -> ModelConfig:
-        """What config.json says; a name cannot overrule it."""
+    def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
+        """What config.json says, if the tensors agree; a name cannot overrule it."""
         try:
-            return ModelConfig.from_dict(raw.config["architecture"])
+            config = ModelConfig.from_dict(raw.config["architecture"])
         except (HieraxError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"The config.json beside {raw.path} does not describe a network: {error}") from error
+        decoder_depth = config.decoder.depth if config.decoder else 0
+        if (config.depths, decoder_depth) != (geometry.depths, geometry.decoder_depth):
+            raise CheckpointError(
+                f"config.json says depths {config.depths} and {decoder_depth} decoder blocks, but {raw.path} has "
+                f"{geometry.depths} and {geometry.decoder_depth}. They do not belong together."
+            )
+        if named is not None and not _readable_as(config, named):
+            raise CheckpointError(
+                f"The config.json beside {raw.path} says {config.name!r}; name={named.name!r} contradicts it. "
+                "Leave name= out."
+            )
+        return config
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`preprocessor_config.json` in full."""
@@ -83,9 +97,19 @@ class Hierax(Format):
         }
         write_json(destination / "preprocessor_config.json", {**readable, "hierax": spec.to_dict()})
         card = _card(weights)
-        write_atomic(destination / "README.md", lambda to: to.write_text(card, encoding="utf-8") and None)
+        write_atomic(destination / "README.md", lambda to: to.write_text(card, encoding="utf-8"))
         write_json(destination / "config.json", data)
         return destination
+
+
+def _readable_as(config: ModelConfig, named: ModelConfig) -> bool:
+    """Whether a named architecture is this one, or one that its weights can be turned into."""
+    if config.decoder is not None and named.decoder is None:
+        return (config.embed_dim, config.depths) == (named.embed_dim, named.depths)
+    if config.family == "hiera_abswin" and named.family == "hieradet":
+        return True
+    same = ("family", "embed_dim", "depths", "windows", "global_blocks")
+    return all(getattr(config, field) == getattr(named, field) for field in same)
 
 
 def _card(weights: Weights) -> str:
@@ -93,9 +117,9 @@ def _card(weights: Weights) -> str:
     config, origin = weights.config, weights.provenance
     task = "image-classification" if config.num_classes else "image-feature-extraction"
     header = ["---", "library_name: hierax", f"pipeline_tag: {task}"]
-    if origin.license:
+    if origin.license and re.fullmatch(r"[\w.-]+", origin.license):
         header.append(f"license: {origin.license}")
-    if origin.base_model:
+    if origin.base_model and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", origin.base_model):
         header.append(f"base_model: {origin.base_model}")
     size = "x".join(map(str, config.input_size))
     lines = [

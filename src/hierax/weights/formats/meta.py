@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec
-from ..files import RawCheckpoint, write_torch
-from ..geometry import Geometry, adapt, choose, public_name
+from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
+from ..geometry import Geometry, adapt, choose, irregular, public_name, unit_windows
 from ..rename import Dialect, to_theirs
 from .base import Format
 
@@ -19,13 +19,38 @@ if TYPE_CHECKING:
     from ..state import Weights
 
 NAMES = tuple(n for n in ARCHITECTURES if n.endswith("224") and n.startswith(("hiera_", "mae_hiera_")))
-VIDEO_PREPROCESS = PreprocessSpec(crop_ratio=0.875, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+# Meta's notebook prints 0.255 for the last deviation, where SlowFast, whose clips these are, has 0.225.
+VIDEO_PREPROCESS = PreprocessSpec(
+    resize="squash",
+    crop_ratio=1.0,
+    interpolation="bilinear",
+    engine="float",
+    mean=(0.45, 0.45, 0.45),
+    std=(0.225, 0.225, 0.225),
+)
+
+# Defaults of Meta's constructor: its hub mixin saves only the arguments that were passed.
+CONSTRUCTOR: dict[str, Any] = {
+    "input_size": (224, 224),
+    "in_chans": 3,
+    "embed_dim": 96,
+    "num_heads": 1,
+    "stages": (2, 3, 16, 3),
+    "q_pool": 3,
+    "q_stride": (2, 2),
+    "mask_unit_size": (8, 8),
+    "mask_unit_attn": (True, True, False, False),
+    "patch_kernel": (7, 7),
+    "patch_stride": (4, 4),
+    "patch_padding": (3, 3),
+}
 
 
 class Meta(Format):
     """Meta's own names are ours."""
 
     name = "meta"
+    suffixes = (".pth", ".pt", ".safetensors")
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """A `model_state`, or its names: a flat position table and a norm that is not inside a head."""
@@ -41,10 +66,12 @@ class Meta(Format):
 
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """A hub folder's constructor arguments; otherwise the shapes determine every public member."""
+        arguments = _stated(raw)
+        size = tuple(arguments["input_size"]) if arguments.get("input_size") else None
         if named is not None:
-            return adapt(named, geometry)
-        if "embed_dim" in raw.config and "stages" in raw.config:
-            return adapt(_from_constructor(raw.config, geometry), geometry, tuple(raw.config["input_size"]))
+            return adapt(named, geometry, size)
+        if arguments:
+            return adapt(_from_constructor({**CONSTRUCTOR, **arguments}, geometry), geometry, size)
         return adapt(choose(geometry, NAMES, str(raw.path)), geometry)
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
@@ -64,22 +91,74 @@ class Meta(Format):
             return f"Meta's norms use epsilon 1e-6; this network's use {config.norm_eps}"
         if config.decoder is not None and not config.decoder.normalize_target:
             return "Meta's decoder always predicts normalised pixels"
-        return None
+        return irregular(config)
+
+    def unused(self, config: ModelConfig) -> tuple[str, ...]:
+        """Quirk(Meta): its autoencoder deletes the encoder's final norm, which no masked pass reads."""
+        return ("norm.",) if config.decoder is not None else ()
 
     def write(self, weights: Weights, destination: Path) -> Path:
-        """A `.pth` with `model_state`, as `torch.hub` would fetch it."""
+        """A `.pth` with `model_state`; constructor arguments stand beside it, for other than public members.
+
+        By a name ending in `.safetensors`, the bare state and its arguments as JSON: `model.safetensors` in a folder
+        of its own is what the hub mixin reads.
+        """
         import torch
 
-        state = {key: to_theirs(key, t, weights.config).contiguous() for key, t in weights.tensors.items()}
-        if weights.config.decoder is not None:
-            # Quirk(Meta): its autoencoder deletes the encoder's final norm.
-            state = {key: t for key, t in state.items() if not key.startswith(("norm.", "head."))}
-        elif weights.config.num_classes == 0:
+        config = weights.config
+        state = {key: to_theirs(key, t, config).contiguous() for key, t in weights.tensors.items()}
+        if config.decoder is None and config.num_classes == 0:
             # Quirk(Meta): there is always a projection; without classes it has no rows.
-            state["head.projection.weight"] = torch.zeros(0, weights.config.embedding_size)
+            state["head.projection.weight"] = torch.zeros(0, config.embedding_size)
             state["head.projection.bias"] = torch.zeros(0)
-        path = destination if destination.suffix else destination / f"{weights.config.name}.pth"
-        return write_torch(path, {"model_state": state})
+        arguments = _constructor(config)
+        if destination.suffix == ".safetensors":
+            beside = "config" if destination.stem == "model" else destination.stem
+            write_json(destination.with_name(f"{beside}.json"), arguments)
+            return write_safetensors(destination, state)
+        data: dict[str, Any] = {"model_state": state, "config": arguments}
+        if weights.provenance.license:
+            data["license"] = weights.provenance.license
+        return write_torch(
+            destination if destination.suffix in self.suffixes else destination / f"{config.name}.pth", data
+        )
+
+
+def _stated(raw: RawCheckpoint) -> Mapping[str, Any]:
+    """Constructor arguments, inside the file or in the config.json of a hub folder; empty if neither has any."""
+    for place in (raw.container.get("config"), raw.config):
+        if isinstance(place, Mapping) and place.keys() & {"stages", "embed_dim", "input_size"}:
+            return place
+    return {}
+
+
+def _constructor(config: ModelConfig) -> dict[str, Any]:
+    """The arguments from which Meta's own class builds this network; `_from_constructor` reads them."""
+    arguments: dict[str, Any] = {
+        "input_size": list(config.input_size),
+        "in_chans": config.in_channels,
+        "embed_dim": config.embed_dim,
+        "num_heads": config.num_heads,
+        "stages": list(config.depths),
+        "q_pool": config.q_pool,
+        "q_stride": list(config.q_stride),
+        "mask_unit_size": list(config.mask_unit),
+        "mask_unit_attn": [window is not None for window in config.windows],
+        "patch_kernel": list(config.patch_kernel),
+        "patch_stride": list(config.patch_stride),
+        "patch_padding": list(config.patch_padding),
+        "mlp_ratio": config.mlp_ratio,
+        "drop_path_rate": config.drop_path,
+        "sep_pos_embed": config.position == "separable",
+    }
+    if config.decoder is None:
+        return {**arguments, "num_classes": config.num_classes, "head_dropout": config.head_dropout}
+    return {
+        **arguments,
+        "decoder_embed_dim": config.decoder.dim,
+        "decoder_depth": config.decoder.depth,
+        "decoder_num_heads": config.decoder.num_heads,
+    }
 
 
 def _from_constructor(arguments: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
@@ -87,10 +166,6 @@ def _from_constructor(arguments: Mapping[str, Any], geometry: Geometry) -> Model
     unit = tuple(arguments["mask_unit_size"])
     stride = tuple(arguments["q_stride"])
     q_pool = int(arguments["q_pool"])
-    windows = []
-    for stage, masked in enumerate(arguments["mask_unit_attn"]):
-        shrink = tuple(s ** min(stage, q_pool) for s in stride)
-        windows.append(tuple(u // s for u, s in zip(unit, shrink, strict=True)) if masked else None)
     video = len(unit) == 3
     decoder = None
     if geometry.decoder_pools >= 0:
@@ -102,7 +177,7 @@ def _from_constructor(arguments: Mapping[str, Any], geometry: Geometry) -> Model
         embed_dim=int(arguments["embed_dim"]),
         num_heads=int(arguments["num_heads"]),
         depths=tuple(arguments["stages"]),
-        windows=tuple(windows),
+        windows=unit_windows(arguments["mask_unit_attn"], unit, stride, q_pool),
         q_pool=q_pool,
         q_stride=stride,
         patch_kernel=tuple(arguments["patch_kernel"]),

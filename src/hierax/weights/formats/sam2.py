@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
-from ..files import RawCheckpoint, write_torch
-from ..geometry import Geometry, adapt, choose
+from ...errors import CheckpointError
+from ..files import RawCheckpoint, read, write_torch
+from ..geometry import Geometry, adapt, choose, fits, measure, unusual
 from ..rename import Dialect, to_theirs
 from .base import Format
 
@@ -29,6 +31,7 @@ class Sam2(Format):
     """The original SAM 2 checkpoints, whole or the bare trunk."""
 
     name = "sam2"
+    suffixes = (".pt", ".pth")
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """SAM 2 names the MLP's layers by number."""
@@ -85,23 +88,47 @@ class Sam2(Format):
                 f"no public SAM 2 trunk has width {config.embed_dim}, depths {config.depths}, windows "
                 f"{config.windows} and global blocks {config.global_blocks}, and the file cannot carry them"
             )
-        return trained_norm(tensors, "SAM 2's trunk has no final norm")
+        fixed = unusual(config, "in_channels", "mlp_ratio", "patch_kernel", "patch_stride", "patch_padding", "q_stride")
+        return fixed or trained_norm(tensors, "SAM 2's trunk has no final norm")
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A `.pt`; what stood beside the trunk in the file that was read is written back untouched."""
-        trunk = {
-            TRUNK + DIALECT.spell(key, weights.config.depths): to_theirs(key, t, weights.config).contiguous()
-            for key, t in weights.tensors.items()
-            if not key.startswith(("norm.", "head."))
-        }
-        rest: dict[str, Tensor] = {}
-        container: dict[str, object] = {}
+        model: dict[str, Tensor] = {}
+        prefix, container = TRUNK, {}
         if weights.raw is not None and self.matches(weights.raw):
-            prefix, _ = self.dialect(weights.raw)
-            rest = {k: v for k, v in weights.raw.tensors.items() if prefix and not k.startswith(prefix)}
-            container = {k: v for k, v in weights.raw.container.items() if not k.startswith("__")}
-        path = destination if destination.suffix else destination / f"{weights.config.name}.pt"
-        return write_torch(path, {"model": {**trunk, **rest}, **container})
+            prefix = self.dialect(weights.raw)[0] or TRUNK
+            model, container = dict(weights.raw.tensors), weights.raw.container
+            model = {key: t for key, t in model.items() if key.startswith(prefix) or self.left_over(key)}
+        for key, tensor in weights.tensors.items():
+            if not key.startswith(("norm.", "head.")):
+                theirs = prefix + DIALECT.spell(key, weights.config.depths)
+                model[theirs] = to_theirs(key, tensor, weights.config).contiguous()
+        path = destination if destination.suffix in self.suffixes else destination / f"{weights.config.name}.pt"
+        return write_torch(path, {"model": model, **container})
+
+
+def graft(weights: Weights, path: Path) -> Weights:
+    """The weights with everything beside the trunk taken from a whole SAM 2 file, ready to be written over it.
+
+    Raises:
+        CheckpointError: The file is no whole SAM 2 file, or its trunk is another one.
+    """
+    raw, kind = read(path), Sam2()
+    prefix = kind.dialect(raw)[0] if kind.matches(raw) else ""
+    if not prefix:
+        raise CheckpointError(f"{path} already exists and is no whole SAM 2 file. Name another destination.")
+    geometry = measure({ours: raw.tensors[prefix + key] for key, ours in _trunk_names(raw, prefix).items()})
+    if not fits(dataclasses.replace(weights.config, layer_scale=None), geometry):
+        raise CheckpointError(
+            f"The trunk in {path} has width {geometry.embed_dim} and depths {geometry.depths}; {weights.config.name!r} "
+            f"has {weights.config.embed_dim} and {weights.config.depths}. Nothing was changed."
+        )
+    return dataclasses.replace(weights, raw=raw)
+
+
+def _trunk_names(raw: RawCheckpoint, prefix: str) -> dict[str, str]:
+    """Our name of each name behind the trunk's prefix."""
+    return DIALECT.read(key.removeprefix(prefix) for key in raw.tensors if key.startswith(prefix))
 
 
 def _trunk(config: ModelConfig) -> tuple[object, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec, square_windows
-from ..files import RawCheckpoint, write_json, write_safetensors
-from ..geometry import Geometry, adapt, choose
+from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
+from ..geometry import Geometry, adapt, choose, irregular, public_name, unit_windows, unusual
 from ..rename import Dialect, to_theirs
 from .base import Format, triple
 
@@ -32,12 +32,30 @@ MODELS = {name: name for name in ARCHITECTURES if name.startswith(("hiera_", "sa
 MODELS |= {name: name for name in ARCHITECTURES if name.startswith("sam2_")}
 MODELS["hieradet_small"] = "timm_hieradet_small"
 MODELS = {theirs: ours for theirs, ours in MODELS.items() if "16x224" not in theirs and "nano" not in theirs}
+# Fields of ours that are constructor arguments of timm's under another name.
+ARGUMENTS = {
+    "in_channels": "in_chans",
+    "embed_dim": "embed_dim",
+    "num_heads": "num_heads",
+    "depths": "stages",
+    "q_pool": "q_pool",
+    "q_stride": "q_stride",
+    "mask_unit": "mask_unit_size",
+    "global_blocks": "global_att_blocks",
+    "layer_scale": "init_values",
+    "mlp_ratio": "mlp_ratio",
+    "position_size": "global_pos_size",
+    "patch_kernel": "patch_kernel",
+    "patch_stride": "patch_stride",
+    "patch_padding": "patch_padding",
+}
 
 
 class Timm(Format):
     """Weights as `timm.create_model(...).state_dict()` spells them."""
 
     name = "timm"
+    suffixes = (".safetensors", ".pth", ".pt", ".bin")
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """The norm and classifier live under `head.`."""
@@ -59,8 +77,7 @@ class Timm(Format):
                 named = ARCHITECTURES[MODELS[stored]]
             else:
                 named = choose(geometry, self._members(raw), str(raw.path))
-            arguments = raw.config.get("model_args")
-            named = _with_arguments(named, arguments if isinstance(arguments, Mapping) else {})
+            named = _with_arguments(named, _section(raw, "model_args"))
         if named.family == "hieradet" and geometry.has_norm and named.head == "pool":
             # Quirk(timm): its sam2_* models pool and norm, though SAM 2 itself has no final norm.
             named = dataclasses.replace(named, head="pool_norm")
@@ -72,8 +89,7 @@ class Timm(Format):
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`pretrained_cfg`, or the defaults that timm registers for the member."""
-        data = raw.config.get("pretrained_cfg")
-        data = data if isinstance(data, Mapping) else {}
+        data = _section(raw, "pretrained_cfg")
         default_crop = 0.95 if "abswin" in config.name else 1.0 if config.name.startswith("sam2_") else 0.9
         spec = PreprocessSpec(
             size=tuple(_input_size(raw) or config.input_size)[-2:],  # type: ignore[arg-type]
@@ -87,8 +103,7 @@ class Timm(Format):
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """`label_names` with `label_descriptions` where the folder has them."""
-        inner = raw.config.get("pretrained_cfg")
-        inner = inner if isinstance(inner, Mapping) else {}
+        inner = _section(raw, "pretrained_cfg")
         names = raw.config.get("label_names") or inner.get("label_names")
         described = raw.config.get("label_descriptions") or inner.get("label_descriptions") or {}
         if isinstance(names, Mapping):
@@ -102,11 +117,11 @@ class Timm(Format):
         return key.startswith("norm.")
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
-        """Only timm's registered members, possibly with other arguments; no video, no decoder."""
+        """Only what arguments can make of timm's registered members; no decoder."""
         if config.decoder is not None:
-            return "timm has no masked autoencoder; convert to a classifier with num_classes= first"
+            return "timm has no masked autoencoder; load with num_classes=0 to keep the encoder alone"
         if config.is_video:
-            return "timm registers no video Hiera"
+            return "timm's create_model takes images only: its input sizes are (channels, height, width)"
         if config.norm_eps != 1e-6:
             return f"timm's norms use epsilon 1e-6; this network's use {config.norm_eps}"
         if config.head not in ("pool_norm", "pool"):
@@ -116,8 +131,10 @@ class Timm(Format):
         if config.family == "hieradet" and any(not isinstance(w, tuple) for w in config.windows):
             return f"its windows {config.windows} are global in whole stages, where timm divides by zero"
         if _model_for(config) is None:
-            return "no timm model has its widths and depths"
-        return None
+            return "no timm model has its kind of position table, shortcut and branch scales"
+        if config.family == "hieradet":
+            return unusual(config, "mlp_ratio")
+        return irregular(config)
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A folder that `timm.create_model("local-dir:...")` loads."""
@@ -159,80 +176,78 @@ class Timm(Format):
             data["model_args"] = arguments
         if weights.labels:
             data["label_names"] = weights.labels
-        write_safetensors(destination / "model.safetensors", state, {"format": "pt"})
+        if destination.suffix in self.suffixes:
+            # timm.models.load_checkpoint reads a bare state dict; the settings stand beside it.
+            write_json(destination.with_suffix(".json"), data)
+            bare = destination.suffix == ".safetensors"
+            return write_safetensors(destination, state) if bare else write_torch(destination, state)
+        write_safetensors(destination / "model.safetensors", state)
         write_json(destination / "config.json", data)
         return destination
 
 
 def _input_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
-    data = raw.config.get("pretrained_cfg")
-    size = data.get("input_size") if isinstance(data, Mapping) else None
-    return (int(size[1]), int(size[2])) if isinstance(size, Sequence) and len(size) == 3 else None
+    """Pixels that the folder states: as a constructor argument, or else as what it was evaluated at."""
+    size = _section(raw, "model_args").get("img_size")
+    if isinstance(size, int):
+        return (size, size)
+    if not isinstance(size, Sequence):
+        size = _section(raw, "pretrained_cfg").get("input_size")
+        size = size[1:] if isinstance(size, Sequence) else ()
+    return (int(size[0]), int(size[1])) if len(size) == 2 else None
+
+
+def _section(raw: RawCheckpoint, key: str) -> Mapping[str, Any]:
+    found = raw.config.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _with_arguments(config: ModelConfig, arguments: Mapping[str, Any]) -> ModelConfig:
-    """Constructor arguments of timm that change a registered member."""
-    changes: dict[str, Any] = {}
-    plain = {"embed_dim": "embed_dim", "num_heads": "num_heads", "q_pool": "q_pool", "mlp_ratio": "mlp_ratio"}
-    changes |= {ours: arguments[theirs] for theirs, ours in plain.items() if theirs in arguments}
-    if "stages" in arguments:
-        changes["depths"] = tuple(arguments["stages"])
-    if "window_spec" in arguments:
-        changes["windows"] = square_windows(tuple(arguments["window_spec"]))
-    if "global_att_blocks" in arguments:
-        changes["global_blocks"] = tuple(arguments["global_att_blocks"])
-    if "init_values" in arguments:
-        changes["layer_scale"] = arguments["init_values"]
+    """A registered member changed by timm's constructor arguments; inverts `_arguments`."""
+    stated = {ours: arguments[theirs] for ours, theirs in ARGUMENTS.items() if theirs in arguments}
+    changes: dict[str, Any] = {ours: tuple(v) if isinstance(v, list) else v for ours, v in stated.items()}
     if arguments.get("use_expand_proj") is not None:
         changes["shortcut"] = "linear" if arguments["use_expand_proj"] else "max_avg"
-    if arguments.get("abs_win_pos_embed"):
-        changes |= {"position": "window", "position_antialias": True, "family": "hiera_abswin"}
-    if "drop_path_rate" in arguments:
-        changes["drop_path"] = float(arguments["drop_path_rate"])
+    if config.family == "hieradet":
+        if "window_spec" in arguments:
+            windows = square_windows(tuple(arguments["window_spec"]))
+            changes |= {"windows": windows, "mask_unit": windows[0]}
+    else:
+        if arguments.get("abs_win_pos_embed"):
+            changes |= {"position": "window", "position_antialias": True, "family": "hiera_abswin"}
+        flags = arguments.get("mask_unit_attn", [window is not None for window in config.windows])
+        lengths = ("mask_unit", "q_stride", "q_pool")
+        unit, stride, q_pool = (changes.get(field, getattr(config, field)) for field in lengths)
+        changes["windows"] = unit_windows(flags, unit, stride, q_pool)
     changed = dataclasses.replace(config, **changes)
-    return changed if changed == config else dataclasses.replace(changed, name="custom")
+    return changed if changed == config else dataclasses.replace(changed, name=public_name(changed))
 
 
 def _model_for(config: ModelConfig) -> str | None:
-    """Timm's member of the same family, by name if it is one, else any that arguments can turn into it."""
-    for theirs, ours in MODELS.items():
-        if ours == config.name:
-            return theirs
-    for theirs, ours in MODELS.items():
-        known = ARCHITECTURES[ours]
-        kind = (known.family, known.position, known.shortcut, known.layer_scale is None)
-        same = kind == (config.family, config.position, config.shortcut, config.layer_scale is None)
-        if same and (known.embed_dim, known.depths) == (config.embed_dim, config.depths):
-            return theirs
-    for theirs, ours in MODELS.items():
-        known = ARCHITECTURES[ours]
-        if (known.family, known.position) == (config.family, config.position):
-            return theirs
-    return None
+    """Timm's member of that name, else the one that needs the fewest arguments to become this network."""
+    members = {theirs: ARCHITECTURES[ours] for theirs, ours in MODELS.items()}
+    named = [theirs for theirs, known in members.items() if known.name == config.name]
+    related = named or [theirs for theirs, known in members.items() if known.family == config.family]
+    return min(related, key=lambda theirs: len(_arguments(config, members[theirs])), default=None)
 
 
 def _arguments(config: ModelConfig, known: ModelConfig) -> dict[str, Any]:
     """Constructor arguments that turn timm's registered member into this network."""
-    arguments: dict[str, Any] = {}
-    pairs = {
-        "embed_dim": "embed_dim",
-        "num_heads": "num_heads",
-        "depths": "stages",
-        "layer_scale": "init_values",
-        "q_pool": "q_pool",
-        "mlp_ratio": "mlp_ratio",
-        "position_size": "global_pos_size",
+    arguments = {
+        theirs: getattr(config, ours)
+        for ours, theirs in ARGUMENTS.items()
+        if getattr(config, ours) != getattr(known, ours)
     }
-    for ours, theirs in pairs.items():
-        if getattr(config, ours) != getattr(known, ours):
-            arguments[theirs] = getattr(config, ours)
     if config.shortcut != known.shortcut:
         arguments["use_expand_proj"] = config.shortcut == "linear"
     if config.family == "hieradet":
+        arguments.pop("mask_unit_size", None)
         if config.windows != known.windows:
             arguments["window_spec"] = [w[0] for w in config.windows if isinstance(w, tuple)]
-        if config.global_blocks != known.global_blocks:
-            arguments["global_att_blocks"] = list(config.global_blocks)
-    elif config.input_size != known.input_size:
-        arguments["img_size"] = list(config.input_size)
+        return arguments
+    if config.input_size != known.input_size:
+        arguments["img_size"] = config.input_size
+    flags = [[window is not None for window in c.windows] for c in (config, known)]
+    if flags[0] != flags[1]:
+        arguments["mask_unit_attn"] = flags[0]
     return arguments

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec
 from ...errors import CheckpointError
 from ..files import RawCheckpoint, write_json, write_safetensors
-from ..geometry import HEADS_BY_WIDTH, Geometry, adapt, choose, public_name
+from ..geometry import HEADS_BY_WIDTH, Geometry, adapt, choose, irregular, public_name, unit_windows
 from ..rename import Dialect, to_theirs
 from .base import Format, ordered_labels, triple
 from .sam2 import trained_norm
@@ -139,12 +139,18 @@ class Transformers(Format):
                 return "transformers' Hiera has only plain position tables, this one's is windowed"
             if config.decoder is None and config.head not in ("pool_norm", "pool"):
                 return f"transformers pools, then norms; this network's head is {config.head!r}"
-            return None
+            if config.head == "pool" and config.num_classes:
+                return "transformers norms the pooled vector before it classifies; this network does not"
+            return irregular(config)
         if any(window is None or isinstance(window, int) for window in config.windows):
             return f"its windows {config.windows} are global in whole stages, where transformers divides by zero"
         if config.num_classes:
             return "transformers' SAM 2 encoder has no classification head; load with num_classes=0 first"
         return trained_norm(tensors, "transformers' SAM 2 encoder has no final norm")
+
+    def unused(self, config: ModelConfig) -> tuple[str, ...]:
+        """Its autoencoder has no pooler, and no masked pass reads the final norm."""
+        return ("norm.",) if config.decoder is not None else ()
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A folder with config.json, model.safetensors and preprocessor_config.json."""
@@ -154,15 +160,15 @@ class Transformers(Format):
             tensors = {k: t for k, t in tensors.items() if not k.startswith("norm.")}
             table, prefix, data = SAM2, "", _sam2_json(config)
         else:
-            table, prefix, data = HIERA, "", _hiera_json(config, weights.labels)
-            if config.decoder is not None or config.num_classes:
-                prefix = "hiera."
-            if config.decoder is not None:
-                tensors = {k: t for k, t in tensors.items() if not k.startswith("norm.")}
+            table, data = HIERA, _hiera_json(config, weights.labels)
+            prefix = "hiera." if config.decoder is not None or config.num_classes else ""
         state = {
             (prefix if key.startswith(ENCODER_OUTER) else "") + table.spell(key, depths): tensor
             for key, tensor in tensors.items()
         }
+        if data["architectures"] == ["HieraBackbone"]:
+            state |= _stage_norms(weights)
+        data["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
         write_safetensors(destination / "model.safetensors", state, {"format": "pt"})
         write_json(destination / "preprocessor_config.json", _preprocessor_json(weights))
         write_json(destination / "config.json", data)
@@ -178,10 +184,6 @@ def _hiera_config(data: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
         )
     unit, stride = tuple(data["masked_unit_size"]), tuple(data["query_stride"])
     q_pool = int(data["num_query_pool"])
-    windows: list[tuple[int, ...] | None] = []
-    for stage, masked in enumerate(data["masked_unit_attention"]):
-        shrink = [s ** min(stage, q_pool) for s in stride]
-        windows.append(tuple(max(u // s, 1) for u, s in zip(unit, shrink, strict=True)) if masked else None)
     decoder = None
     if geometry.decoder_pools >= 0:
         decoder = DecoderConfig(
@@ -195,7 +197,7 @@ def _hiera_config(data: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
         embed_dim=int(data["embed_dim"]),
         num_heads=int(data["num_heads"][0]),
         depths=tuple(data["depths"]),
-        windows=tuple(windows),
+        windows=unit_windows(data["masked_unit_attention"], unit, stride, q_pool),
         q_pool=q_pool,
         q_stride=stride,
         patch_kernel=tuple(data["patch_size"]),
@@ -239,12 +241,13 @@ def _sam2_config(data: Mapping[str, Any]) -> ModelConfig:
 
 
 def _hiera_json(config: ModelConfig, labels: list[str] | None) -> dict[str, Any]:
-    kind = "HieraForPreTraining" if config.decoder else "HieraForImageClassification"
     names = labels or [f"LABEL_{index}" for index in range(config.num_classes)]
+    kind = "HieraModel" if config.head != "pool" else "HieraBackbone"  # the one class without a pooled norm
+    if config.decoder or config.num_classes:
+        kind = "HieraForPreTraining" if config.decoder else "HieraForImageClassification"
     data: dict[str, Any] = {
-        "architectures": [kind if config.decoder or config.num_classes else "HieraModel"],
+        "architectures": [kind],
         "model_type": "hiera",
-        "dtype": "float32",
         "embed_dim": config.embed_dim,
         "image_size": list(config.input_size),
         "patch_size": list(config.patch_kernel),
@@ -268,10 +271,25 @@ def _hiera_json(config: ModelConfig, labels: list[str] | None) -> dict[str, Any]
         data["decoder_depth"] = config.decoder.depth
         data["decoder_num_heads"] = config.decoder.num_heads
         data["normalize_pixel_loss"] = config.decoder.normalize_target
+    if kind == "HieraBackbone":
+        data["out_features"] = [f"stage{stage}" for stage in range(1, len(config.depths) + 1)]
     if config.num_classes:
         data["id2label"] = {str(index): name for index, name in enumerate(names)}
         data["label2id"] = {name: index for index, name in enumerate(names)}
     return data
+
+
+def _stage_norms(weights: Weights) -> dict[str, Tensor]:
+    """Norms of a backbone's stage maps: the file's own where it was a backbone, else the identity."""
+    import torch
+
+    norms: dict[str, Tensor] = {}
+    kept = weights.raw.tensors if weights.raw is not None else {}
+    for stage, width in enumerate(weights.config.channels, start=1):
+        key = f"hidden_states_norms.stage{stage}."
+        norms[f"{key}weight"] = kept.get(f"{key}weight", torch.ones(width))
+        norms[f"{key}bias"] = kept.get(f"{key}bias", torch.zeros(width))
+    return norms
 
 
 def _sam2_json(config: ModelConfig) -> dict[str, Any]:
@@ -279,7 +297,6 @@ def _sam2_json(config: ModelConfig) -> dict[str, Any]:
     return {
         "architectures": ["Sam2HieraDetModel"],
         "model_type": "sam2_hiera_det_model",
-        "dtype": "float32",
         "hidden_size": config.embed_dim,
         "num_attention_heads": config.num_heads,
         "num_channels": config.in_channels,
