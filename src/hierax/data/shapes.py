@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from ..errors import InputError, nearest
 
 OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
+MAX_TILT = math.radians(25)  # Things mostly stand upright; a full turn would be a harder set than a nano model needs.
 IMAGE_FORMATS = {"jpg": {"quality": 92, "subsampling": 0}, "png": {}}
 
 Size = tuple[int, int]
@@ -51,7 +52,7 @@ def _circle(_: Generator) -> Points:
 
 
 def _square(_: Generator) -> Points:
-    return _polygon(4)
+    return _polygon(4) @ np.array([(1, 1), (-1, 1)]) * math.sqrt(0.5)
 
 
 def _triangle(_: Generator) -> Points:
@@ -174,7 +175,7 @@ CLASSES: tuple[str, ...] = (*OUTLINES, *PATTERNS)
 
 
 def render(
-    index: int, *, seed: int = 0, size: int | Size = 96, difficulty: float = 1.0
+    index: int, *, seed: int = 0, size: int | Size = 96, difficulty: float = 0.5
 ) -> tuple[UInt8[ndarray, "h w 3"], int]:
     """Draw one image of the set and give its label.
 
@@ -283,7 +284,7 @@ def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
     h, w = size
     side = min(size)
     ground, fill, rim = _colors(rng, 3)
-    radius = rng.uniform(0.26, 0.42) * side
+    radius = rng.uniform(0.3, 0.44) * side
     room = np.maximum(np.array([w, h]) / 2 - 0.95 * radius, 0)
     center = np.array([w, h]) / 2 + rng.uniform(-1, 1, 2) * room
     points = OUTLINES[name](rng) @ _pose(rng).T * radius
@@ -316,8 +317,8 @@ def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:
 
 
 def _pose(rng: Generator) -> Float[ndarray, "2 2"]:
-    """A random turn and mirror, then a mild stretch along the image axes."""
-    angle, stretch = rng.uniform(0, 2 * math.pi), math.exp(rng.uniform(-0.16, 0.16))
+    """A random tilt and mirror, then a mild stretch along the image axes."""
+    angle, stretch = rng.uniform(-MAX_TILT, MAX_TILT), math.exp(rng.uniform(-0.16, 0.16))
     c, s = math.cos(angle), math.sin(angle)
     turn = np.array([(c, -s), (s, c)]) * (1.0, rng.choice((-1, 1)))
     return np.array([(stretch,), (1 / stretch,)]) * turn

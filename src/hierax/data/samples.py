@@ -1,0 +1,105 @@
+"""A set of samples to train on: read by position, so that any order, and any place to resume at, is a permutation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+UNLABELLED = -1
+
+
+class TrainingData:
+    """Samples by position.
+
+    Attributes:
+        labels: Class index of each sample, -1 where it has none.
+        classes: Class names by index; empty where nothing is labelled.
+        problems: What had to be left out, as (name, reason).
+        notes: What a person should know about how the data was understood.
+    """
+
+    def __init__(self, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> None:
+        self.labels: Int[np.ndarray, " n"] = np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+        self.problems: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """What to call a sample in messages."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> Any:
+        """The sample as `decode_image` takes it: a path, bytes, or RGB bytes as an array."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A digest of names and labels, equal for equal sets."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        digest.update("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        for index in range(len(self)):
+            digest.update(self.name(index).encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()[:16]
+
+
+class FileData(TrainingData):
+    """One file a sample."""
+
+    def __init__(self, root: Path, names: Sequence[str], labels: Sequence[int], classes: Sequence[str] = ()) -> None:
+        super().__init__(labels, classes)
+        self.root, self.names = root, list(names)
+
+    def name(self, index: int) -> str:
+        """The path below the root."""
+        return self.names[index]
+
+    def read(self, index: int) -> Path:
+        """The path."""
+        return self.root / self.names[index]
+
+
+class ShapeData(TrainingData):
+    """The rendered shapes and textures, drawn when they are read."""
+
+    def __init__(self, count: int, seed: int, size: int) -> None:
+        from .shapes import CLASSES
+
+        super().__init__(np.arange(count) % len(CLASSES), CLASSES)
+        self.seed, self.size = seed, size
+
+    def name(self, index: int) -> str:
+        """Index and seed."""
+        return f"shape {index} of seed {self.seed}"
+
+    def read(self, index: int) -> np.ndarray:
+        """Draw it."""
+        from .shapes import render
+
+        return render(index, seed=self.seed, size=self.size)[0]
+
+    def fingerprint(self) -> str:
+        """Count, seed and size say it all."""
+        return f"shapes-{len(self)}-{self.seed}-{self.size}"
+
+
+class Subset(TrainingData):
+    """Some samples of another set, in a given order."""
+
+    def __init__(self, base: TrainingData, indices: Sequence[int] | np.ndarray) -> None:
+        self.base, self.indices = base, np.asarray(indices, dtype=np.int64)
+        super().__init__(base.labels[self.indices], base.classes)
+
+    def name(self, index: int) -> str:
+        """As in the whole set."""
+        return self.base.name(int(self.indices[index]))
+
+    def read(self, index: int) -> Any:
+        """As in the whole set."""
+        return self.base.read(int(self.indices[index]))

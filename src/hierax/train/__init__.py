@@ -1,0 +1,7 @@
+"""Training on a person's own images: supervised fine-tuning and self-supervised pretraining."""
+
+from __future__ import annotations
+
+from .run import RunSummary, finetune, pretrain
+
+__all__ = ["RunSummary", "finetune", "pretrain"]

@@ -1,0 +1,113 @@
+"""What the optimiser is told: parameter groups, learning rates by layer and by step, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .recipe import Recipe
+
+
+def layer_of(name: str, depth: int, style: str) -> int:
+    """Layer of a parameter, for layer decay: 0 for the patch embedding and positions, i + 1 for block i.
+
+    Args:
+        name: Parameter name; a leading `encoder.` is allowed.
+        depth: Blocks of the encoder.
+        style: "meta" puts norm and head with the last block, "birder" one layer later.
+
+    Source: Meta's fine-tuning branch; birder's optimizer groups.
+    """
+    name = name.removeprefix("encoder.")
+    if name.startswith(("patch_embed.", "pos_embed")):
+        return 0
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return depth if style == "meta" else depth + 1
+
+
+def decays(name: str, parameter: Tensor, style: str) -> bool:
+    """Whether weight decay applies.
+
+    Meta spares vectors (biases, norms) and position tables, so MAE's mask token and decoder positions do decay;
+    birder spares only norms.
+    """
+    if style == "birder":
+        return "norm" not in name
+    return parameter.ndim > 1 and not name.removeprefix("encoder.").startswith("pos_embed")
+
+
+def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> list[dict[str, object]]:
+    """Every trainable parameter once, grouped by weight decay and learning rate.
+
+    Returns:
+        Groups with `params`, `names`, `weight_decay` and `lr_scale`, from the first layer to the last.
+    """
+    depth = sum(config.depths)
+    last = depth if recipe.groups == "meta" else depth + 1
+    groups: dict[tuple[int, bool], dict[str, object]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer = layer_of(name, depth, recipe.groups) if recipe.layer_decay < 1 else last
+        decay = decays(name, parameter, recipe.groups)
+        group = groups.setdefault(
+            (layer, decay),
+            {
+                "params": [],
+                "names": [],
+                "weight_decay": recipe.weight_decay if decay else 0.0,
+                "lr_scale": recipe.layer_decay ** (last - layer),
+            },
+        )
+        group["params"].append(parameter)  # type: ignore[attr-defined]
+        group["names"].append(name)  # type: ignore[attr-defined]
+    return [groups[key] for key in sorted(groups)]
+
+
+def build_optimizer(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser over these groups; learning rates are set before every step."""
+    plain = [{key: value for key, value in group.items() if key != "names"} for group in groups]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(plain, lr=recipe.peak_lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(plain, lr=recipe.peak_lr, betas=(recipe.betas[0], recipe.betas[1]))
+
+
+def learning_rate(step: int, *, total: int, warmup: int, peak: float, end: float, schedule: str) -> float:
+    """Learning rate of the optimiser step that follows `step` finished ones.
+
+    The k-th warm-up step has k / warmup of the peak, so that no step is spent at zero; then half a cosine from
+    the peak to `end`, or a constant.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
+    progress = (step - warmup) / max(total - warmup, 1)
+    return end + (peak - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's parameters, in float32."""
+
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], decay: float) -> None:
+        self.decay = decay
+        self.values = {name: parameter.detach().clone().float() for name, parameter in parameters}
+
+    @torch.no_grad()
+    def update(self, parameters: Iterable[tuple[str, Tensor]]) -> None:
+        """Move towards the present weights."""
+        for name, parameter in parameters:
+            self.values[name].lerp_(parameter.detach().float(), 1 - self.decay)
+
+    @torch.no_grad()
+    def swap(self, parameters: Iterable[tuple[str, Tensor]]) -> None:
+        """Exchange averaged and present weights; a second call undoes it."""
+        for name, parameter in parameters:
+            present = parameter.detach().clone()
+            parameter.copy_(self.values[name])
+            self.values[name].copy_(present)

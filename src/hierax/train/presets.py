@@ -1,0 +1,115 @@
+"""Recipes by name: the paper's, birder's, and defaults for data sets of a few hundred to a few thousand images.
+
+Source: arXiv:2306.00989 tables 11, 12 and 14; birder docs/training_ssl.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .recipe import Recipe
+
+# Fine-tuning on ImageNet-1K after 1600 epochs of MAE: lr at batch 1024, epochs, drop path, layer decay.
+_IMAGENET = {
+    "tiny": (2e-3, 300, 0.1, 0.65),
+    "small": (2e-3, 200, 0.1, 0.65),
+    "base": (2e-3, 100, 0.1, 0.7),
+    "base_plus": (1e-3, 100, 0.1, 0.7),
+    "large": (1e-3, 50, 0.1, 0.85),
+    "huge": (1e-3, 50, 0.3, 0.85),
+}
+_IMAGENET_MAE_DROP_PATH = {"tiny": 0.0, "small": 0.0, "base": 0.2, "base_plus": 0.2, "large": 0.2, "huge": 0.3}
+# Kinetics after 3200 effective epochs of MAE: pretraining lr and drop path; fine-tuning lr, epochs, drop path,
+# head dropout, layer decay.
+_KINETICS = {
+    "base": (8e-4, 0.1, 8e-4, 150, 0.2, 0.3, 0.8),
+    "base_plus": (8e-4, 0.2, 8e-4, 150, 0.2, 0.3, 0.8),
+    "large": (8e-4, 0.2, 8e-4, 100, 0.2, 0.5, 0.875),
+    "huge": (3.2e-4, 0.4, 4e-4, 100, 0.3, 0.5, 0.875),
+}
+
+_MAE: dict[str, Any] = {"task": "pretrain", "method": "mae", "betas": (0.9, 0.95), "pretrained": False}
+_MIX: dict[str, Any] = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
+_LONG: dict[str, Any] = {"log_every": 20, "checkpoint_every": 1000, "workers": 8}
+
+
+def _imagenet() -> dict[str, Recipe]:
+    recipes = {}
+    for size, (lr, epochs, drop_path, layer_decay) in _IMAGENET.items():
+        recipes[f"imagenet_pretrain_{size}"] = Recipe(
+            **_MAE, **_LONG, model=f"mae_hiera_{size}_224", lr=8e-4, lr_batch=4096, batch_size=4096,
+            warmup_epochs=40, epochs=1600, crop_scale=(0.2, 1.0), mask_ratio=0.6,
+            drop_path=_IMAGENET_MAE_DROP_PATH[size],
+        )  # fmt: skip
+        recipes[f"imagenet_finetune_{size}"] = Recipe(
+            **_MIX, **_LONG, model=f"hiera_{size}_224", lr=lr, lr_batch=1024, batch_size=1024, warmup_epochs=5,
+            epochs=epochs, drop_path=drop_path, layer_decay=layer_decay, rand_augment=(2, 9), erasing=0.25,
+        )  # fmt: skip
+    return recipes
+
+
+def _video() -> dict[str, Recipe]:
+    recipes = {}
+    for size, (mae_lr, mae_drop, lr, epochs, drop_path, dropout, layer_decay) in _KINETICS.items():
+        mae: dict[str, Any] = {
+            **_MAE, **_LONG, "model": f"mae_hiera_{size}_16x224", "crop_scale": (0.5, 1.0), "mask_ratio": 0.9,
+            "decoder_heads": 8,
+        }  # fmt: skip
+        tune: dict[str, Any] = {**_LONG, "model": f"hiera_{size}_16x224", "batch_size": 256}
+        recipes[f"kinetics_pretrain_{size}"] = Recipe(
+            **mae, lr=mae_lr, lr_batch=512, batch_size=512, warmup_epochs=120, epochs=3200, repeats=4,
+            drop_path=mae_drop,
+        )  # fmt: skip
+        recipes[f"kinetics_finetune_{size}"] = Recipe(
+            **_MIX, **tune, lr=lr, lr_batch=256, warmup_epochs=10, epochs=epochs, repeats=2, drop_path=drop_path,
+            head_dropout=dropout, layer_decay=layer_decay, rand_augment=(2, 7), clip_norm=5.0,
+        )  # fmt: skip
+        if size == "large":
+            recipes["ssv2_pretrain_large"] = Recipe(
+                **mae, lr=8e-4, lr_batch=1024, batch_size=1024, warmup_epochs=30, epochs=1600, flip=0.0,
+                clip_norm=0.02, drop_path=0.2,
+            )  # fmt: skip
+            recipes["ssv2_finetune_large"] = Recipe(
+                **_MIX, **tune, optimizer="sgd", lr=0.16, lr_batch=256, weight_decay=1e-4, epochs=40,
+                layer_decay=0.875, flip=0.0, drop_path=0.2, rand_augment=(2, 7),
+            )  # fmt: skip
+    return recipes
+
+
+def _birder() -> dict[str, Recipe]:
+    base: dict[str, Any] = {
+        **_LONG, "model": "hieradet_d_small", "groups": "birder", "mixup": 0.8, "mix_choice": "uniform",
+        "label_smoothing": 0.1, "crop_scale": (0.1, 1.0), "rand_augment": (3, 9),
+    }  # fmt: skip
+    return {
+        # birder rescales its decay 0.9999 by the length of the run; this is what one update becomes.
+        "imagenet12k": Recipe(
+            **base, input_size=256, batch_size=512, lr=5e-4, min_lr=5e-7, epochs=100, warmup_epochs=5,
+            layer_decay=0.65, cutmix=1.0, erasing=0.25, ema_decay=0.9836, ema_every=32,
+        ),
+        "imagenet12k_to_imagenet": Recipe(
+            **base, input_size=256, batch_size=2048, accumulate=4, lr=7.5e-5, min_lr=5e-7, epochs=50,
+            warmup_epochs=10, layer_decay=0.6, ema_decay=0.9998,
+        ),
+    }  # fmt: skip
+
+
+_SMALL = Recipe(
+    epochs=30, warmup_epochs=2, batch_size=32, lr=5e-4, layer_decay=0.75, label_smoothing=0.1, drop_path=0.1,
+    crop_scale=(0.35, 1.0), ema_decay=0.99, clip_norm=1.0,
+)  # fmt: skip
+
+PRESETS: dict[str, Recipe] = {
+    "small_finetune": _SMALL,
+    "linear_probe": dataclasses.replace(
+        _SMALL, linear_probe=True, layer_decay=1.0, lr=1e-3, weight_decay=1e-4, drop_path=0.0, warmup_epochs=0.0
+    ),
+    "small_pretrain": Recipe(
+        **_MAE, epochs=200, warmup_epochs=10, batch_size=64, lr=8e-4, lr_batch=256, crop_scale=(0.2, 1.0),
+        clip_norm=1.0,
+    ),
+    **_imagenet(),
+    **_video(),
+    **_birder(),
+}  # fmt: skip

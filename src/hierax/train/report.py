@@ -1,0 +1,158 @@
+"""What a person sees of a run: one progress line, a log in JSON lines, TensorBoard, and warnings."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+_PLAIN_EVERY_S = 10.0
+
+
+class Report:
+    """Writes the log and talks on stderr, in the main process only.
+
+    Attributes:
+        path: The JSON lines.
+        losses: Mean loss of every step since the start of the run, resumed parts included.
+    """
+
+    def __init__(self, out: Path, main: bool, total: int, log_every: int, *, baseline: float | None) -> None:
+        self.path = out / "log.jsonl"
+        self.main, self.total, self.log_every, self.baseline = main, total, log_every, baseline
+        self.losses: list[float] = []
+        self._log: TextIO | None = None
+        self._board: Any = None
+        self._out = out
+        self._since: dict[str, float] = dict.fromkeys(("steps", "samples", "wait_s", "loss"), 0.0)
+        self._start = self._mark = self._shown = time.perf_counter()
+        self._open_line = False
+
+    def open(self, step: int) -> None:
+        """Start, or go on after `step` steps: later lines of an interrupted run are dropped."""
+        if not self.main:
+            return
+        lines = []
+        if step and self.path.exists():
+            for line in self.path.read_text("utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:  # the last line of a killed run
+                    continue
+                if record.get("step", 0) <= step:
+                    lines.append(line + "\n")
+                    self.losses += [math.nan if loss is None else loss for loss in record.get("losses", [])]
+        self.path.write_text("".join(lines), "utf-8")
+        self._log = self.path.open("a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self._out / "tensorboard"), purge_step=step)
+        except ImportError:
+            self.say("no TensorBoard log: pip install tensorboard")
+        self._mark = self._shown = self._start = time.perf_counter()
+
+    def step(self, step: int, loss: float, *, samples: int, wait_s: float, **values: float) -> None:
+        """One optimiser step that was done; `step` counts it."""
+        if not self.main:
+            return
+        self.losses.append(loss)
+        since = self._since
+        since["steps"] += 1
+        since["samples"] += samples
+        since["wait_s"] += wait_s
+        since["loss"] += loss
+        if step % self.log_every and step != self.total:
+            return
+        now = time.perf_counter()
+        elapsed = max(now - self._mark, 1e-9)
+        count = int(since["steps"])
+        record = {
+            "step": step,
+            "loss": since["loss"] / count,
+            **values,
+            "images_per_second": round(since["samples"] / elapsed, 2),
+            "data_wait": round(since["wait_s"] / elapsed, 4),
+            "losses": self.losses[-count:],
+        }
+        self._since = dict.fromkeys(since, 0.0)
+        self._mark = now
+        self.write(record)
+        self._show(record, now)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One line of the log; numbers go to TensorBoard too."""
+        if not self.main or self._log is None:
+            return
+        self._log.write(json.dumps(_finite(record)) + "\n")
+        self._log.flush()
+        if self._board is not None:
+            for key, value in record.items():
+                if isinstance(value, (int, float)) and key != "step":
+                    self._board.add_scalar(key, value, record["step"])
+
+    def say(self, text: str) -> None:
+        """A line of its own on stderr."""
+        if self.main:
+            print("\n" * self._open_line + text, file=sys.stderr, flush=True)  # noqa: T201
+            self._open_line = False
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._open_line:
+            print(file=sys.stderr)  # noqa: T201
+            self._open_line = False
+        if self._log is not None:
+            self._log.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _show(self, record: dict[str, Any], now: float) -> None:
+        terminal = sys.stderr.isatty()
+        last = record["step"] == self.total
+        if now - self._shown < (0.2 if terminal else _PLAIN_EVERY_S) and not last:
+            return
+        self._shown = now
+        done, left = record["step"], self.total - record["step"]
+        speed = record["images_per_second"]
+        seconds = (now - self._start) / max(len(self.losses), 1) * left
+        parts = [f"step {done}/{self.total}", f"loss {record['loss']:.4f}"]
+        if self.baseline is not None:
+            parts[-1] += f" (nothing learned: {self.baseline:.4f})"
+        parts += [f"lr {record['lr']:.2e}", f"{speed:.1f} images/s", f"data wait {record['data_wait']:.0%}"]
+        parts.append(f"ETA {int(seconds) // 3600}:{int(seconds) % 3600 // 60:02}:{int(seconds) % 60:02}")
+        print(("\r" if terminal else "") + "  ".join(parts), end="" if terminal else "\n", file=sys.stderr, flush=True)  # noqa: T201
+        self._open_line = terminal
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as null, which JSON has."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def advice(samples: int, classes: int, task: str, random_start: bool) -> list[str]:
+    """What the size of a data set lets a person hope for."""
+    lines = []
+    if task == "pretrain" and samples < 10_000:
+        lines.append(
+            f"{samples} images are few for pretraining: start from published MAE weights, or fine-tune directly. "
+            "Self-supervision from scratch pays off from about 100,000 images on."
+        )
+    if task == "finetune" and random_start and samples < 50_000:
+        lines.append(
+            f"{samples} images are few to train from random weights: start from a pretrained checkpoint "
+            "(`hierax list`). Hiera without pretraining does worse than other networks (arXiv:2306.00989, section B)."
+        )
+    if task == "finetune" and classes and samples / classes < 20:
+        lines.append(
+            f"about {samples / classes:.0f} images a class: prefer recipe='linear_probe', and expect accuracy on few "
+            "validation images to be uncertain by several points."
+        )
+    return lines

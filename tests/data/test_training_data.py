@@ -1,0 +1,307 @@
+"""Data sets to train on: every layout gives the same samples, and what is wrong is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hierax.data.decode import decode_image
+from hierax.data.shards import is_shards
+from hierax.data.training import find_validation, hold_out, match_classes, open_data
+from hierax.errors import InputError
+
+
+def png(color=(200, 10, 10), size=(20, 16), mode="RGB", kind="PNG"):
+    stream = io.BytesIO()
+    Image.new("RGB", size, color).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def folder_of_classes(root: Path, classes=("cat", "dog"), count=4) -> Path:
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            (root / name / f"{index}.png").write_bytes(png((40 * label, index, 0)))
+    return root
+
+
+def write_tar(path: Path, members, *, finish=True) -> Path:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def samples(count, start=0, label=lambda i: str(i % 3)):
+    for i in range(start, start + count):
+        yield f"{i:05}.jpg", png((i, 0, 0), kind="JPEG")
+        yield f"{i:05}.cls", label(i).encode()
+
+
+def test_folder_per_class_is_sorted_and_ignores_the_rest(tmp_path):
+    """Directory order, hidden files or a stray text file would shift labels between machines."""
+    root = folder_of_classes(tmp_path, ("zebra", "ant"))
+    (root / ".cache").mkdir()
+    (root / "notes.txt").write_text("no class")
+    (root / "ant" / "._0.png").write_bytes(b"fork")
+    (root / "ant" / "deep").mkdir()
+    (root / "ant" / "deep" / "9.PNG").write_bytes(png())
+    data = open_data(root)
+    assert data.classes == ["ant", "zebra"]
+    assert [data.name(i) for i in range(len(data))][:5] == [
+        "ant/0.png",
+        "ant/1.png",
+        "ant/2.png",
+        "ant/3.png",
+        "ant/deep/9.PNG",
+    ]
+    assert data.labels.tolist() == [0] * 5 + [1] * 4
+    assert decode_image(data.read(0)).shape == (16, 20, 3)
+
+
+def test_split_folders(tmp_path):
+    """Training on a validation folder, or taking `train` and `val` for classes, fails."""
+    folder_of_classes(tmp_path / "train", count=3)
+    folder_of_classes(tmp_path / "val", ("dog",), count=2)
+    assert open_data(tmp_path).classes == ["cat", "dog"]
+    validation = find_validation(tmp_path)
+    assert validation is not None
+    matched = match_classes(validation, ["cat", "dog"])
+    assert matched.labels.tolist() == [1, 1]
+    folder_of_classes(tmp_path / "val", ("dgo",), count=1)
+    with pytest.raises(InputError, match="dog"):
+        match_classes(find_validation(tmp_path), ["cat", "dog"])
+
+
+def test_held_out_share_is_of_every_class_and_always_the_same(tmp_path):
+    """A split that depends on the run leaks validation samples into training after resuming."""
+    data = open_data(folder_of_classes(tmp_path, ("a", "b", "c"), count=10))
+    train, held = hold_out(data, 0.2, seed=3)
+    again = hold_out(data, 0.2, seed=3)[1]
+    assert np.bincount(held.labels).tolist() == [2, 2, 2]
+    assert held.indices.tolist() == again.indices.tolist()
+    assert not set(train.indices) & set(held.indices)
+    assert len(train) + len(held) == 30
+    assert hold_out(data, 0.0, seed=0)[1] is None
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_tables(tmp_path, kind):
+    """Rows without a path or label are named; numbers sort as numbers, relative to the table's folder."""
+    folder_of_classes(tmp_path / "images")
+    rows = [("images/cat/0.png", "10", "train"), ("images/dog/0.png", "9", "train"), ("images/dog/1.png", "", "train"),
+            ("", "9", "train"), ("images/cat/3.png", "9", "val")]  # fmt: skip
+    path = tmp_path / f"table.{kind}"
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        parquet.write_table(pyarrow.table(dict(zip(("path", "label", "split"), columns, strict=True))), path)
+    else:
+        mark = "\t" if kind == "tsv" else ","
+        path.write_text("\n".join(mark.join(row) for row in [("Path", "Label", "Split"), *rows]))
+    data = open_data(path)
+    assert data.classes == ["9", "10"]
+    assert data.labels.tolist() == [1, 0]
+    assert [reason for _, reason in data.problems] == ["no label", "no path"]
+    assert decode_image(data.read(0)).shape == (16, 20, 3)
+    assert len(find_validation(path)) == 1
+
+
+def test_lists_and_folders_without_labels(tmp_path):
+    """Pretraining takes images at any depth, and a list relative to itself."""
+    folder_of_classes(tmp_path / "a" / "b")
+    assert len(open_data(tmp_path / "a", labelled=False)) == 8
+    (tmp_path / "list.txt").write_text("a/b/cat/1.png\n\na/b/dog/2.png\n")
+    data = open_data(tmp_path / "list.txt", labelled=False)
+    assert [data.name(i) for i in range(2)] == ["a/b/cat/1.png", "a/b/dog/2.png"]
+    assert len(open_data([tmp_path / "a" / "b" / "cat" / "0.png"], labelled=False)) == 1
+    assert (data.labels == -1).all()
+
+
+@pytest.mark.parametrize("layout", ["nothing", "empty", "flat", "text"])
+def test_layouts_that_cannot_be_trained_on(tmp_path, layout):
+    """Each must say what was looked for, not fail at the first step."""
+    source = tmp_path / "data"
+    if layout != "nothing":
+        source.mkdir()
+    if layout == "flat":
+        (source / "a.png").write_bytes(png())
+    if layout == "text":
+        source = tmp_path / "x.csv"
+        source.write_text("file,kind\na.png,b\n")
+    with pytest.raises(InputError):
+        open_data(source)
+
+
+def test_rendered_shapes():
+    """The same index, seed and size must give the same picture, another seed another."""
+    data = open_data("shapes:40@7x64")
+    assert len(data) == 40
+    assert np.array_equal(data.read(3), open_data("shapes:40@7x64").read(3))
+    assert not np.array_equal(data.read(3), open_data("shapes:40@8x64").read(3))
+    assert data.read(0).shape == (64, 64, 3)
+    with pytest.raises(InputError, match="shapes:COUNT"):
+        open_data("shapes:many")
+
+
+def test_shards_by_folder_pattern_and_info(tmp_path):
+    """A wrong offset reads another member; a wrong split trains on validation."""
+    write_tar(tmp_path / "set-train-0000.tar", samples(4))
+    write_tar(tmp_path / "set-train-0001.tar", samples(5, 4))
+    write_tar(tmp_path / "set-validation-0000.tar", samples(2, 9))
+    pattern = str(tmp_path / "set-train-{0000..0001}.tar")
+    assert len(open_data(pattern)) == len(open_data(tmp_path)) == 9
+    splits = {
+        name: {"filenames": [f"set-{name}-{n:04}.tar" for n in range(count)], "shard_lengths": lengths}
+        for name, count, lengths in (("train", 2, [4, 6]), ("validation", 1, [2]))
+    }
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": splits}))
+    data = open_data(tmp_path)
+    assert data.labels.tolist() == [i % 3 for i in range(9)]
+    assert data.name(5) == "set-train-0001.tar/00005"
+    assert abs(int(decode_image(data.read(7))[0, 0, 0]) - 7) <= 3
+    assert data.problems == [("set-train-0001.tar", "holds 5 good samples, _info.json says 6")]
+    assert len(find_validation(tmp_path)) == 2
+    with pytest.raises(InputError, match="train, validation"):
+        open_data(tmp_path, split="trian")
+
+
+def test_class_names_json_and_missing_labels(tmp_path):
+    """A sample without a label must be left out and named, not get class 0."""
+    members = [
+        ("d/a.png", png()), ("d/a.json", b'{"label": "owl"}'), ("d/b.png", png()), ("d/b.cls", b"ant\n"),
+        ("d/c.png", png()), ("d/d.cls", b"ant"), ("d/e.png", png()), ("d/e.json", b"{broken"),
+    ]  # fmt: skip
+    data = open_data(write_tar(tmp_path / "x.tar", members))
+    assert data.classes == ["ant", "owl"]
+    assert [data.name(i) for i in range(2)] == ["x.tar/d/a", "x.tar/d/b"]
+    assert data.labels.tolist() == [1, 0]
+    assert {name for name, _ in data.problems} == {"x.tar/d/c", "x.tar/d/d", "x.tar/d/e"}
+    assert len(open_data(tmp_path / "x.tar", labelled=False)) == 4
+
+
+@pytest.mark.parametrize("where", ["inside a member", "between members", "in a header", "before the end marker"])
+def test_cut_shards_are_reported(tmp_path, where):
+    """A reader that takes the end of the file for the end of the archive loses samples without a word."""
+    path = write_tar(tmp_path / "x.tar", samples(6))
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+        last = members[-1]
+    sixth = members[8]
+    at = {
+        "inside a member": sixth.offset_data + 100,
+        "between members": sixth.offset,
+        "in a header": sixth.offset + 200,
+        "before the end marker": last.offset_data + 512,
+    }[where]
+    path.write_bytes(path.read_bytes()[:at])
+    data = open_data(path)
+    assert len(data) == (6 if where == "before the end marker" else 4)
+    assert any("truncated" in reason for _, reason in data.problems)
+    assert not open_data(write_tar(tmp_path / "whole.tar", samples(2))).problems
+
+
+def test_hostile_and_odd_members(tmp_path):
+    """Links, devices and climbing names must neither be followed nor written; doubles must be named."""
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, kind in (("a.jpg", tarfile.SYMTYPE), ("b.jpg", tarfile.CHRTYPE), ("dir", tarfile.DIRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        for name, data in [
+            ("../up.jpg", png()),
+            ("../up.cls", b"1"),
+            ("../up.cls", b"0"),
+            ("z.jpg", png()),
+            ("z.cls", b"0"),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    data = open_data(path)
+    assert len(data) == 2
+    assert data.labels.tolist() == [1, 0]
+    assert {"x.tar/a.jpg", "x.tar/b.jpg", "x.tar/../up"} == {name for name, _ in data.problems}
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x.tar"]
+
+
+def test_commands_and_compressed_shards_are_refused(tmp_path):
+    """webdataset would run the first as a shell command."""
+    with pytest.raises(InputError, match="never run"):
+        open_data(f"pipe:touch {tmp_path / 'owned'}")
+    assert not (tmp_path / "owned").exists()
+    (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match="Unpack"):
+        open_data(tmp_path / "x.tar.gz")
+    with pytest.raises(InputError, match="does not"):
+        open_data(tmp_path / "missing-{00..02}.tar")
+    assert is_shards("https://example.org/data/")
+
+
+def test_shards_over_http(tmp_path, monkeypatch):
+    """A short body under the final name would be a damaged shard for ever."""
+    import functools
+    import http.server
+    import threading
+
+    served = tmp_path / "served"
+    served.mkdir()
+    write_tar(served / "s-0.tar", samples(3))
+    (served / "_info.json").write_text(json.dumps({"splits": {"train": {"filenames": ["s-0.tar"]}}}))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        short = False
+
+        def log_message(self, *args):
+            pass
+
+        def copyfile(self, source, outputfile):
+            data = source.read()
+            outputfile.write(data[: len(data) // 2] if Handler.short else data)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        Handler.short = True
+        with pytest.raises(InputError):
+            open_data(f"{url}/s-0.tar")
+        Handler.short = False
+        assert len(open_data(f"{url}/s-0.tar")) == 3
+        assert len(open_data(f"{url}/")) == 3
+        with pytest.raises(InputError, match="404"):
+            open_data(f"{url}/s-1.tar")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(open_data(f"{url}/s-0.tar")) == 3
+
+
+def test_same_samples_as_webdataset(tmp_path):
+    """An independent reader must see the same keys, bytes and labels."""
+    webdataset = pytest.importorskip("webdataset")
+    path = write_tar(tmp_path / "x.tar", samples(7))
+    theirs = {s["__key__"]: (s["jpg"], s["cls"]) for s in webdataset.WebDataset(str(path), shardshuffle=False)}
+    data = open_data(path)
+    ours = {data.keys[i]: (data.read(i), str(data.labels[i]).encode()) for i in range(len(data))}
+    assert ours == theirs
+
+
+def test_fingerprint_follows_names_and_labels(tmp_path):
+    """A digest of the path alone would let a resumed run go on with other data."""
+    root = folder_of_classes(tmp_path / "a")
+    before = open_data(root).fingerprint()
+    assert before == open_data(folder_of_classes(tmp_path / "b")).fingerprint()
+    (root / "cat" / "0.png").rename(root / "dog" / "9.png")
+    assert open_data(root).fingerprint() != before

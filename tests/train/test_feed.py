@@ -1,0 +1,127 @@
+"""The order of samples: exactly once an epoch, whatever the number of processes, parts and workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from hierax.data.samples import FileData
+from hierax.data.training import open_data
+from hierax.train.feed import Plain, Stream, Views, plain_batches, steps_of_parts
+from hierax.train.recipe import Recipe
+
+from . import tiny
+
+
+@pytest.mark.parametrize(("n", "batch", "world", "parts"), [(37, 8, 2, 2), (5, 8, 4, 1), (64, 16, 1, 4), (33, 4, 2, 1)])
+def test_every_sample_once_an_epoch(n, batch, world, parts):
+    """Padding, dropping or overlapping between processes changes a count."""
+    recipe = Recipe(batch_size=batch, accumulate=parts, epochs=3)
+    stream = Stream(n, recipe)
+    seen = Counter()
+    for step in range(stream.total):
+        for rank in range(world):
+            for share in stream.shares(step, rank=rank, world=world, parts=parts):
+                seen.update(share)
+    assert seen == Counter((sample, epoch) for sample in range(n) for epoch in range(3))
+
+
+def test_repeats_are_effective_epochs():
+    """Counting data passes instead of views would make a run four times as long."""
+    stream = Stream(100, Recipe(batch_size=40, repeats=4, epochs=8))
+    assert stream.step_size == 10
+    assert stream.total == 20
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    """An order that follows the step it was first asked at would differ after resuming."""
+    recipe = Recipe(batch_size=4, epochs=4)
+    forward = Stream(11, recipe)
+    whole = [forward.draws(step) for step in range(forward.total)]
+    for step in (7, 3, 9):
+        assert Stream(11, recipe).draws(step) == whole[step]
+    assert Stream(11, Recipe(batch_size=4, epochs=4, seed=1)).draws(0) != whole[0]
+
+
+def views_of(folder, **settings):
+    recipe = Recipe(**{"batch_size": 4, "epochs": 2, "workers": 0, **settings})
+    return Views(open_data(folder), tiny.CONFIG, recipe, True), recipe
+
+
+def test_views_are_the_same_in_any_worker_and_place(tmp_path):
+    """An augmentation that draws from a worker's own generator gives other pixels with other workers."""
+    folder = tiny.images(tmp_path, per_class=4)
+
+    def all_views(workers, world):
+        views, recipe = views_of(folder, workers=workers, color_jitter=0.3, erasing=0.5, rand_augment=[1, 9], epochs=1)
+        stream = Stream(len(views.data), recipe)
+        found = {}
+        for rank in range(world):
+            for parts in steps_of_parts(views, stream, recipe, start=0, rank=rank, world=world):
+                for part in parts:
+                    found |= {s: (p, k) for s, p, k in zip(part.samples, part.pixels, part.keys.tolist(), strict=True)}
+        return found
+
+    one, two = all_views(0, 1), all_views(2, 2)
+    assert one.keys() == two.keys() == set(range(12))
+    assert all(torch.equal(one[s][0], two[s][0]) and one[s][1] == two[s][1] for s in one)
+    assert len({one[s][0].float().mean().item() for s in one}) == 12
+
+
+def test_starting_later_gives_the_same_steps(tmp_path):
+    """A loader that must replay, or skips one step too many, differs."""
+    views, recipe = views_of(tiny.images(tmp_path, per_class=3))
+    stream = Stream(len(views.data), recipe)
+    every = list(steps_of_parts(views, stream, recipe, start=0, rank=0, world=1))
+    late = list(steps_of_parts(views, stream, recipe, start=3, rank=0, world=1))
+    assert [part[0].samples for part in late] == [part[0].samples for part in every[3:]]
+    assert all(torch.equal(a[0].pixels, b[0].pixels) for a, b in zip(late, every[3:], strict=True))
+
+
+def test_repeats_are_different_views_of_one_read(tmp_path):
+    """Copies instead of new draws would be repeated sampling in name only."""
+    views, recipe = views_of(tiny.images(tmp_path, per_class=3), repeats=2)
+    parts = next(iter(steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1)))
+    samples = parts[0].samples
+    assert samples[0] == samples[1] != samples[2]
+    assert not torch.equal(parts[0].pixels[0], parts[0].pixels[1])
+
+
+def test_unreadable_samples_are_named(tmp_path):
+    """A loader that raises loses the run, one that substitutes hides the fault."""
+    folder = tiny.images(tmp_path, per_class=3)
+    (folder / "class_1" / "001.png").write_bytes(b"<html>")
+    views, recipe = views_of(folder, epochs=1)
+    parts = [p for step in steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1) for p in step]
+    assert sum(len(part.pixels) for part in parts) == 8
+    failures = [name for part in parts for name, _ in part.failures]
+    assert failures == ["class_1/001.png"]
+
+
+def test_validation_is_exact_over_processes(tmp_path):
+    """Padding the last batch to equal sizes counts samples twice."""
+    data = open_data(tiny.images(tmp_path, per_class=5))
+    plain = Plain(data, tiny.CONFIG, tiny.weights().preprocess, 4)
+    seen = [
+        i
+        for rank in range(4)
+        for indices, _, _ in plain_batches(plain, batch_size=2, workers=0, rank=rank, world=4)
+        for i in indices
+    ]
+    assert sorted(seen) == list(range(15))
+
+
+def test_tall_and_tiny_images_can_be_cropped(tmp_path):
+    """A crop that never fits must fall back, not loop or fail."""
+    from PIL import Image
+
+    for name, size in {"a": (1, 1), "b": (3, 900), "c": (900, 2)}.items():
+        Image.new("RGB", size, (9, 9, 9)).save(tmp_path / f"{name}.png")
+    views = Views(FileData(tmp_path, ["a.png", "b.png", "c.png"], [0, 0, 0], ["x"]), tiny.CONFIG, Recipe(), True)
+    for index in range(3):
+        _, found = views[(index, 0)]
+        assert found[0][0].shape == (3, tiny.SIZE, tiny.SIZE)
+        assert np.array(found[0][0]).dtype == np.uint8

@@ -1,0 +1,250 @@
+"""Whole runs: that they learn, that they fail where they should, and that processes change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hierax.data.samples import Subset
+from hierax.data.training import open_data
+from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError
+from hierax.registry import load
+from hierax.train import finetune, pretrain
+from hierax.train.methods import FineTuning
+from hierax.train.pictures import reconstructions
+
+from . import tiny
+
+PLAIN = {**tiny.SETTINGS, "drop_path": 0.0, "ema_decay": 0.0, "layer_decay": 1.0}
+
+
+@pytest.fixture
+def start(tmp_path):
+    return (
+        tiny.images(tmp_path / "data", per_class=6),
+        tiny.save(tmp_path / "start"),
+        tiny.save(tmp_path / "mae", decoder=True),
+    )
+
+
+def test_learns_and_everything_is_written(tmp_path, start):
+    """Colours are separable in a few dozen steps; a trainer with a wrong sign, label or rate stays at 1/3."""
+    summary = finetune(
+        start[0], tmp_path / "out", model=start[1], steps=25, validation_fraction=0.34, **{**PLAIN, "lr": 4e-3}
+    )
+    assert summary.metrics["top1"] == 1.0
+    assert summary.metrics["total"] == 6
+    for name in ("recipe.toml", "run.json", "summary.json", "log.jsonl", "curves.png", "confusion.png", "model"):
+        assert (tmp_path / "out" / name).exists(), name
+    predictor = load(tmp_path / "out" / "model")
+    assert predictor.labels == ["class_0", "class_1", "class_2"]
+    rows = predictor.classify(sorted(start[0].glob("*/*.png")), top_k=1)
+    assert [row[0].label for row in rows].count("class_1") == 6
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["samples"] == 12
+    assert run["fingerprint"]
+
+
+def test_parents_licence_is_carried_over(tmp_path, start):
+    """Dropping it would turn non-commercial weights into free ones."""
+    finetune(start[0], tmp_path / "out", model=start[1], steps=1, **PLAIN)
+    config = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert config["license"] == "cc-by-nc-4.0"
+    assert config["commercial"] is False
+    assert config["base_model"] == "someone/tiny"
+    assert str(tmp_path) not in json.dumps(config)
+
+
+def test_same_seed_same_losses(tmp_path, start):
+    """Any draw that does not come from the seed shows in the losses."""
+    settings = {**PLAIN, "steps": 4, "drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "erasing": 0.5}
+    one, two = (finetune(start[0], tmp_path / n, model=start[1], **settings) for n in ("a", "b"))
+    other = finetune(start[0], tmp_path / "c", model=start[1], seed=1, **settings)
+    assert one.losses == two.losses != other.losses
+    assert tiny.identical(tiny.result(tmp_path / "a"), tiny.result(tmp_path / "b"))
+
+
+def test_lr_zero_trains_nothing(tmp_path, start):
+    """Negative control: if this changed weights, something besides the optimiser would be writing them."""
+    finetune(start[0], tmp_path / "out", model=start[1], steps=3, **{**PLAIN, "lr": 0.0})
+    before, after = load_file(start[1] / "model.safetensors"), tiny.result(tmp_path / "out")
+    assert all(torch.equal(before[key], after[key]) for key in before if key in after)
+
+
+def test_shuffled_labels_teach_nothing(tmp_path, start):
+    """Negative control: held-out accuracy far above chance would mean that labels leak."""
+    data = open_data(tiny.images(tmp_path / "more", per_class=12))
+    shuffled = Subset(data, np.arange(len(data)))
+    shuffled.labels = np.arange(len(data)) % 3  # the same number of every class under each label
+    summary = finetune(
+        shuffled, tmp_path / "out", model=start[1], steps=25, validation=str(start[0]), **{**PLAIN, "lr": 4e-3}
+    )
+    assert summary.metrics["top1"] < 0.8
+
+
+def test_nan_is_skipped_then_stops_with_the_batch(tmp_path, start, monkeypatch):
+    """Stepping on a NaN gradient would poison every weight; stopping at the first would waste the run."""
+    real, calls = FineTuning.loss, []
+
+    def loss(self, model, part, context):
+        value, shown = real(self, model, part, context)
+        calls.append(context.step)
+        return (value * math.nan if context.step in poisoned else value), shown
+
+    monkeypatch.setattr(FineTuning, "loss", loss)
+    poisoned = {1, 2}
+    summary = finetune(start[0], tmp_path / "once", model=start[1], steps=5, max_bad_steps=3, **PLAIN)
+    assert summary.skipped_steps == 2
+    assert all(torch.isfinite(tensor).all() for tensor in tiny.result(tmp_path / "once").values())
+    poisoned = {1, 2, 3}
+    with pytest.raises(HieraxError, match="3 steps in a row"):
+        finetune(start[0], tmp_path / "stop", model=start[1], steps=9, max_bad_steps=3, **PLAIN)
+    saved = load_file(tmp_path / "stop" / "bad_batch_rank0.safetensors")
+    assert saved["0.pixels"].shape == (8, 3, tiny.SIZE, tiny.SIZE)
+
+
+def test_linear_probe_moves_only_the_head(tmp_path, start):
+    """An encoder that is not frozen, or a head that is, fails."""
+    finetune(start[0], tmp_path / "out", model=start[1], recipe="linear_probe", steps=3, **tiny.SETTINGS)
+    before, after = load_file(start[1] / "model.safetensors"), tiny.result(tmp_path / "out")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert after["head.projection.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulation_equals_one_batch(tmp_path, start, accumulate):
+    """Averaging parts instead of samples is off as soon as parts differ in size."""
+    settings = {**PLAIN, "epochs": 2, "validation_fraction": 0.0}
+    finetune(start[0], tmp_path / "one", model=start[1], **settings)
+    finetune(start[0], tmp_path / "parts", model=start[1], accumulate=accumulate, **settings)
+    one, parts = tiny.result(tmp_path / "one"), tiny.result(tmp_path / "parts")
+    assert max((one[key] - parts[key]).abs().max().item() for key in one) <= 1e-5
+
+
+def broken(folder):
+    """The same data with files that cannot be read."""
+    (folder / "class_0" / "002.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (folder / "class_2" / "004.png").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("task", ["finetune", "pretrain"])
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_two_processes_equal_one(tmp_path, start, task, sharding):
+    """Unequal shares (18 samples in steps of 8, two of them unreadable) make a plain mean of means wrong."""
+    train = finetune if task == "finetune" else pretrain
+    model = start[1] if task == "finetune" else start[2]
+    broken(start[0])
+    settings = {**PLAIN, "epochs": 2, "validation_fraction": 0.0, "ema_decay": 0.5}
+    summary = train(start[0], tmp_path / "one", model=model, **settings)
+    assert set(summary.unreadable) == {"class_0/002.png", "class_2/004.png"}
+    codes = tiny.in_processes(lambda: train(start[0], tmp_path / "two", model=model, sharding=sharding, **settings), 2)
+    assert codes == [0, 0]
+    one, two = tiny.result(tmp_path / "one"), tiny.result(tmp_path / "two")
+    assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
+    listed = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert set(listed["unreadable"]) == set(summary.unreadable)
+
+
+def test_pretraining_then_finetuning_in_one_call(tmp_path, start):
+    """A second stage that does not start from the first one's encoder keeps the random patch embedding."""
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(
+        f"steps = 1\nbatch_size = 8\nlr = 0.0\nworkers = 0\ndevice = 'cpu'\n"
+        f"[before]\nmodel = '{start[2]}'\nsteps = 3\nbatch_size = 8\nlr = 0.01\nworkers = 0\ndevice = 'cpu'\n"
+    )
+    finetune(start[0], tmp_path / "out", recipe=recipe)
+    stage = tiny.result(tmp_path / "out" / "before")
+    final = tiny.result(tmp_path / "out")
+    first = load_file(start[2] / "model.safetensors")
+    key = "patch_embed.proj.weight"
+    assert not torch.equal(first[f"encoder.{key}"] if f"encoder.{key}" in first else first[key], final[key])
+    assert torch.equal(stage.get(f"encoder.{key}", stage.get(key)), final[key])
+    assert not any("decoder" in name for name in final)
+
+
+def test_mae_learns_and_shows_reconstructions(tmp_path, start):
+    """A decoder fed with the wrong positions stays at the baseline of predicting zero."""
+    summary = pretrain(
+        start[0], tmp_path / "out", model=start[2], steps=6, mask_ratio=0.5, **{**PLAIN, "lr": 3e-3, "lr_batch": 8}
+    )
+    assert summary.losses[-1] < summary.losses[0]
+    assert (tmp_path / "out" / "reconstructions.png").exists()
+    model = load(tmp_path / "out" / "model").model
+    assert type(model).__name__ == "MaskedAutoencoder"
+
+
+def test_reconstruction_of_a_perfect_prediction_is_the_image(tmp_path, start, monkeypatch):
+    """Un-normalising with the wrong patch, order or deviation does not give the image back."""
+    from hierax.train.feed import Views, collate
+    from hierax.train.methods import MaskedPretraining
+    from hierax.train.recipe import Recipe
+
+    recipe = Recipe(task="pretrain", method="mae", mask_ratio=0.5)
+    method = MaskedPretraining(tiny.weights(decoder=True), recipe)
+    data = open_data(start[0])
+    views = Views(data, method.weights.config, recipe, True)
+    part = collate([views[(index, 0)] for index in range(3)], data, (3, tiny.SIZE, tiny.SIZE))
+    real = method.module.forward
+
+    def perfect(x, **kwargs):
+        output = real(x, **kwargs)
+        return output._replace(prediction=output.target)
+
+    monkeypatch.setattr(method.module, "forward", perfect)
+    for image, visible, rebuilt in reconstructions(method, part):
+        assert np.abs(image.astype(int) - rebuilt).max() <= 1
+        assert np.abs(image.astype(int) - visible).max() > 20
+
+
+def test_refusals(tmp_path, start):
+    """Each of these would otherwise fail late, or train something else."""
+    with pytest.raises(RecipeError, match="lr"):
+        finetune(start[0], tmp_path / "o", model=start[1], lrr=1)
+    with pytest.raises(UnknownNameError, match="mae"):
+        pretrain(start[0], tmp_path / "o", method="mea", model=start[2])
+    with pytest.raises(RecipeError, match="model"):
+        pretrain(start[0], tmp_path / "o")
+    with pytest.raises(UnknownNameError):
+        finetune(start[0], tmp_path / "o", model="hiera_tinny_224")
+    with pytest.raises(InputError, match="two classes"):
+        finetune(tiny.images(tmp_path / "one", classes=1), tmp_path / "o", model=start[1])
+    with pytest.raises(InputError, match="does not exist"):
+        finetune(tmp_path / "nothing", tmp_path / "o", model=start[1])
+    with pytest.raises(RecipeError, match="windows"):
+        pretrain(start[0], tmp_path / "o", model="hieradet_tiny", pretrained=False)
+    with pytest.raises(RecipeError, match="device"):
+        finetune(start[0], tmp_path / "o", model=start[1], device="cuda:9")
+    assert not (tmp_path / "o" / "model").exists()
+
+
+def test_fewer_samples_than_a_batch(tmp_path, start):
+    """Dropping the last batch would leave nothing to train on."""
+    data = tiny.images(tmp_path / "few", per_class=1)
+    summary = finetune(data, tmp_path / "out", model=start[1], epochs=2, **{**PLAIN, "batch_size": 32})
+    assert summary.steps == 1
+    assert summary.samples == 3
+
+
+def test_classes_that_stay_keep_their_head(tmp_path, start):
+    """Replacing a trained head by a fresh one would throw the classifier away."""
+    finetune(start[0], tmp_path / "a", model=start[1], steps=3, **PLAIN)
+    finetune(start[0], tmp_path / "b", model=tmp_path / "a" / "model", steps=1, **{**PLAIN, "lr": 0.0})
+    assert tiny.identical(tiny.result(tmp_path / "a"), tiny.result(tmp_path / "b"))
+
+
+def test_drop_path_of_the_recipe_reaches_the_network(tmp_path):
+    """A config that is replaced but not rebuilt from would ignore the setting."""
+    from hierax.train.methods import FineTuning
+    from hierax.train.recipe import Recipe
+
+    method = FineTuning(tiny.weights(), ["a", "b"], Recipe(drop_path=0.5, head_dropout=0.25))
+    assert method.module.blocks[-1].drop_path.rate == pytest.approx(0.5)
+    assert method.module.head.dropout.p == 0.25
+    assert dataclasses.asdict(method.weights.config)["drop_path"] == 0.5
