@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .config import ModelConfig as ModelConfig
     from .config import PreprocessSpec as PreprocessSpec
     from .model.encoder import Encoder as Encoder
+    from .model.fast import optimize as optimize
     from .model.mae import MAEOutput as MAEOutput
     from .model.mae import MaskedAutoencoder as MaskedAutoencoder
     from .predictor import Prediction as Prediction
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from .registry import describe as describe
     from .registry import list_models as list_models
     from .registry import load as load
+    from .training import finetune as finetune
+    from .training import pretrain as pretrain
     from .weights.card import ModelCard as ModelCard
 
 __version__ = "0.1.0"

@@ -22,18 +22,6 @@ from .weights.card import ModelCard
 from .weights.load import from_module, write_weights
 from .weights.state import LoadReport, Weights
 
-DTYPES = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-    "half": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float64": torch.float64,
-    "fp64": torch.float64,
-}
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -297,17 +285,3 @@ def as_list(images: Any, rank: int = 3) -> list[Any]:
                 f"Images are paths, PIL images, uint8 arrays (h, w, 3) or tensors; got {type(item).__name__}."
             )
     return items
-
-
-def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A floating dtype from its name.
-
-    Raises:
-        InputError: Not a floating type that hierax runs in.
-    """
-    if isinstance(dtype, torch.dtype):
-        if dtype in DTYPES.values():
-            return dtype
-    elif str(dtype).removeprefix("torch.") in DTYPES:
-        return DTYPES[str(dtype).removeprefix("torch.")]
-    raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}. {nearest(str(dtype), DTYPES)}")

@@ -17,7 +17,8 @@ from torch import nn
 from .config import ARCHITECTURES, ModelConfig, architecture
 from .errors import CheckpointError, InputError, UnknownNameError, nearest
 from .model.init import build
-from .predictor import Predictor, as_dtype
+from .model.precision import as_dtype
+from .predictor import Predictor
 from .weights import catalog
 from .weights.card import ModelCard, make_card
 from .weights.geometry import AmbiguousError
@@ -52,7 +53,7 @@ def load(  # noqa: PLR0913 - the public signature
         num_classes: Replace the head by a fresh one; 0 removes it.
         revision: Hub revision.
         device: Where the model goes.
-        dtype: Parameter type, e.g. "bfloat16"; None is float32. "int8" with fast=True.
+        dtype: Parameter type, e.g. "bfloat16"; None is float32. With fast=True also "int8" and "auto".
         fast: Use the fast door (`hierax.optimize`).
         engine: The fast door's engine.
         strict: False loads what matches and says what stayed random.
@@ -64,9 +65,10 @@ def load(  # noqa: PLR0913 - the public signature
         IntegrityError: Downloaded bytes are not the published ones.
     """
     target = _device(device)
-    precision = None if dtype is None or str(dtype) == "int8" else as_dtype(dtype)
-    if str(dtype) == "int8" and not fast:
-        raise InputError('dtype="int8" exists only behind the fast door: pass fast=True.')
+    deferred = str(dtype) in ("int8", "auto")
+    if deferred and not fast:
+        raise InputError(f"dtype={dtype!r} exists only behind the fast door: pass fast=True.")
+    precision = None if dtype is None or deferred else as_dtype(dtype)
     weights, entry = find_weights(source, name=name, revision=revision, strict=strict)
     if num_classes is not None and weights.config.decoder is not None:
         weights = to_encoder(weights)

@@ -176,5 +176,5 @@ def write_maps(rows: Iterable[Row], path: Path, *, stages: Iterable[str], metada
         maps = [kept[index].value[stage] for index in good]
         columns[stage] = np.stack(maps) if maps else np.zeros((0, 0, 0, 0), np.float32)
     with _whole(path) as temporary:
-        np.savez(temporary, **columns, metadata=np.array(json.dumps(metadata)))
+        np.savez(temporary, **columns, metadata=np.array(json.dumps(metadata)))  # type: ignore[arg-type]
     return kept

@@ -13,7 +13,7 @@ import torch
 
 from ...config import ModelConfig, square_windows
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
-from ...predictor import as_dtype
+from ...model.precision import as_dtype
 from ...registry import find_weights
 from ...weights import catalog
 from ...weights.load import to_module

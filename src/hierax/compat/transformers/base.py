@@ -14,7 +14,7 @@ from ...config import ModelConfig
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...model.encoder import Encoder
 from ...model.init import build
-from ...predictor import as_dtype
+from ...model.precision import as_dtype
 from ...registry import find_weights
 from ...weights.files import write_json, write_safetensors
 from ...weights.formats.transformers import ENCODER_OUTER, HIERA

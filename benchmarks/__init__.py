@@ -1,0 +1,1 @@
+"""One place where hierax and its peers are timed against each other."""

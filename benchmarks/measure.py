@@ -1,0 +1,113 @@
+"""Timing that survives a busy machine: runners in turn, medians and spread, ratios within the same rounds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+PACKAGES = ("torch", "hiera-transformer", "timm", "transformers", "birder", "sam2", "openvino", "nncf", "onnxruntime")
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def interleaved(runners: dict[str, Callable[[], object]], rounds: int, clock: str = "wall") -> dict[str, list[float]]:
+    """Seconds of each runner in each round; the order turns by one every round, after one round that is not kept.
+
+    The "cpu" clock counts this process's own processor seconds: on a busy machine, with one thread, it measures the
+    work itself.
+    """
+    now = CLOCKS[clock]
+    names = list(runners)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        start_at = turn % len(names)
+        for name in names[start_at:] + names[:start_at]:
+            start = now()
+            runners[name]()
+            if turn:
+                seconds[name].append(now() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median, fastest, and the spread of the middle half over the median."""
+    quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    median = statistics.median(seconds)
+    return {"median_s": median, "fastest_s": min(seconds), "spread": (quarters[2] - quarters[0]) / median}
+
+
+def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
+    """How many times faster ours is: median of the rounds' own ratios, and the ratio of the fastest rounds."""
+    return {
+        "median": statistics.median(t / o for t, o in zip(theirs, ours, strict=True)),
+        "of_medians": statistics.median(theirs) / statistics.median(ours),
+        "of_fastest": min(theirs) / min(ours),
+    }
+
+
+def product(
+    size: int = 768, rows: int = 1568, dtype: torch.dtype = torch.float32
+) -> tuple[Callable[[], Tensor], float]:
+    """A GEMM to measure the ceiling with, in a buffer of its own, and its FLOPs."""
+    a, b = torch.randn(rows, size, dtype=dtype), torch.randn(size, 4 * size, dtype=dtype)
+    out = torch.empty(rows, 4 * size, dtype=dtype)
+    return lambda: torch.mm(a, b, out=out), 2.0 * rows * size * 4 * size
+
+
+def flops(function: Callable[[], object]) -> float:
+    """FLOPs of one call, attention included, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return float(counter.get_total_flops())
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def environment() -> dict[str, object]:
+    """Hardware and versions, without the machine's name or paths."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    root = Path(__file__).resolve().parents[1]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip() + (" with changes" if changed.stdout.strip() else ""),
+        "load_average": os.getloadavg(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    wanted = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}
+    flags = " ".join(sorted(wanted & set(found.get("flags", "").split())))
+    return f"{found.get('model name', '?')} (family {found.get('cpu family')}, model {found.get('model')}; {flags})"

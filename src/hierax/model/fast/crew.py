@@ -1,0 +1,68 @@
+"""Images to threads: each thread takes whole images through the network alone, so no operator waits for another.
+
+Operators that each split over all cores meet at a barrier hundreds of times an image, and the slowest core sets the
+pace; images share nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+# Enough rows for the products of the last stage, few enough for the caches.
+IMAGES_AT_ONCE = 4
+
+_crews: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+def spread(function: Callable[[Tensor], T], x: Tensor) -> list[T]:
+    """Apply a function to parts of a batch, each part in one thread of the CPU; results in order."""
+    threads = torch.get_num_threads()
+    if x.device.type != "cpu" or threads == 1 or x.shape[0] < threads or torch.compiler.is_compiling():
+        return [function(x)]
+    parts = x.split(min(IMAGES_AT_ONCE, -(-x.shape[0] // threads)))
+
+    def work(part: Tensor) -> T:
+        with torch.no_grad():  # grad mode belongs to a thread
+            return function(part)
+
+    return list(_crew(threads).map(work, parts))
+
+
+def _crew(threads: int) -> ThreadPoolExecutor:
+    """That many threads in which operators run single-threaded."""
+    with _lock:
+        if threads not in _crews:
+            everyone = threading.Barrier(threads + 1)
+
+            def start() -> None:
+                torch.set_num_threads(1)
+                everyone.wait()
+
+            crew = ThreadPoolExecutor(threads, thread_name_prefix="hierax-fast", initializer=start)
+            for _ in range(threads):
+                crew.submit(int)
+            everyone.wait()
+            # torch keeps the number per thread, and also as the default of threads to come.
+            torch.set_num_threads(threads)
+            _crews[threads] = crew
+        return _crews[threads]
+
+
+def _forget() -> None:
+    """Threads do not survive a fork."""
+    global _lock
+    _crews.clear()
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

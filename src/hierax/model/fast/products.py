@@ -1,0 +1,153 @@
+"""Matrix products of the torch engine: plain (BLAS into reused buffers) or packed (oneDNN), whichever is faster here.
+
+Source: which wins depends on the processor, docs/decisions/0005.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Product(Protocol):
+    """One linear layer, ready to run. Results may live in a buffer that the next call of that name reuses."""
+
+    def linear(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
+        """Affine: x W + b."""
+        ...
+
+    def gelu(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
+        """Exact (erf) GELU of x W + b."""
+        ...
+
+    def add_to(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:
+        """Sum x + y W + b, in place where the engine can."""
+        ...
+
+
+class Buffers(threading.local):
+    """Scratch memory by name, one set a thread: large temporaries cost more in page faults than in arithmetic."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Tensor] = {}
+
+    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """An uninitialised (rows, columns) matrix that is valid until the name is taken again."""
+        size = rows * columns
+        held = self.held.get(name)
+        if held is None or held.numel() < size or held.dtype != like.dtype or held.device != like.device:
+            # A tensor born in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                held = torch.empty(size, dtype=like.dtype, device=like.device)
+            self.held[name] = held
+        return held[:size].view(rows, columns)
+
+
+buffers = Buffers()
+
+
+class Plain:
+    """BLAS products that write into reused buffers and accumulate straight into the residual stream."""
+
+    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
+        self.weight, self.bias = weight.t(), bias
+
+    def linear(self, x: Tensor, buffer: str) -> Tensor:
+        """Affine: x W + b."""
+        out = buffers.take(buffer, x.shape[0], self.bias.shape[0], x)
+        return torch.addmm(self.bias, x, self.weight, out=out)
+
+    def gelu(self, x: Tensor, buffer: str) -> Tensor:
+        """Exact (erf) GELU of x W + b."""
+        return torch.ops.aten.gelu_(self.linear(x, buffer))
+
+    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sum x += y W + b, in place."""
+        return x.add_(self.bias).addmm_(y, self.weight)
+
+
+class Packed:
+    """oneDNN products on weights reordered once, with GELU and the residual sum fused into them."""
+
+    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        self.bias = bias.contiguous()
+
+    def linear(self, x: Tensor, buffer: str) -> Tensor:
+        """Affine: x W + b."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def gelu(self, x: Tensor, buffer: str) -> Tensor:
+        """Exact (erf) GELU of x W + b."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none")
+
+    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sum x += y W + b, in place."""
+        return x.copy_(torch.ops.mkldnn._linear_pointwise.binary(y, x, self.weight, self.bias, "add"))
+
+
+class Traced:
+    """Plain layers without side effects, for what compilers and exporters see."""
+
+    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
+        self.weight, self.bias = weight, bias
+
+    def linear(self, x: Tensor, buffer: str) -> Tensor:
+        """Affine: x W + b."""
+        return F.linear(x, self.weight, self.bias)
+
+    def gelu(self, x: Tensor, buffer: str) -> Tensor:
+        """Exact (erf) GELU of x W + b."""
+        return F.gelu(self.linear(x, buffer))
+
+    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sum x + y W + b."""
+        return x + F.linear(y, self.weight, self.bias)
+
+
+def has_packed() -> bool:
+    """Whether this torch was built with the oneDNN operators that `Packed` needs."""
+    try:
+        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    except (AttributeError, RuntimeError):
+        return False
+
+
+@functools.lru_cache(maxsize=8)
+def best_kind(dtype: torch.dtype, device: str) -> type[Plain] | type[Packed]:
+    """The faster of the two here, from an MLP of the family's commonest shape (some tens of milliseconds, once).
+
+    Published figures do not carry over: packing wins 1.2x where AVX-512 is, and loses to BLAS on AVX2.
+    """
+    if device != "cpu" or not has_packed():
+        return Plain
+    with torch.inference_mode():
+        generator = torch.Generator().manual_seed(0)
+        x, wide, narrow = (
+            torch.randn(shape, generator=generator).to(dtype) for shape in ((784, 384), (1536, 384), (384, 1536))
+        )
+        wide_bias, narrow_bias = torch.zeros(1536, dtype=dtype), torch.zeros(384, dtype=dtype)
+        try:
+            rivals = {kind: (kind(wide, wide_bias), kind(narrow, narrow_bias)) for kind in (Plain, Packed)}
+            seconds = {kind: _fastest(x, *pair) for kind, pair in rivals.items()}
+            seconds = {kind: min(seconds[kind], _fastest(x, *pair)) for kind, pair in rivals.items()}
+        except RuntimeError:  # an operator of this build does not take this dtype
+            return Plain
+    return Packed if seconds[Packed] < 0.97 * seconds[Plain] else Plain
+
+
+def _fastest(x: Tensor, up: Product, down: Product) -> float:
+    residual = F.layer_norm(x, (x.shape[1],))
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        down.add_to(residual, up.gelu(x, "hidden"))
+        best = min(best, time.perf_counter() - start)
+    return best
