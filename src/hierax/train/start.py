@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, architecture
+from ..config import ARCHITECTURES, DecoderConfig, ModelConfig, architecture
 from ..errors import RecipeError, UnknownNameError
 from ..registry import find_weights
 from ..weights import catalog
@@ -33,7 +33,7 @@ def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
     random = _random_architecture(model, recipe, notes)
     if random is not None:
         config = random
-        spec = PreprocessSpec(size=(config.input_size[-2], config.input_size[-1]))
+        spec = catalog.resolve(config.name).preprocess.with_size((config.input_size[-2], config.input_size[-1]))
         weights = Weights(config=config, tensors={}, preprocess=spec, provenance=Provenance(name=config.name))
         if recipe.input_size is None:
             return weights
