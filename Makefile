@@ -18,7 +18,7 @@ demo: $(VENV)/.package
 	@echo "embeddings: $(OUT)/embeddings.npz   stage maps: $(OUT)/maps.npz   picture: $(OUT)/maps.png"
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 nightly: $(VENV)/.tests
 	$(BIN)/python -m pytest -m "nightly and not gpu"

@@ -17,7 +17,7 @@ FLOORS = (
     ("weights", "data"),
     ("predictor", "registry"),
     ("bulk", "train", "export", "visualize"),
-    ("__init__", "__main__", "cli", "commands", "training", "serve", "compat"),
+    ("__init__", "__main__", "cli", "commands", "training", "drawing", "serve", "compat"),
 )
 SEPARATE = ({"weights", "data"}, {"bulk", "train", "export", "visualize"})
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -407,22 +407,17 @@ def _open(
 
 def _draw(rows: Sequence[Any], picture: Path, most: int = 16) -> None:
     import numpy as np
-    from PIL import Image
 
     from .data.decode import decode_image
-    from .visualize import feature_sheet, pca_maps
+    from .visualize import feature_sheet, pca_maps, stack_sheets, write_picture
 
     rows = rows[:most]
     maps = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
-    sheets = []
-    for index, row in enumerate(rows):
-        sheets.append(feature_sheet(decode_image(row.path), {stage: maps[stage][index] for stage in maps}))
-    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
-    top = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, top))
-        top += sheet.height
-    whole.save(picture)
+    sheets = [
+        feature_sheet(decode_image(row.path), {stage: maps[stage][index] for stage in maps})
+        for index, row in enumerate(rows)
+    ]
+    write_picture(stack_sheets(sheets), picture)
 
 
 def _name_errors(path: Path, most: int = 10) -> None:

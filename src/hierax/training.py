@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from .drawing import Drawing
 from .train import RunSummary
 from .train import finetune as _finetune
 from .train import pretrain as _pretrain
@@ -36,7 +37,9 @@ def pretrain(
         UnknownNameError: No such recipe, model or method.
         InputError: No data, or a folder that another run used.
     """
-    return _pretrain(data, out, method=method, model=model, recipe=recipe, resume=resume, **overrides)
+    return _pretrain(
+        data, out, method=method, model=model, recipe=recipe, resume=resume, pictures=Drawing(), **overrides
+    )
 
 
 def finetune(
@@ -63,4 +66,4 @@ def finetune(
         UnknownNameError: No such recipe or model.
         InputError: No data, no labels, or a folder that another run used.
     """
-    return _finetune(data, out, model=model, recipe=recipe, resume=resume, **overrides)
+    return _finetune(data, out, model=model, recipe=recipe, resume=resume, pictures=Drawing(), **overrides)

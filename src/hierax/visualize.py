@@ -196,7 +196,7 @@ def masked_triptych(
     true = _colors(_array(image), spec)
     seen = np.where(shown.repeat(pixels, 0).repeat(pixels, 1)[..., None], true, np.uint8(205))
     share = f"{shown.mean():.0%} visible"
-    note = "mean and std of each patch from the truth" if normalized else "as predicted"
+    note = "un-normalised with the original's patch mean and std" if normalized else "as predicted"
     captions = (("image", f"{true.shape[1]} x {true.shape[0]} px"), ("seen", share), ("reconstruction", note))
     pictures = (true, seen, _colors(rebuilt, spec))
     return _row(
@@ -355,11 +355,7 @@ def curves(
     for k, (title, series) in enumerate(panels.items()):
         chart = _chart((width, height), title, axis or "row", series, (baselines or {}).get(title))
         sheet.paste(chart, (k % columns * width, k // columns * height))
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.partial{target.suffix}")
-    sheet.save(partial)
-    os.replace(partial, target)
-    return target
+    return write_picture(sheet, path)
 
 
 def _chart(
@@ -454,6 +450,18 @@ def _is_number(value: object) -> bool:
 
 
 # Paper and ink.
+
+
+def write_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Write a picture whole or not at all, in the format that the file name ends with."""
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.partial{target.suffix}")
+    try:
+        picture.save(partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
 
 
 def _array(values: object) -> ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 
 import numpy as np
@@ -13,11 +14,12 @@ from safetensors.torch import load_file
 
 from hierax.data.samples import Subset
 from hierax.data.training import open_data
+from hierax.drawing import Drawing
 from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError
 from hierax.registry import load
 from hierax.train import finetune, pretrain
 from hierax.train.methods import FineTuning
-from hierax.train.pictures import reconstructions
+from hierax.visualize import reconstruction
 
 from . import tiny
 
@@ -35,9 +37,8 @@ def start(tmp_path):
 
 def test_learns_and_everything_is_written(tmp_path, start):
     """Colours are separable in a few dozen steps; a trainer with a wrong sign, label or rate stays at 1/3."""
-    summary = finetune(
-        start[0], tmp_path / "out", model=start[1], steps=25, validation_fraction=0.34, **{**PLAIN, "lr": 4e-3}
-    )
+    settings = {**PLAIN, "lr": 4e-3, "validation_fraction": 0.34}
+    summary = finetune(start[0], tmp_path / "out", model=start[1], steps=25, pictures=Drawing(), **settings)
     assert summary.metrics["top1"] == 1.0
     assert summary.metrics["total"] == 6
     for name in ("recipe.toml", "run.json", "summary.json", "log.jsonl", "curves.png", "confusion.png", "model"):
@@ -171,26 +172,25 @@ def test_pretraining_then_finetuning_in_one_call(tmp_path, start):
 
 def test_mae_learns_and_shows_reconstructions(tmp_path, start):
     """A decoder fed with the wrong positions stays at the baseline of predicting zero."""
-    summary = pretrain(
-        start[0], tmp_path / "out", model=start[2], steps=6, mask_ratio=0.5, **{**PLAIN, "lr": 3e-3, "lr_batch": 8}
-    )
+    settings = {**PLAIN, "lr": 3e-3, "lr_batch": 8, "mask_ratio": 0.5}
+    summary = pretrain(start[0], tmp_path / "out", model=start[2], steps=6, pictures=Drawing(), **settings)
     assert summary.losses[-1] < summary.losses[0]
     assert (tmp_path / "out" / "reconstructions.png").exists()
     model = load(tmp_path / "out" / "model").model
     assert type(model).__name__ == "MaskedAutoencoder"
 
 
-def test_reconstruction_of_a_perfect_prediction_is_the_image(tmp_path, start, monkeypatch):
-    """Un-normalising with the wrong patch, order or deviation does not give the image back."""
-    from hierax.train.feed import Views, collate
+def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch):
+    """Images, masks or predictions of different views, or in another order, do not give the image back."""
+    from hierax.train.feed import Views
+    from hierax.train.gallery import first_views, rebuilt
     from hierax.train.methods import MaskedPretraining
     from hierax.train.recipe import Recipe
 
-    recipe = Recipe(task="pretrain", method="mae", mask_ratio=0.5)
+    recipe = Recipe(task="pretrain", method="mae", mask_ratio=0.5, repeats=2)
     method = MaskedPretraining(tiny.weights(decoder=True), recipe)
-    data = open_data(start[0])
-    views = Views(data, method.weights.config, recipe, True)
-    part = collate([views[(index, 0)] for index in range(3)], data, (3, tiny.SIZE, tiny.SIZE))
+    part = first_views(Views(open_data(start[0]), method.weights.config, recipe, True), 3)
+    assert part.samples == [0, 1, 2]  # one view each, though training takes two
     real = method.module.forward
 
     def perfect(x, **kwargs):
@@ -198,9 +198,54 @@ def test_reconstruction_of_a_perfect_prediction_is_the_image(tmp_path, start, mo
         return output._replace(prediction=output.target)
 
     monkeypatch.setattr(method.module, "forward", perfect)
-    for image, visible, rebuilt in reconstructions(method, part):
-        assert np.abs(image.astype(int) - rebuilt).max() <= 1
-        assert np.abs(image.astype(int) - visible).max() > 20
+    made = rebuilt(method, part)
+    for image, visible, prediction in zip(made.images, made.visible, made.predictions, strict=True):
+        whole = reconstruction(image, visible, prediction, pixels=made.pixels, unit=made.unit)
+        np.testing.assert_allclose(whole, image, atol=1e-5)
+        empty = reconstruction(image, visible, prediction * 0, pixels=made.pixels, unit=made.unit)
+        assert np.abs(empty - image).max() > 0.1
+
+
+class Recorder:
+    """Remembers what it was asked to draw, and fails at it."""
+
+    def __init__(self):
+        self.asked = []
+
+    def _draw(self, *given):
+        self.asked.append((given[-1].name, given[:-1]))
+        raise OSError("no space left")
+
+    curves = confusion = mistakes = triptychs = _draw
+
+
+def test_reconstructions_are_shown_during_the_run(tmp_path, start):
+    """Pictures only at the end come too late; pictures that draw random numbers or move weights change the run."""
+    settings = {**PLAIN, "ema_decay": 0.5, "steps": 6, "checkpoint_every": 2, "validate_every": 3}
+    recorder = Recorder()
+    seen = pretrain(start[0], tmp_path / "seen", model=start[2], pictures=recorder, **settings)
+    assert [name for name, _ in recorder.asked] == ["reconstructions.png"] * 4 + ["curves.png"]  # 2, 3, 4 and the end
+    first, last = recorder.asked[0][1][0], recorder.asked[3][1][0]
+    assert np.array_equal(first.images, last.images)
+    assert np.array_equal(first.visible, last.visible)
+    assert not np.array_equal(first.predictions, last.predictions)
+    assert recorder.asked[4][1][1] == pytest.approx(1 - 1 / 768)
+    unseen = pretrain(start[0], tmp_path / "unseen", model=start[2], **settings)
+    assert seen.losses == unseen.losses
+    assert tiny.identical(tiny.result(tmp_path / "seen"), tiny.result(tmp_path / "unseen"))
+    assert not list((tmp_path / "unseen").glob("*.png"))
+
+
+def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog):
+    """A full disk or a strange image in the last second would throw the trained model's summary away."""
+    recorder = Recorder()
+    with caplog.at_level(logging.WARNING):
+        summary = finetune(start[0], tmp_path / "out", model=start[1], steps=1, pictures=recorder, **PLAIN)
+    assert summary.model.is_dir()
+    names = [name for name, _ in recorder.asked]
+    assert names[:2] == ["curves.png", "confusion.png"]
+    assert [message.split()[0] for message in caplog.messages if "was not drawn" in message] == names
+    assert recorder.asked[1][1][0].sum() == summary.metrics["total"]
 
 
 def test_refusals(tmp_path, start):

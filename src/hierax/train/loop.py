@@ -67,6 +67,7 @@ class Loop:
         *,
         resume: bool,
         validate: Callable[[int], dict[str, float]] | None = None,
+        show: Callable[[], None] | None = None,
         begin: Callable[[], None] | None = None,
     ) -> None:
         """Train to the end.
@@ -74,6 +75,7 @@ class Loop:
         Args:
             resume: Go on from the newest whole checkpoint.
             validate: Gives metrics after a number of steps.
+            show: Called between steps after each checkpoint but the last, and every `validate_every` steps.
             begin: Called once the run is known to go ahead.
 
         Raises:
@@ -94,7 +96,7 @@ class Loop:
                     before = time.perf_counter()
                     parts = next(steps)
                     self._step(step, parts, time.perf_counter() - before)
-                    self._after(step + 1, validate)
+                    self._after(step + 1, validate, show)
                     if self.devices.any(stop.is_set()):
                         self.save(step + 1)
                         raise KeyboardInterrupt
@@ -214,16 +216,23 @@ class Loop:
             f"is in {path}. Lower lr, lengthen the warm-up or set clip_norm; the newest checkpoint is unharmed."
         )
 
-    def _after(self, done: int, validate: Callable[[int], dict[str, float]] | None) -> None:
-        """Checkpoints and validation between steps."""
+    def _after(
+        self, done: int, validate: Callable[[int], dict[str, float]] | None, show: Callable[[], None] | None
+    ) -> None:
+        """Checkpoints, validation and pictures between steps."""
         recipe, last = self.recipe, done == self.stream.total
-        if last or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
+        saves = last or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0)
+        validates = not last and recipe.validate_every and done % recipe.validate_every == 0
+        if saves:
             self.save(done)
-        if validate is not None and not last and recipe.validate_every and done % recipe.validate_every == 0:
+        if validate is not None and validates:
             with self.averaged():
                 metrics = validate(done)
             self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})
             self.report.say(f"step {done}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+        if show is not None and not last and (saves or validates):
+            with self.averaged():
+                show()
 
     def _restore(self) -> int:
         """Go back to the newest whole checkpoint; the step that it was made after."""

@@ -24,6 +24,7 @@ from .devices import Devices
 from .evaluate import Accuracy, count_correct
 from .feed import Plain, Views
 from .folder import claim, publish
+from .gallery import Gallery
 from .loop import Loop
 from .methods import FineTuning, MaskedPretraining, Method
 from .pictures import Pictures
@@ -95,7 +96,7 @@ def finetune(
         model: Catalogue name, hub id, path or architecture; None is the recipe's, or the small embedded model.
         recipe: Preset or TOML file; None is "small_finetune".
         resume: Go on from the newest whole checkpoint in `out`, if there is one.
-        pictures: Draws the pictures; None takes matplotlib's if it is installed.
+        pictures: Draws the pictures; None draws none.
         settings: A whole recipe instead of `recipe`.
         **overrides: Any key of a recipe, e.g. steps, epochs, batch_size, lr, seed.
 
@@ -118,7 +119,7 @@ def finetune(
     weights = starting_weights(settings.model, settings, notes)
     method = FineTuning(weights, train.classes, settings)
     notes += advice(len(train), len(train.classes), "finetune", not weights.tensors)
-    run = _Run(folder, settings, devices, method, train, data, pictures or Pictures(), notes)
+    run = _Run(folder, settings, devices, method, train, data, Gallery(folder, pictures), notes)
 
     def validate(step: int) -> dict[str, float]:
         return _validate(method, validation, settings, devices).to_dict() if validation is not None else {}
@@ -153,7 +154,7 @@ def pretrain(
         model: Architecture, or a checkpoint to go on from.
         recipe: Preset or TOML file; None is "small_pretrain".
         resume: Go on from the newest whole checkpoint in `out`, if there is one.
-        pictures: Draws the pictures; None takes matplotlib's if it is installed.
+        pictures: Draws the pictures; None draws none.
         settings: A whole recipe instead of `recipe`.
         **overrides: Any key of a recipe, e.g. steps, epochs, batch_size, lr, mask_ratio.
 
@@ -182,14 +183,19 @@ def pretrain(
     weights = starting_weights(settings.model, settings, notes)
     notes += advice(len(train), 0, "pretrain", not weights.tensors)
     trainer = _pretraining(weights, settings)
-    folder, drawer = Path(out), pictures or Pictures()
-    run = _Run(folder, settings, devices, trainer, train, data, drawer, notes)
+    folder = Path(out)
+    gallery = Gallery(folder, pictures)
+    run = _Run(folder, settings, devices, trainer, train, data, gallery, notes)
+
+    def show() -> None:
+        if devices.main and isinstance(trainer, MaskedPretraining) and not devices.sharded:
+            gallery.reconstructions(trainer, run.views)
+
     with claim(folder, settings, resume=resume, main=devices.main, fingerprint=run.fingerprint):
-        run.loop.run(resume=resume, validate=None, begin=run.begin)
+        run.loop.run(resume=resume, show=show, begin=run.begin)
         with run.loop.averaged():
             path = run.publish()
-            if devices.main and isinstance(trainer, MaskedPretraining) and not devices.sharded:
-                _triptychs(trainer, run.views, folder, drawer)
+            show()
         return run.finish(path, None, time.perf_counter() - started)
 
 
@@ -257,16 +263,6 @@ def _validate(method: Method, data: TrainingData, settings: Recipe, devices: Dev
     return Accuracy.merged(devices.gather(found))
 
 
-def _triptychs(method: MaskedPretraining, views: Views, folder: Path, pictures: Pictures) -> None:
-    """Image, visible part and reconstruction of a few samples."""
-    from .feed import collate
-
-    count = min(8, len(views.data))
-    part = collate([views[(index, 0)] for index in range(count)], views.data, (3, *views.config.input_size))
-    if len(part.pixels):
-        pictures.triptychs(method, part, folder / "reconstructions.png")
-
-
 class _Run:
     """The pieces of one run, and what is written about it."""
 
@@ -278,11 +274,11 @@ class _Run:
         method: Method,
         train: TrainingData,
         source: Any,
-        pictures: Pictures,
+        gallery: Gallery,
         notes: list[str],
     ) -> None:
         self.folder, self.settings, self.devices, self.method = folder, settings, devices, method
-        self.train, self.source, self.pictures, self.notes = train, source, pictures, notes
+        self.train, self.source, self.gallery, self.notes = train, source, gallery, notes
         bicubic = method.weights.preprocess.interpolation == "bicubic"
         self.views = Views(train, method.weights.config, settings, bicubic)
         self.fingerprint = train.fingerprint()
@@ -355,10 +351,9 @@ class _Run:
         )
         if self.devices.main:
             write_json(self.folder / "summary.json", {**summary.to_dict(), "problems": self._problems()})
-            self.pictures.curves(losses, self.method.baseline, self.folder / "curves.png")
+            self.gallery.losses(losses, self.method.baseline)
             if result is not None:
-                self.pictures.confusion(result, self.train.classes, self.folder / "confusion.png")
-                self.pictures.mistakes(result, self.train.classes, self.folder / "mistakes.png")
+                self.gallery.answers(result, self.train.classes)
                 loop.report.say(f"validation {result}")
             _name_first(loop, list(unreadable.items()), "could not be read")
             loop.report.say(f"model in {model}")
