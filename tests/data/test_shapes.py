@@ -100,7 +100,7 @@ def test_outlines__fill_the_frame_evenly(name):
     for seed in range(20):
         points = OUTLINES[name](np.random.default_rng(seed))
         assert points.ndim == 2
-        assert 0.85 < np.abs(points).max() < 1.5
+        assert 0.85 < np.linalg.norm(points, axis=1).max() < 1.5
         coverage = shapes._coverage(points * 20 + 32, (64, 64))
         assert 0.08 < coverage.mean() < 0.35
 

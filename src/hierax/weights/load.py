@@ -253,6 +253,8 @@ def write_weights(weights: Weights, destination: str | Path, *, to: str) -> Path
         log.warning("%s has no place for %s, which nothing uses: left out.", to, listed(unused))
         kept = {name: tensor for name, tensor in weights.tensors.items() if name not in unused}
         weights = dataclasses.replace(weights, tensors=kept)
+    if kind.tensors_only and weights.labels:
+        log.warning("%s files hold tensors alone: class names and preprocess are not in them; keep those aside.", to)
     with files.staged(destination) as stage:
         written = kind.write(_complete(weights, kind), stage / destination.name if is_file else stage)
     return destination if is_file or written == stage else destination / written.name

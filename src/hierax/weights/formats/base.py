@@ -27,6 +27,9 @@ class Format(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     """Endings of a single file that `write` can make; without one, and by default, it fills a folder."""
 
+    tensors_only: ClassVar[bool] = False
+    """Whether files hold tensors alone, without class names or preprocess."""
+
     @abstractmethod
     def matches(self, raw: RawCheckpoint) -> bool:
         """Whether the content (never the file name) is of this format."""

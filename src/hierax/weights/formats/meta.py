@@ -51,6 +51,7 @@ class Meta(Format):
 
     name = "meta"
     suffixes = (".pth", ".pt", ".safetensors")
+    tensors_only = True
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """A `model_state`, or its names: a flat position table and a norm that is not inside a head."""

@@ -32,6 +32,7 @@ class Sam2(Format):
 
     name = "sam2"
     suffixes = (".pt", ".pth")
+    tensors_only = True
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """SAM 2 names the MLP's layers by number."""
