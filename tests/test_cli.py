@@ -139,8 +139,9 @@ def test_features__maps_and_picture(tmp_path):
         (["convert", "nowhere.pt", "out", "--to", "timm"], 1, "nowhere.pt"),
     ],
 )
-def test_errors__no_traceback(arguments, code, words, capsys):
+def test_errors__no_traceback(arguments, code, words, capsys, tmp_path, monkeypatch):
     """A user's mistake must give one sentence with a remedy, never a traceback."""
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     captured = capsys.readouterr()
     assert words in captured.err + captured.out

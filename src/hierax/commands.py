@@ -73,6 +73,7 @@ def classify(
     dtype: str | None = None,
     batch_size: int = 32,
     fast: bool = False,
+    views: int = 1,
     format: Literal["table", "json", "jsonl", "csv"] = "table",
 ) -> int:
     """Name what images show.
@@ -85,11 +86,13 @@ def classify(
         dtype: Parameter type, e.g. bfloat16.
         batch_size: Images at a time.
         fast: Use the fast engine.
+        views: Clips taken from each video, whose answers are averaged.
         format: How to print.
     """
     from .bulk.run import classify_rows
 
     predictor, paths = _open(inputs, model, device, dtype, fast)
+    _set_views(predictor, views)
     rows = classify_rows(predictor, paths, top_k=top_k, batch_size=batch_size, progress=_progress(format != "table"))
     failed = 0
 
@@ -127,6 +130,7 @@ def embed(
     dtype: str | None = None,
     batch_size: int = 32,
     fast: bool = False,
+    views: int = 1,
     overwrite: bool = False,
 ) -> int:
     """Write an embedding for each image, with the reason for each that could not be read.
@@ -140,6 +144,7 @@ def embed(
         dtype: Parameter type, e.g. bfloat16.
         batch_size: Images at a time.
         fast: Use the fast engine.
+        views: Clips taken from each video, whose answers are averaged.
         overwrite: Replace an existing output.
     """
     from .bulk.run import embed_rows
@@ -147,6 +152,7 @@ def embed(
 
     path = check_output(output, (".parquet", ".npz"), overwrite=overwrite)
     predictor, paths = _open(inputs, model, device, dtype, fast)
+    _set_views(predictor, views)
     rows = embed_rows(predictor, paths, normalize=normalize, batch_size=batch_size, progress=_progress())
     size = predictor.encoder.embedding_size
     total, failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
@@ -403,6 +409,12 @@ def _open(
     if not paths:
         raise InputError(f"{predictor.card.name!r} takes {kind}; none are among the {len(found)} files found.")
     return predictor, paths
+
+
+def _set_views(predictor: Any, views: int) -> None:
+    if views < 1 or (views > 1 and not predictor.encoder.config.is_video):
+        raise InputError(f"--views is for video models and at least 1; got {views} with {predictor.card.name!r}.")
+    predictor.views = views
 
 
 def _draw(rows: Sequence[Any], picture: Path, most: int = 16) -> None:

@@ -46,6 +46,7 @@ class Predictor:
         card: What is known about the weights.
         report: Which tensors came from the file and which did not.
         device: Where the model is.
+        views: Clips taken from each video, whose answers are averaged; images have one.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Predictor:
         self.card = card
         self._weights = weights
         self.report = weights.report if weights is not None else LoadReport()
+        self.views = 1
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +95,7 @@ class Predictor:
             raise InputError(f"top_k must be a positive int; got {top_k!r}.")
         rows: list[list[Prediction]] = []
         for logits in self._run(images, batch_size, self.encoder):
-            scores = logits.double().softmax(-1)
+            scores = _over_views(logits.double().softmax(-1))
             best = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 pairs = zip(values, indices, strict=True)
@@ -118,7 +120,7 @@ class Predictor:
         parts = list(self._run(images, batch_size, self.encoder.embedding))
         if not parts:
             return np.zeros((0, self.encoder.embedding_size), dtype=np.float32)
-        vectors = torch.cat(parts).float()
+        vectors = _over_views(torch.cat(parts).float())
         if normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         return vectors.numpy()
@@ -139,6 +141,8 @@ class Predictor:
         """
         stages = [stages] if isinstance(stages, str) else list(stages)
         known = STAGE_NAMES[: len(self.encoder.return_channels)]
+        if self.views > 1:
+            raise InputError(f"Feature maps are of one view; got views={self.views}. Set predictor.views = 1.")
         for name in stages:
             if name not in known:
                 raise UnknownNameError(f"Stages are {', '.join(known)}; got {name!r}. {nearest(name, known)}")
@@ -202,7 +206,7 @@ class Predictor:
         return self
 
     def prepare(self, image: Any) -> Tensor:
-        """One image or clip as the network's input, without a batch axis.
+        """One image or clip as the network's input, without a batch axis; several views of a clip are stacked.
 
         Raises:
             InputError: The image cannot be read, or is of a type that hierax does not know.
@@ -218,7 +222,10 @@ class Predictor:
             from .data.video import preprocess_clip, read_clip
 
             frames = self.encoder.config.input_size[0]
-            return preprocess_clip(read_clip(image, frames=frames)[0], self.preprocess)
+            clips = [
+                preprocess_clip(clip, self.preprocess) for clip in read_clip(image, frames=frames, views=self.views)
+            ]
+            return clips[0] if self.views == 1 else torch.stack(clips)  # (views, 3, t, h, w)
         from .data.decode import decode_image
         from .data.preprocess import preprocess
 
@@ -229,17 +236,20 @@ class Predictor:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
         parameter = next(self.model.parameters())
+        rank = len(self.encoder.config.input_size) + 1
         with torch.inference_mode():
             for batch in self._batches(images, batch_size):
-                result = function(batch.to(parameter.device, parameter.dtype))
+                flat = batch if batch.ndim == rank + 1 else batch.flatten(0, 1)
+                result = function(flat.to(parameter.device, parameter.dtype))
                 if isinstance(result, dict):
                     yield {name: tensor.cpu() for name, tensor in result.items()}
                 else:
-                    yield result.cpu()
+                    yield result.cpu() if flat is batch else result.cpu().unflatten(0, batch.shape[:2])
 
     def _batches(self, images: Any, batch_size: int) -> Iterator[Tensor]:
         rank = len(self.encoder.config.input_size) + 1
-        if isinstance(images, Tensor) and images.ndim == rank + 1:
+        viewed = self.encoder.config.is_video and self.views > 1
+        if isinstance(images, Tensor) and images.ndim in (rank + 1, rank + 1 + viewed):
             yield from images.split(batch_size)
             return
         items = as_list(images, rank)
@@ -255,6 +265,11 @@ class Predictor:
     def _image_size(self) -> tuple[int, ...]:
         """Size of a prepared image or clip."""
         return (*self.encoder.config.input_size[:-2], *self.preprocess.size)
+
+
+def _over_views(answers: Tensor) -> Tensor:
+    """Average (n, views, c) over views; (n, c) passes through."""
+    return answers.mean(1) if answers.ndim == 3 else answers
 
 
 def as_list(images: Any, rank: int = 3) -> list[Any]:
