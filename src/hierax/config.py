@@ -192,14 +192,19 @@ class ModelConfig:
         Raises:
             UnknownNameError: A key that no field has.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        for key in data:
-            if key not in fields:
-                raise UnknownNameError(f"Unknown model option {key!r}. {nearest(key, fields)}")
-        values = {key: _tupled(value) for key, value in data.items()}
+        values = _known_fields(cls, data, "model")
         if isinstance(values.get("decoder"), Mapping):
             values["decoder"] = DecoderConfig(**values["decoder"])
         return cls(**values)
+
+
+def _known_fields(cls: type, data: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Values for a dataclass's fields, lists made tuples; a key without a field is an error."""
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for key in data:
+        if key not in fields:
+            raise UnknownNameError(f"Unknown {what} option {key!r}. {nearest(key, fields)}")
+    return {key: _tupled(value) for key, value in data.items()}
 
 
 def _tupled(value: Any) -> Any:
@@ -305,11 +310,7 @@ class PreprocessSpec:
         Raises:
             UnknownNameError: A key that no field has.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        for key in data:
-            if key not in fields:
-                raise UnknownNameError(f"Unknown preprocess option {key!r}. {nearest(key, fields)}")
-        return cls(**{key: _tupled(value) for key, value in data.items()})
+        return cls(**_known_fields(cls, data, "preprocess"))
 
 
 # One line per size: embed_dim, heads, depths. The Hiera paper's table 2.
