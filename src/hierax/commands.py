@@ -301,7 +301,8 @@ def pretrain(
 
     options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
     summary = train(data, out, method=method, model=model, recipe=recipe, resume=resume, **options)
-    print(summary.model)
+    if os.environ.get("RANK", "0") == "0":
+        print(summary.model)
     return 0
 
 
@@ -335,7 +336,8 @@ def finetune(
 
     options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
     summary = train(data, out, model=model, recipe=recipe, resume=resume, **options)
-    print(summary.model)
+    if os.environ.get("RANK", "0") == "0":
+        print(summary.model)
     return 0
 
 
