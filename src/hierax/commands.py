@@ -6,13 +6,16 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from .errors import InputError, RecipeError
+
+if TYPE_CHECKING:
+    from .bulk.run import Row
 
 Model = Annotated[str | None, arg(aliases=["-m"])]
 Output = Annotated[Path, arg(aliases=["-o"])]
@@ -155,9 +158,11 @@ def embed(
     _set_views(predictor, views)
     rows = embed_rows(predictor, paths, normalize=normalize, batch_size=batch_size, progress=_progress())
     size = predictor.encoder.embedding_size
-    total, failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
+    errors: list[Row] = []
+    metadata = provenance(predictor, normalized=normalize)
+    total, failed = write_vectors(_noting(rows, errors), path, size=size, metadata=metadata)
     _talk(f"{path}: {total} rows of {size} numbers by {predictor.card.name}")
-    _name_errors(path)
+    _name_errors(errors)
     return _partial(total, failed)
 
 
@@ -434,23 +439,22 @@ def _draw(rows: Sequence[Any], picture: Path, most: int = 16) -> None:
     write_picture(stack_sheets(sheets), picture)
 
 
-def _name_errors(path: Path, most: int = 10) -> None:
+def _noting(rows: Iterable[Row], failed: list[Row]) -> Iterator[Row]:
+    """Pass rows on as they come, keeping those that failed."""
+    for row in rows:
+        if row.error is not None:
+            failed.append(row)
+        yield row
+
+
+def _name_errors(failed: Sequence[Row], most: int = 10) -> None:
     """Say on stderr which rows failed."""
-    errors: list[tuple[str, str]] = []
-    if path.suffix.lower() == ".npz":
-        import numpy as np
+    from .bulk.write import text_of
 
-        data = np.load(path)
-        errors = [(str(p), str(e)) for p, e in zip(data["path"], data["error"], strict=True) if e]
-    else:
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path, columns=["path", "error"]).to_pylist()
-        errors = [(row["path"], row["error"]) for row in table if row["error"]]
-    for name, error in errors[:most]:
-        _talk(f"{name}: {error}")
-    if len(errors) > most:
-        _talk(f"... and {len(errors) - most} more; see the error column")
+    for row in failed[:most]:
+        _talk(f"{text_of(row.path)}: {row.error}")
+    if len(failed) > most:
+        _talk(f"... and {len(failed) - most} more; see the error column")
 
 
 def _grouped(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
