@@ -44,6 +44,8 @@ def _crew(threads: int) -> ThreadPoolExecutor:
             everyone = threading.Barrier(threads + 1)
 
             def start() -> None:
+                # A thread's first parallel operator, or this call, copies the process's number: never after ours.
+                torch.get_num_threads()
                 torch.set_num_threads(1)
                 everyone.wait()
 
