@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "hierax"
 FLOORS = (
-    ("errors", "config"),
+    ("errors", "config", "whole"),
     ("model",),
     ("weights", "data"),
     ("predictor", "registry"),

@@ -13,7 +13,6 @@ from hierax.config import ARCHITECTURES, DecoderConfig, PreprocessSpec
 from hierax.errors import InputError
 from hierax.model.mae import MaskedAutoencoder
 from hierax.visualize import (
-    PAPER,
     confusion_matrix_picture,
     contact_sheet,
     curves,
@@ -23,6 +22,7 @@ from hierax.visualize import (
     reconstruction,
     stack_sheets,
 )
+from hierax.visualize.paper import PAPER
 
 
 def _two_regions(c=16, noise=0.05):

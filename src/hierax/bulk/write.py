@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError, MissingExtraError, nearest
 from ..predictor import Predictor
+from ..whole import whole_file
 from .run import Row
 
 SCHEMA_VERSION = 1
@@ -77,21 +77,10 @@ def text_of(path: Path) -> str:
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
+        with whole_file(path) as temporary:
+            yield temporary
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[str, str]) -> tuple[int, int]:

@@ -10,9 +10,6 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..errors import InputError, nearest
+from ..whole import folder_beside
 
 OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
 MAX_TILT = math.radians(25)  # Things mostly stand upright; a full turn would be a harder set than a nano model needs.
@@ -235,13 +233,7 @@ def render_folder(
     if count < 1:
         raise InputError(f"count must be 1 or more; got {count}.")
     _check_vacant(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        # mkdtemp makes folders private; the set is as readable as any other folder of this person.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)
+    with folder_beside(folder) as partial:
         for name in CLASSES[:count]:
             (partial / name).mkdir()
         digits = len(str(count - 1))
@@ -253,9 +245,6 @@ def render_folder(
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
 
 

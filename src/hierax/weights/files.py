@@ -6,14 +6,12 @@ safetensors files are memory-mapped; torch files are read by `torch_files`. What
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, HieraxError
+from ..whole import folder_beside, whole_file
 from .torch_files import MAX_TENSORS, read_torch
 
 MAX_HEADER_BYTES = 20_000_000
@@ -219,7 +218,7 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path} holds NaN or infinite values in {key!r}; it was not loaded.")
 
 
-@contextlib.contextmanager
+@contextmanager
 def staged(destination: Path) -> Iterator[Path]:
     """A temporary folder beside `destination`, whose content takes its place only if nothing fails meanwhile.
 
@@ -230,23 +229,16 @@ def staged(destination: Path) -> Iterator[Path]:
         CheckpointError: The place cannot be written.
     """
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+        with folder_beside(destination) as stage:
+            yield stage
+            if (stage / destination.name).is_file():
+                _move_files(stage, destination.parent)
+            elif destination.is_dir():
+                _move_files(stage, destination)
+            else:
+                stage.rename(destination)
     except OSError as error:
         raise CheckpointError(f"Cannot write {destination}: {error.strerror or error}.") from error
-    try:
-        stage.chmod(0o777 & ~_umask())
-        yield stage
-        if (stage / destination.name).is_file():
-            _move_files(stage, destination.parent)
-        elif destination.is_dir():
-            _move_files(stage, destination)
-        else:
-            stage.rename(destination)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {destination}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _move_files(source: Path, target: Path) -> None:
@@ -262,26 +254,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+        with whole_file(path) as temporary:
+            write(temporary)
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error.strerror or error}.") from error
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
