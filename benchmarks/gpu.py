@@ -18,7 +18,7 @@ import hierax
 from hierax.model.encoder import Encoder
 
 from . import measure, peers
-from .run import check, write
+from .report import difference, write
 
 CASES = (
     ("hiera_base_224", 224, 256),
@@ -110,7 +110,7 @@ def main() -> None:
             expected = encoder.embedding(sample)
             work = measure.flops(lambda e=encoder, x=sample: e.embedding(x)) * batch
             encoder = encoder.to("cuda")
-            apart = check(hierax.optimize(encoder).embedding(sample.cuda()).cpu(), expected)
+            apart = difference(hierax.optimize(encoder).embedding(sample.cuda()).cpu(), expected)
             if not apart <= FP32_TOLERANCE:
                 raise SystemExit(f"{name}: the GPU differs from the CPU by {apart:.1e}; not timed.")
             encoder = encoder.to(torch.bfloat16)

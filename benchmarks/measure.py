@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hierax.model.fast import native_bfloat16
+
 PACKAGES = ("torch", "hiera-transformer", "timm", "transformers", "birder", "sam2", "openvino", "nncf", "onnxruntime")
 
 
@@ -94,6 +96,7 @@ def environment() -> dict[str, object]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "native_bfloat16": native_bfloat16(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         "commit": commit.stdout.strip() + (" with changes" if changed.stdout.strip() else ""),

@@ -1,30 +1,37 @@
-"""Every peer, built with the same weights as ours where its names can be told from ours."""
+"""Every peer, built with the same weights as ours, as it is and through compilers."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import hierax
 from hierax.model.encoder import Encoder
 
-Ask = Callable[[Tensor], Tensor]
+COMPILERS = ("openvino", "onnxruntime", "compile")
+Runner = Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A runner and whether its numbers must equal ours."""
+class Peer(nn.Module):
+    """Another package's network as a function from pixels to embeddings, so that exporters see its weights."""
 
-    name: str
-    ask: Ask
-    same_weights: bool = True
+    def __init__(self, module: nn.Module, answer: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module, self.answer = module.eval(), answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The embedding."""
+        return self.answer(self.module, x)
 
 
 def installed(*names: str) -> bool:
@@ -56,7 +63,7 @@ def loud(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def written(encoder: Encoder, format: str) -> dict[str, Tensor]:
+def written(encoder: nn.Module, format: str) -> dict[str, Tensor]:
     """Our weights under another package's names, through our own converter."""
     import safetensors.torch
 
@@ -77,21 +84,17 @@ def written(encoder: Encoder, format: str) -> dict[str, Tensor]:
 def meta_hiera(encoder: Encoder) -> Peer:
     """Meta's hiera."""
     prepare()
-    module = importlib.import_module("hiera").hiera_base_224(pretrained=False).eval()
+    module = importlib.import_module("hiera").hiera_base_224(pretrained=False)
     module.load_state_dict(written(encoder, "meta"), strict=False)
-
-    def ask(x: Tensor) -> Tensor:
-        return module.norm(module(x, return_intermediates=True)[1][-1].flatten(1, 2).mean(1))
-
-    return Peer("meta", ask)
+    return Peer(module, lambda m, x: m.norm(m(x, return_intermediates=True)[1][-1].flatten(1, 2).mean(1)))
 
 
 def timm_hiera(encoder: Encoder) -> Peer:
     """timm's hiera_base_224."""
     prepare()
-    module = importlib.import_module("timm").create_model("hiera_base_224", num_classes=encoder.num_classes).eval()
+    module = importlib.import_module("timm").create_model("hiera_base_224", num_classes=encoder.num_classes)
     module.load_state_dict(written(encoder, "timm"))
-    return Peer("timm", lambda x: module.forward_head(module.forward_features(x), pre_logits=True))
+    return Peer(module, lambda m, x: m.forward_head(m.forward_features(x), pre_logits=True))
 
 
 def transformers_hiera(encoder: Encoder) -> Peer:
@@ -101,9 +104,9 @@ def transformers_hiera(encoder: Encoder) -> Peer:
     config = transformers.HieraConfig(
         embed_dim=96, depths=[2, 3, 16, 3], num_heads=[1, 2, 4, 8], num_labels=encoder.num_classes
     )
-    module = transformers.HieraForImageClassification(config).eval()
+    module = transformers.HieraForImageClassification(config)
     module.load_state_dict(written(encoder, "transformers"), strict=False)
-    return Peer("transformers", lambda x: module.hiera(x).pooler_output)
+    return Peer(module, lambda m, x: m.hiera(x).pooler_output)
 
 
 def birder_net(name: str, encoder: Encoder, size: int) -> Peer:
@@ -112,9 +115,9 @@ def birder_net(name: str, encoder: Encoder, size: int) -> Peer:
     registry = importlib.import_module("birder.model_registry").registry
     importlib.import_module("birder.net.hieradet")
     importlib.import_module("birder.net.hiera")
-    module = registry.net_factory(name, encoder.num_classes, size=(size, size)).eval()
+    module = registry.net_factory(name, encoder.num_classes, size=(size, size))
     module.load_state_dict(written(encoder, "birder"), strict=False)
-    return Peer("birder", module.embedding)
+    return Peer(module, lambda m, x: m.embedding(x))
 
 
 def sam2_trunk(encoder: Encoder) -> Peer:
@@ -129,33 +132,86 @@ def sam2_trunk(encoder: Encoder) -> Peer:
         global_att_blocks=config.global_blocks,
         window_spec=(8, 4, 14, 7),
         window_pos_embed_bkg_spatial_size=(7, 7),
-    ).eval()
+    )
     state = {key.split("trunk.")[-1]: value for key, value in written(encoder, "sam2").items()}
     module.load_state_dict(state, strict=False)
-    return Peer("sam2", lambda x: module(x)[-1].mean((2, 3)))
+    return Peer(module, lambda m, x: m(x)[-1].mean((2, 3)))
 
 
-def compiled(peer: Peer, x: Tensor, how: str) -> Peer:
-    """A peer through OpenVINO in float32, or through torch.compile with frozen weights."""
-    program = torch.export.export(Asked(peer.ask), (x,), strict=False)
-    if how == "compile":
-        module = torch.compile(program.module(), options={"freezing": True})
-        return Peer(f"{peer.name} compile", module)
-    import openvino
+class RankFour(nn.Module):
+    """A network whose attention has four axes: torch's ONNX converter refuses Meta's and timm's five."""
 
-    model = openvino.Core().compile_model(
-        openvino.convert_model(program), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    )
-    return Peer(f"{peer.name} openvino", lambda x: torch.from_numpy(model(x.numpy())[0].copy()))
-
-
-class Asked(nn.Module):
-    """A peer's embedding as a module's forward, for exporters; its weights become constants."""
-
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, peer: nn.Module) -> None:
         super().__init__()
-        self.ask = ask
+        self.peer = peer
 
     def forward(self, x: Tensor) -> Tensor:
-        """The embedding."""
-        return self.ask(x)
+        """The same numbers."""
+        with _Flattened():
+            return self.peer(x)
+
+
+class _Flattened(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function is F.scaled_dot_product_attention and len(args) == 3 and args[0].ndim == 5:
+            return function(*(part.flatten(0, 1) for part in args), **kwargs).unflatten(0, args[0].shape[:2])
+        return function(*args, **kwargs)
+
+
+def eager(peer: nn.Module, x: Tensor, dtype: torch.dtype) -> Runner:
+    """A network as its package runs it."""
+    peer, x = cast(peer, dtype), x.to(dtype)
+    return lambda: peer(x)
+
+
+def compiled(peer: nn.Module, x: Tensor, dtype: torch.dtype, how: str) -> Runner:
+    """A network through one of `COMPILERS`, on as many threads as torch has."""
+    return {"openvino": _openvino, "onnxruntime": _onnxruntime, "compile": _compile}[how](peer, x, dtype)
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module itself in float32, else a copy; other runners go on using the original."""
+    return module if dtype == torch.float32 else copy.deepcopy(module).to(dtype)
+
+
+def _compile(peer: nn.Module, x: Tensor, dtype: torch.dtype) -> Runner:
+    """torch.compile of the exported graph (no breaks) with frozen weights."""
+    x = x.to(dtype)
+    program = torch.compile(_exported(cast(peer, dtype), x).module(), options={"freezing": True})
+    return lambda: program(x)
+
+
+def _openvino(peer: nn.Module, x: Tensor, dtype: torch.dtype) -> Runner:
+    """OpenVINO; in bfloat16 it casts the float32 graph itself."""
+    import openvino
+
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    model = openvino.Core().compile_model(openvino.convert_model(_exported(peer, x)), "CPU", hints)
+    pixels = x.numpy()
+    return lambda: torch.from_numpy(model(pixels)[0].copy())
+
+
+def _onnxruntime(peer: nn.Module, x: Tensor, dtype: torch.dtype) -> Runner:
+    """ONNX Runtime's CPU provider on torch's own export."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    x = x.to(dtype)
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder) / "peer.onnx")
+        with torch.no_grad():
+            torch.onnx.export(RankFour(cast(peer, dtype)), (x,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: x.numpy()}
+    return lambda: torch.from_numpy(session.run(None, feed)[0])
+
+
+def _exported(peer: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(peer, (x,), strict=False)

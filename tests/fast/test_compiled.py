@@ -1,0 +1,68 @@
+"""The `compile` engine: the readable numbers at every size, and what it says without a C++ compiler."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from hierax.errors import HieraxError
+from hierax.model.encoder import Encoder
+from hierax.model.fast import optimize
+
+from ..peers import det_config, loud
+from ..tolerance import FP32, distance
+from .test_fast_door import pixels
+
+needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+
+
+def encoder() -> Encoder:
+    """One block a stage but for stage 3's global one; cut windows at 128 pixels."""
+    return loud(Encoder(det_config(depths=(1, 1, 2, 1), global_blocks=(3,), head="norm_pool", num_classes=4)))
+
+
+@pytest.mark.nightly
+@needs_compiler
+def test_compile__equals_readable() -> None:
+    """A program kept from another size, weights frozen before a change, or stages in another order would be far off."""
+    exact = encoder()
+    fast = optimize(exact, engine="compile", input_size=128)
+    assert "compile" in fast.choice
+    with torch.inference_mode():
+        for x in (pixels(2, 3, 128, 128), pixels(1, 3, 64, 96)):
+            assert distance(fast.embedding(x), exact.embedding(x)) <= FP32
+        x = pixels(2, 3, 128, 128)
+        ours, theirs = fast.detection_features(x), exact.detection_features(x)
+    assert list(ours) == list(theirs)
+    assert max(distance(ours[key], theirs[key]) for key in theirs) <= FP32
+
+
+@pytest.mark.nightly
+@needs_compiler
+def test_compile__follows_changed_weights() -> None:
+    """Freezing folds weights into the program: one that went stale would answer for the old model."""
+    exact = encoder()
+    fast = optimize(exact, engine="compile", input_size=64)
+    x = pixels(1, 3, 64, 64)
+    with torch.inference_mode():
+        fast.embedding(x)
+    other = loud(Encoder(exact.config), seed=3)
+    fast.load_state_dict(other.state_dict())
+    with torch.inference_mode():
+        assert distance(fast.embedding(x), other.embedding(x)) <= FP32
+
+
+@pytest.mark.nightly  # until it fails before it compiles
+@pytest.mark.xfail(strict=True, reason="inductor's own error reaches the caller: it names no remedy")
+def test_compile__without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error from inductor's depths would not say that another engine needs nothing more."""
+    from torch._inductor import config, cpp_builder
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
+    cached = getattr(cpp_builder, "cpp_compiler_search", None)
+    if hasattr(cached, "cache_clear"):
+        cached.cache_clear()
+    with pytest.raises(HieraxError, match=r"C\+\+ compiler.*engine='torch'"):
+        optimize(encoder(), engine="compile", input_size=64).embedding(pixels(1, 3, 64, 64))
