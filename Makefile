@@ -20,7 +20,7 @@ demo: $(VENV)/.package
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-nightly: $(VENV)/.tests
+nightly: $(VENV)/.engines
 	$(BIN)/python -m pytest -m "nightly and not gpu"
 
 lint: $(VENV)/.tests
@@ -34,7 +34,7 @@ format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.tests
+bench: $(VENV)/.engines
 	$(BIN)/python -m benchmarks
 
 $(VENV)/.package: pyproject.toml
@@ -47,6 +47,10 @@ $(VENV)/.package: pyproject.toml
 $(VENV)/.tests: $(VENV)/.package
 	$(PIP) install -e ".[data,train,video]" --group dev --group parity-needs
 	$(PIP) install --no-deps --group parity
+	@touch $@
+
+$(VENV)/.engines: $(VENV)/.tests
+	$(PIP) install -e ".[openvino,int8,onnx]"
 	@touch $@
 
 clean:

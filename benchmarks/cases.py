@@ -123,7 +123,7 @@ def run_case(name: str, case: Case, options: Options) -> dict:
     encoder = peers.loud(hierax.create(case.model, input_size=case.size))
     x = torch.randn(case.batch, 3, case.size, case.size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        work = measure.flops(lambda: encoder.embedding(x))
+        work = sum(measure.flops(lambda: encoder.embedding(x)).values())
         line = LineUp(encoder.embedding(x), options.dtype)
     choices = _add_ours(line, encoder, x, options)
     _add_others(line, case, encoder, x, options)

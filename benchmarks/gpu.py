@@ -108,7 +108,7 @@ def main() -> None:
         sample = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             expected = encoder.embedding(sample)
-            work = measure.flops(lambda e=encoder, x=sample: e.embedding(x)) * batch
+            work = sum(measure.flops(lambda e=encoder, x=sample: e.embedding(x)).values()) * batch
             encoder = encoder.to("cuda")
             apart = difference(hierax.optimize(encoder).embedding(sample.cuda()).cpu(), expected)
             if not apart <= FP32_TOLERANCE:

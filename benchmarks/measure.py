@@ -67,13 +67,26 @@ def product(
     return lambda: torch.mm(a, b, out=out), 2.0 * rows * size * 4 * size
 
 
-def flops(function: Callable[[], object]) -> float:
-    """FLOPs of one call, attention included, as torch counts them."""
+def flops(function: Callable[[], object]) -> dict[str, float]:
+    """FLOPs of one call by kind: "products" (convolutions too) and "attention"."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    # torch's own table lacks these two.
+    more = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        torch.ops.aten.addmm_: lambda x, a, b, *_, **__: 2 * a[0] * a[1] * b[1],
+    }
+    with FlopCounterMode(display=False, custom_mapping=more) as counter:
         function()
-    return float(counter.get_total_flops())
+    found = {"products": 0.0, "attention": 0.0}
+    for operator, count in counter.get_flop_counts()["Global"].items():
+        found["attention" if "attention" in str(operator) else "products"] += count
+    return found
+
+
+def _attention_flops(q: list[int], k: list[int], v: list[int], *_: object, **__: object) -> int:
+    batch, heads, queries, d = q
+    return 2 * batch * heads * queries * k[2] * (d + v[3])
 
 
 def peak_memory_mb() -> float:

@@ -102,6 +102,9 @@ def _engine(
     if engine == "openvino":
         if wanted not in (torch.float32, torch.bfloat16):
             raise InputError(f"The openvino engine runs float32, bfloat16 and int8; got {wanted}. Use engine='torch'.")
+        if wanted == torch.bfloat16 and not native_bfloat16():
+            log.warning("This processor has no native bfloat16: OpenVINO computes in float32 on it.")
+            wanted = torch.float32
         return OpenVINOEncoder(fast.float(), precision="bf16" if wanted == torch.bfloat16 else "f32")
     if wanted == torch.bfloat16 and on_cpu and not native_bfloat16():
         log.warning("This processor has no native bfloat16: expect less speed than in float32.")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from .encoder import FastEncoder
 from .graph import EMBEDDING, export
 
@@ -38,6 +39,21 @@ class CompiledEncoder(FastEncoder):
     def _program(self, x: Tensor, last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
         key = (tuple(x.shape), x.dtype, last)
         if key not in self._programs:
+            if x.device.type == "cpu":
+                _check_compiler()
             module = export(self, x, last).module()
             self._programs[key] = torch.compile(module, dynamic=False, options={"freezing": True})
         return self._programs[key]
+
+
+def _check_compiler() -> None:
+    """Look for what torch.compile needs before minutes go into tracing."""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
+        raise InputError(
+            "engine='compile' needs a C++ compiler; none was found. Install g++ or clang, name one in CXX, or use "
+            "engine='torch'."
+        ) from error
