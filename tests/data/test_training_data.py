@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hierax.data import remote
 from hierax.data.decode import decode_image
 from hierax.data.shards import is_shards
 from hierax.data.training import find_validation, hold_out, match_classes, open_data
@@ -270,6 +271,7 @@ def test_shards_over_http(tmp_path, monkeypatch):
             outputfile.write(data[: len(data) // 2] if Handler.short else data)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "_PAUSES_S", (0.0,))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from hierax.config import PreprocessSpec
+from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, UnknownNameError
 from hierax.predictor import Predictor
 from hierax.train.evaluate import PROTOCOLS, accuracy, protocol_spec
 from hierax.weights.card import make_card
 
+from ..peers import peer
 from . import tiny
 
 
@@ -71,3 +73,43 @@ def test_protocols_at_the_size_of_the_checkpoint():
     assert all(dataclasses.replace(spec, **changes) for changes in PROTOCOLS.values())
     with pytest.raises(UnknownNameError, match="birder"):
         protocol_spec("brider", spec)
+
+
+def picture(size, seed=0):
+    """Edges and grain, on which engines and crops differ."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 200, (9, 9, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST))
+    return image + rng.integers(0, 50, image.shape, dtype=np.uint8)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", [(640, 480), (343, 257), (211, 500), (100, 90)])
+@pytest.mark.parametrize("side", [224, 256])
+@pytest.mark.parametrize("protocol", ["timm", "birder", "meta"])
+def test_protocols_are_what_their_names_say(size, side, protocol):
+    """A crop of another share, a kept or lost aspect ratio, or another resize engine changes the pixels.
+
+    The checkpoint's own recipe is made as different as can be, so that nothing of it may leak through but size and
+    statistics.
+    """
+    image = picture(size)
+    own = PreprocessSpec(size=(side, side), resize="squash" if protocol != "birder" else "shortest", crop_ratio=0.8,
+                         resize_to=333, engine="float", interpolation="bilinear", crop_rounding="floor")  # fmt: skip
+    got = preprocess(image, protocol_spec(protocol, own))
+    if protocol == "timm":
+        create = peer("timm.data").create_transform
+        want = create((3, side, side), crop_pct=0.9, interpolation="bicubic", mean=own.mean, std=own.std)(
+            Image.fromarray(image)
+        )
+    elif protocol == "birder":
+        preset = peer("birder.data.transforms.classification").inference_preset
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)  # birder's default loader gives tensors
+        want = preset((side, side), {"mean": own.mean, "std": own.std})(pixels)
+    else:
+        t = peer("torchvision.transforms")
+        resized = 256 if side == 224 else side  # Meta crops nothing above 224
+        steps = [t.Resize(resized, interpolation=t.InterpolationMode.BICUBIC), t.CenterCrop(side), t.ToTensor()]
+        want = t.Compose([*steps, t.Normalize(own.mean, own.std)])(Image.fromarray(image))
+    assert got.shape == want.shape
+    assert float((got - want).abs().max()) <= 1e-6

@@ -10,6 +10,7 @@ import torch
 
 from hierax.data.samples import FileData
 from hierax.data.training import open_data
+from hierax.errors import HieraxError
 from hierax.train.feed import Plain, Stream, Views, plain_batches, steps_of_parts
 from hierax.train.recipe import Recipe
 
@@ -71,6 +72,29 @@ def test_views_are_the_same_in_any_worker_and_place(tmp_path):
     assert len({one[s][0].float().mean().item() for s in one}) == 12
 
 
+@pytest.mark.parametrize(("world", "workers"), [(2, 2), (3, 2)])
+def test_once_an_epoch_over_processes_and_workers(tmp_path, world, workers):
+    """Real loaders with real workers on a count that nothing divides: one sample twice or never shows.
+
+    Frameworks that pad a sampler to equal shares repeat samples, and those that drop lose them.
+    """
+    folder = tiny.images(tmp_path, per_class=4, classes=2)
+    tiny.images(tmp_path / "class_1", per_class=3, classes=1, seed=1)  # eleven in all
+    (folder / "class_0" / "002.png").write_bytes(b"broken")
+    views, recipe = views_of(folder, workers=workers, batch_size=2 * world, accumulate=2, epochs=2)
+    stream = Stream(len(views.data), recipe)
+    seen, lengths = Counter(), set()
+    for rank in range(world):
+        steps = list(steps_of_parts(views, stream, recipe, start=0, rank=rank, world=world))
+        lengths.add((len(steps), *{len(parts) for parts in steps}))
+        for part in (part for parts in steps for part in parts):
+            seen.update(views.data.name(sample) for sample in part.samples)
+            seen.update(name for name, _ in part.failures)
+    assert len(views.data) == 11
+    assert seen == dict.fromkeys((views.data.name(index) for index in range(11)), 2)
+    assert lengths == {(stream.total, 2)}  # no process takes another number of steps, which would hang the others
+
+
 def test_starting_later_gives_the_same_steps(tmp_path):
     """A loader that must replay, or skips one step too many, differs."""
     views, recipe = views_of(tiny.images(tmp_path, per_class=3))
@@ -101,17 +125,19 @@ def test_unreadable_samples_are_named(tmp_path):
     assert failures == ["class_1/001.png"]
 
 
-def test_validation_is_exact_over_processes(tmp_path):
-    """Padding the last batch to equal sizes counts samples twice."""
-    data = open_data(tiny.images(tmp_path, per_class=5))
+@pytest.mark.parametrize(("world", "workers"), [(4, 0), (2, 2), (20, 0)])
+def test_validation_is_exact_over_processes(tmp_path, world, workers):
+    """Padding the last batch to equal sizes counts samples twice; unequal numbers of batches hang a sharded model."""
+    folder = tiny.images(tmp_path, per_class=5)
+    (folder / "class_1" / "003.png").write_bytes(b"")
+    data = open_data(folder)
     plain = Plain(data, tiny.CONFIG, tiny.weights().preprocess, 4)
-    seen = [
-        i
-        for rank in range(4)
-        for indices, _, _ in plain_batches(plain, batch_size=2, workers=0, rank=rank, world=4)
-        for i in indices
-    ]
-    assert sorted(seen) == list(range(15))
+    ranks = [list(plain_batches(plain, batch_size=2, workers=workers, rank=rank, world=world)) for rank in range(world)]
+    batches = [batch for rank in ranks for batch in rank]
+    assert len({len(rank) for rank in ranks}) == 1
+    assert all(len(indices) == len(inputs) for indices, inputs, _ in batches)
+    assert sorted(i for indices, _, _ in batches for i in indices) == [i for i in range(15) if i != 8]
+    assert [name for *_, bad in batches for name, _ in bad] == ["class_1/003.png"]
 
 
 def test_tall_and_tiny_images_can_be_cropped(tmp_path):
@@ -125,3 +151,11 @@ def test_tall_and_tiny_images_can_be_cropped(tmp_path):
         _, found = views[(index, 0)]
         assert found[0][0].shape == (3, tiny.SIZE, tiny.SIZE)
         assert np.array(found[0][0]).dtype == np.uint8
+
+
+def test_a_worker_that_is_killed(tmp_path, monkeypatch):
+    """The kernel kills readers when memory runs out: a hang, or torch's own traceback, tells nobody what to do."""
+    views, recipe = views_of(tiny.images(tmp_path, per_class=3), workers=1)
+    monkeypatch.setattr(Views, "__getitem__", lambda self, draw: tiny.die())
+    with pytest.raises(HieraxError, match=r"workers=0.*--resume"):
+        next(steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1))

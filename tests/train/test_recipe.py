@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from hierax.errors import RecipeError, UnknownNameError
@@ -80,3 +83,19 @@ def test_steps_and_epochs_exclude_each_other():
     with pytest.raises(RecipeError, match="not both"):
         Recipe().with_options(steps=3, epochs=2)
     assert Recipe(steps=5).with_options(epochs=2).steps is None
+
+
+def test_every_key_is_documented():
+    """A key that nobody can find in the documentation is a key that nobody sets."""
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    missing = [field.name for field in dataclasses.fields(Recipe) if f"`{field.name}`" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("learning_rate", "lr"), ("wd", "weight_decay"), ("img_size", "input_size")]
+)
+def test_keys_of_other_trainers(theirs, ours):
+    """By spelling, `learning_rate` is nearest to `linear_probe`, which would send a person the wrong way."""
+    with pytest.raises(RecipeError, match=f"Did you mean '{ours}'"):
+        Recipe().with_options(**{theirs: 1})

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hierax.data.samples import Subset
 from hierax.data.training import open_data
 from hierax.drawing import Drawing
 from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError
-from hierax.registry import load
+from hierax.registry import convert, load
 from hierax.train import finetune, pretrain
 from hierax.train.methods import FineTuning
 from hierax.visualize import reconstruction
@@ -145,12 +146,30 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
     settings = {**PLAIN, "epochs": 2, "validation_fraction": 0.0, "ema_decay": 0.5}
     summary = train(start[0], tmp_path / "one", model=model, **settings)
     assert set(summary.unreadable) == {"class_0/002.png", "class_2/004.png"}
-    codes = tiny.in_processes(lambda: train(start[0], tmp_path / "two", model=model, sharding=sharding, **settings), 2)
+    drawn = {**settings, "sharding": sharding, "pictures": Drawing()}
+    codes = tiny.in_processes(lambda: train(start[0], tmp_path / "two", model=model, **drawn), 2)
     assert codes == [0, 0]
+    pictures = {path.name for path in (tmp_path / "two").glob("*.png")}
+    assert pictures == {"curves.png"} | ({"reconstructions.png"} if task == "pretrain" else set())
     one, two = tiny.result(tmp_path / "one"), tiny.result(tmp_path / "two")
     assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
     listed = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert set(listed["unreadable"]) == set(summary.unreadable)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_validation_of_two_processes_is_that_of_one(tmp_path, start, sharding):
+    """Nine samples over two processes, one unreadable: padding counts ten, dropping eight, and a lost failure hides."""
+    held = tiny.images(tmp_path / "held", per_class=3, seed=9)
+    (held / "class_2" / "001.png").write_bytes(b"")
+    settings = {**PLAIN, "steps": 3, "validate_every": 2, "validation": str(held), "sharding": sharding}
+    one = finetune(start[0], tmp_path / "one", model=start[1], **{**settings, "sharding": "ddp"})
+    codes = tiny.in_processes(lambda: finetune(start[0], tmp_path / "two", model=start[1], **settings), 2)
+    assert codes == [0, 0]
+    two = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert one.metrics["total"] == 8
+    assert two["metrics"] == one.metrics
+    assert list(two["unreadable"]) == list(one.unreadable) == ["class_2/001.png"]
 
 
 def test_pretraining_then_finetuning_in_one_call(tmp_path, start):
@@ -246,6 +265,103 @@ def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog):
     assert names[:2] == ["curves.png", "confusion.png"]
     assert [message.split()[0] for message in caplog.messages if "was not drawn" in message] == names
     assert recorder.asked[1][1][0].sum() == summary.metrics["total"]
+
+
+def test_only_the_main_process_draws(tmp_path, start):
+    """Two processes that write one file make a broken picture; one that waits for the other's forward pass hangs."""
+
+    class Marks(Recorder):
+        def _draw(self, *given):
+            (tmp_path / f"{given[-1].name}.{os.getpid()}").touch()
+
+        curves = confusion = mistakes = triptychs = _draw
+
+    for sharding in ("ddp", "fsdp2"):
+        settings = {**PLAIN, "steps": 2, "checkpoint_every": 1, "sharding": sharding, "pictures": Marks()}
+        codes = tiny.in_processes(
+            lambda s=settings: pretrain(start[0], tmp_path / s["sharding"], model=start[2], **s), 2
+        )
+        assert codes == [0, 0]
+        marks = sorted(path.name.rpartition(".")[0] for path in tmp_path.glob("*.png.*"))
+        assert marks == ["curves.png", "reconstructions.png"]
+        for path in tmp_path.glob("*.png.*"):
+            path.unlink()
+
+
+def test_a_picture_that_cannot_be_is_missed_aloud(tmp_path, start, monkeypatch, capsys):
+    """A confusion matrix that is silently absent looks like a bug of the run."""
+    monkeypatch.setattr("hierax.train.gallery._CLASSES", 2)
+    finetune(start[0], tmp_path / "out", model=start[1], steps=1, pictures=Drawing(), **PLAIN)
+    assert not (tmp_path / "out" / "confusion.png").exists()
+    assert "confusion.png is not drawn: 3 classes" in capsys.readouterr().err
+    notes = json.loads((tmp_path / "out" / "summary.json").read_text())["notes"]
+    assert any("confusion.png" in note for note in notes)
+
+
+def test_advice(tmp_path, start, capsys):
+    """Few images, a random start and classes too small to hold anything out must be said, not found out."""
+    few = tiny.images(tmp_path / "few", per_class=2)
+    finetune(few, tmp_path / "a", model="hiera_nano_96", pretrained=False, steps=1, **PLAIN)
+    said = capsys.readouterr().err
+    for words in (
+        "6 images are few to train from random weights",
+        "about 2 images a class",
+        "no accuracy will be measured",
+    ):
+        assert words in said, words
+    pretrain(start[0], tmp_path / "b", model=start[2], steps=1, **{**PLAIN, "lr": 8e-4, "lr_batch": 256})
+    said = capsys.readouterr().err
+    for words in (
+        "18 images are few for pretraining",
+        "nothing learned: 0.9987",
+        "learning rate 2.5e-05 = 0.0008 x batch 8 / 256",
+    ):
+        assert words in said, words
+    pretrain(start[0], tmp_path / "b", model=start[2], steps=1, resume=True, **{**PLAIN, "lr": 8e-4, "lr_batch": 256})
+    assert "going on after step 1 of 1" in capsys.readouterr().err
+    finetune(few, tmp_path / "c", model=start[1], steps=1, resume=True, **PLAIN)
+    assert "starts from the beginning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model", "summary.json", "checkpoints"])
+def test_a_run_overwrites_nothing_that_is_not_its_own(tmp_path, start, name):
+    """A trained model beside which somebody trains the next would be gone."""
+    theirs = tmp_path / "out" / name / "weights.bin"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("a month of work")
+    (tmp_path / "out" / "notes.txt").write_text("no harm in these")
+    for train, model in ((finetune, start[1]), (pretrain, start[2])):
+        for resume in (False, True):
+            with pytest.raises(InputError, match=f"overwrites nothing.*{name}"):
+                train(start[0], tmp_path / "out", model=model, steps=1, resume=resume, **PLAIN)
+    assert theirs.read_text() == "a month of work"
+    theirs.unlink()
+    theirs.parent.rmdir()
+    finetune(start[0], tmp_path / "out", model=start[1], steps=1, **PLAIN)
+
+
+def test_out_must_be_a_folder(tmp_path, start):
+    """`OUT` is a file, or below one: a plain message and not an internal error."""
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="can be written"):
+            finetune(start[0], out, model=start[1], steps=1, **PLAIN)
+
+
+@pytest.mark.parametrize(("form", "license"), [("meta", "cc-by-nc-4.0"), ("timm", "cc-by-nc-4.0"), ("birder", None)])
+def test_licence_of_a_plain_file(tmp_path, start, capsys, form, license):
+    """A file that states its licence passes it on; of one that states none, the result may claim none."""
+    path = convert(start[1], tmp_path / f"plain_{form}", to=form)
+    (file,) = [path] if path.is_file() else [p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth")]
+    finetune(start[0], tmp_path / "out", model=file, steps=1, **PLAIN)
+    config = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert config.get("license") == license
+    assert config.get("commercial") is (False if license else None)
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert ("no commercial use" if license else "Licence: unknown") in card
+    assert (
+        "no commercial use: so is the result" if license else "is unknown, so the result's"
+    ) in capsys.readouterr().err
 
 
 def test_refusals(tmp_path, start):

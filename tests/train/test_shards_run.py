@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from collections import Counter
 
-from hierax.train import finetune
+import pytest
+
+from hierax.train import finetune, pretrain
 
 from ..data.test_training_data import png, samples, write_tar
 from . import tiny
 
 
-def test_broken_shards(tmp_path):
-    """One bad member that stops the run, or a loss that nobody hears of, fails."""
+@pytest.mark.parametrize("task", ["finetune", "pretrain"])
+@pytest.mark.parametrize("where", ["on a block boundary", "off one"])
+def test_broken_shards(tmp_path, capsys, where, task):
+    """One bad member that stops the run, or a loss that nobody hears of, fails; so does CMYK or 1 x 1 taken for bad."""
     data = tmp_path / "shards"
     data.mkdir()
     write_tar(data / "train-0.tar", samples(6))
@@ -21,13 +27,23 @@ def test_broken_shards(tmp_path):
     ]  # fmt: skip
     write_tar(data / "train-1.tar", odd)
     cut = write_tar(data / "train-2.tar", samples(4, 20))
-    cut.write_bytes(cut.read_bytes()[: 512 * 8])
-    summary = finetune(
-        data, tmp_path / "out", model=tiny.save(tmp_path / "m"), epochs=2, validation_fraction=0.0, **tiny.SETTINGS
-    )
+    with tarfile.open(cut) as tar:
+        third = tar.getmembers()[4]
+    cut.write_bytes(cut.read_bytes()[: third.offset if where == "on a block boundary" else third.offset_data + 100])
+    train = finetune if task == "finetune" else pretrain
+    summary = train(
+        data, tmp_path / "out", model=tiny.save(tmp_path / "m", decoder=task == "pretrain"), epochs=2,
+        validation_fraction=0.0, **tiny.SETTINGS
+    )  # fmt: skip
+    unlabelled = task == "pretrain"  # labels are not missed where none are needed
     assert summary.skipped_steps == 0
+    assert summary.samples == 6 + 3 + 2 + unlabelled
     assert set(summary.unreadable) == {"train-1.tar/d"}
-    problems = {name for name, _ in json.loads((tmp_path / "out" / "summary.json").read_text())["problems"]}
-    assert "train-1.tar/c" in problems
-    assert "train-2.tar" in problems
-    assert summary.samples == 6 + 3 + 1
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    problems = Counter(name.partition("/")[0] if "2.tar" in name else name for name, _ in written["problems"])
+    assert problems.keys() == {"train-2.tar"} | (set() if unlabelled else {"train-1.tar/c"})
+    assert any("cut off" in reason or "truncated" in reason for _, reason in written["problems"])
+    assert set(written["unreadable"]) == {"train-1.tar/d"}
+    said = capsys.readouterr().err
+    assert f"{len(written['problems'])} left out of the data" in said
+    assert "1 could not be read" in said

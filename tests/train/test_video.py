@@ -6,10 +6,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from hierax.config import ModelConfig, PreprocessSpec, architecture
+from hierax.config import DecoderConfig, ModelConfig, PreprocessSpec, architecture
+from hierax.drawing import Drawing
 from hierax.model.init import build
 from hierax.train import finetune, pretrain
+from hierax.train.feed import Part
+from hierax.train.gallery import frames, rebuilt
+from hierax.train.methods import MaskedPretraining
+from hierax.train.recipe import Recipe
+from hierax.visualize import reconstruction
 from hierax.weights.load import from_module, write_weights
 from hierax.weights.state import Weights
 
@@ -50,6 +58,48 @@ def test_clips_train_both_ways(tmp_path):
     summary = finetune(data, tmp_path / "ft", model=model, validation_fraction=0.3, **settings)
     assert summary.metrics["total"] + len(summary.unreadable) >= 2
     summary = pretrain(data, tmp_path / "pt", model=model, mask_ratio=0.7, decoder_dim=16, decoder_depth=1,
-                       decoder_heads=2, **settings)  # fmt: skip
+                       decoder_heads=2, pictures=Drawing(), **settings)  # fmt: skip
+    with Image.open(tmp_path / "pt" / "reconstructions.png") as picture:
+        assert picture.height >= 2 * 224  # two frames of each of two clips: one row a frame
     assert list(summary.unreadable) == ["class_0/bad.mp4"]
     assert all(np.isfinite(summary.losses))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9])
+def test_frames_of_a_perfect_prediction_are_the_clip(monkeypatch, ratio):
+    """Tokens of another frame, the channel order of images, or the second frame of a pair do not give the frame back."""
+    base = architecture("mae_hiera_base_16x224")
+    config = dataclasses.replace(
+        base, name="custom", input_size=(8, 96, 96), embed_dim=8, num_heads=1, depths=(1, 1, 1, 1),
+        decoder=DecoderConfig(dim=16, depth=1, num_heads=2),
+    )  # fmt: skip
+    empty = Weights(config=config, tensors={}, preprocess=PreprocessSpec(size=(96, 96)))
+    method = MaskedPretraining(from_module(build(config), empty), Recipe(task="pretrain", mask_ratio=ratio))
+    pixels = torch.randint(0, 256, (2, 3, 8, 96, 96), dtype=torch.uint8)
+    part = Part(pixels, torch.zeros(2), torch.tensor([5, 6]), [0, 1], [])
+    real = method.module.forward
+
+    def perfect(x, **kwargs):
+        output = real(x, **kwargs)
+        return output._replace(prediction=output.target)
+
+    monkeypatch.setattr(method.module, "forward", perfect)
+    made = rebuilt(method, part)
+    assert len(made.images) == len(made.visible) == len(made.predictions) >= 2
+    mean, std = (np.array(values).reshape(3, 1, 1) for values in (made.preprocess.mean, made.preprocess.std))
+    real_frames = [(pixels[clip, :, 2 * token].numpy() / 255 - mean) / std for clip in range(2) for token in range(4)]
+    for image, visible, prediction in zip(made.images, made.visible, made.predictions, strict=True):
+        assert min(np.abs(image - frame).max() for frame in real_frames) < 1e-5
+        whole = reconstruction(image, visible, prediction, pixels=made.pixels, unit=made.unit)
+        np.testing.assert_allclose(whole, image, atol=1e-5)
+        empty_one = reconstruction(image, visible, prediction * 0, pixels=made.pixels, unit=made.unit)
+        assert np.abs(empty_one - image).max() > 0.1
+
+
+def test_frames_that_nothing_was_seen_of_are_left_out():
+    """The drawing refuses a frame without a visible unit; one such frame must not cost the whole picture."""
+    clip = np.zeros((3, 4, 64, 64), dtype=np.float32)
+    predictions = np.zeros((4 * 16 - 2 * 4, 768), dtype=np.float32)  # units 0 of frame 0 and 9 of frame 2 were seen
+    rows = frames(clip, np.array([0, 9]), predictions, pixels=16, unit=(2, 2))
+    assert [visible.tolist() for _, visible, _ in rows] == [[0], [1]]
+    assert [len(hidden) for *_, hidden in rows] == [12, 12]

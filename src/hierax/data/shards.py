@@ -1,55 +1,36 @@
-"""WebDataset shards read by position: tar members are found once, then every sample is one seek.
-
-Nothing is executed and nothing is written by a member's name. A tar that ends without its end marker is reported,
-whether it was cut inside a member or between two.
-"""
+"""WebDataset shards read by position: tar members are found once, then every sample is one seek."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import re
-import shutil
-import tarfile
-import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
-from urllib.error import URLError
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+from jaxtyping import Int
 
 from ..errors import InputError, nearest
+from .remote import Progress, fetch
 from .samples import UNLABELLED, TrainingData
+from .shard_index import ShardIndex, index_of
 
-_IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif", "mp4", "avi", "mkv", "webm")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_BLOCK = 512
-_MAX_SIDECAR = 1_000_000
+_WEB = ("http://", "https://")
+_SPLIT_WORDS = {"train", "training", "validation", "val", "valid", "test"}
 
 
 def is_shards(source: str | os.PathLike[str]) -> bool:
     """Whether a path, pattern or URL means shards."""
     text = os.fspath(source)
-    if text.startswith(("http://", "https://", "pipe:")) or re.search(r"\.tar(\.\w+)?$|\.tgz$", text):
+    if text.startswith((*_WEB, "pipe:")) or re.search(r"\.tar(\.\w+)?$|\.tgz$", text):
         return True
     path = Path(text)
     return path.is_dir() and ((path / "_info.json").is_file() or any(path.glob("*.tar")))
-
-
-@dataclass
-class _Index:
-    """What was found in the shards, one entry a sample."""
-
-    shard: list[int] = field(default_factory=list)
-    offset: list[int] = field(default_factory=list)
-    size: list[int] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
 
 
 def open_shards(source: str | os.PathLike[str], *, split: str, aliases: Sequence[str], labelled: bool) -> ShardData:
@@ -62,30 +43,53 @@ def open_shards(source: str | os.PathLike[str], *, split: str, aliases: Sequence
         labelled: Leave out, and report, samples without `cls` or a label in `json`.
 
     Raises:
-        InputError: No shard, a `pipe:` URL, compressed tars, or no such split.
+        InputError: No shard, a `pipe:` URL, compressed tars, no such split, or shards that cannot be fetched.
     """
-    index = _Index()
-    shards, lengths = _list_shards(os.fspath(source), split, aliases)
-    for number, shard in enumerate(shards):
-        before = len(index.keys)
-        _index_shard(number, shard, labelled, index)
-        expected = lengths.get(shard.name)
-        if expected is not None and expected != len(index.keys) - before:
-            found = len(index.keys) - before
-            index.problems.append((shard.name, f"holds {found} good samples, _info.json says {expected}"))
-    return ShardData(shards, index)
+    data = ShardData()
+    places, lengths = _list_shards(os.fspath(source), split, aliases)
+    progress = Progress()
+    keys: list[str] = []
+    labels: list[str] = []
+    parts = [np.empty((3, 0), dtype=np.int64)]
+    for number, place in enumerate(places):
+        progress.show(f"shard {number + 1} of {len(places)}")
+        path = fetch(place, progress) if isinstance(place, str) else place
+        index = index_of(path)
+        good = [row for row, label in enumerate(index.labels) if label or not labelled]
+        data.shards.append(path)
+        data.problems += [*index.problems, *_unlabelled(path, index, good)]
+        expected = lengths.get(path.name)
+        if expected is not None and expected != len(good):
+            data.problems.append((path.name, f"holds {len(good)} good samples, _info.json says {expected}"))
+        keys += [index.keys[row] for row in good]
+        labels += [index.labels[row] for row in good]
+        rows = [(number, index.offsets[row], index.sizes[row]) for row in good]
+        parts.append(np.array(rows, dtype=np.int64).reshape(-1, 3).T)
+    progress.close()
+    data.fill(keys, labels, np.concatenate(parts, axis=1))
+    return data
+
+
+def _unlabelled(path: Path, index: ShardIndex, good: list[int]) -> list[tuple[str, str]]:
+    """The samples that are left out, with the reason."""
+    rows = sorted(set(range(len(index.keys))) - set(good))
+    return [(f"{path.name}/{index.keys[row]}", "has no cls and no label in json") for row in rows]
 
 
 class ShardData(TrainingData):
     """One group of tar members a sample."""
 
-    def __init__(self, shards: list[Path], index: _Index) -> None:
-        labels, classes = _numbered(index.labels)
-        super().__init__(labels, classes)
-        self.shards, self.keys, self.problems = shards, index.keys, index.problems
-        self.shard = np.asarray(index.shard, dtype=np.int32)
-        self.offset = np.asarray(index.offset, dtype=np.int64)
-        self.size = np.asarray(index.size, dtype=np.int64)
+    def __init__(self) -> None:
+        super().__init__([], [])
+        self.shards: list[Path] = []
+        self.fill([], [], np.empty((3, 0), dtype=np.int64))
+
+    def fill(self, keys: list[str], labels: list[str], places: Int[np.ndarray, "3 n"]) -> None:
+        """Set the samples; `places` are the shard, offset and size of each."""
+        numbers, self.classes = _numbered(labels)
+        self.labels = np.asarray(numbers, dtype=np.int64)
+        self.keys = keys
+        self.shard, self.offset, self.size = places
 
     def name(self, index: int) -> str:
         """Shard and key."""
@@ -109,35 +113,83 @@ def _numbered(labels: list[str]) -> tuple[list[int], list[str]]:
     return [index.get(label, UNLABELLED) for label in labels], classes
 
 
-def _list_shards(text: str, split: str, aliases: Sequence[str]) -> tuple[list[Path], dict[str, int]]:
-    """The local tars of a split, downloaded if need be, and the sample counts that `_info.json` states."""
+def splits_of(source: str | os.PathLike[str]) -> set[str]:
+    """Names of the splits that shards are known to have, by `_info.json` or by file name; often none.
+
+    Raises:
+        InputError: An `_info.json` that cannot be fetched or read.
+    """
+    text = os.fspath(source)
+    folder = _web_folder(text) or (text if Path(text).is_dir() else None)
+    if folder is None:
+        return set()
+    info = _read_info(folder)
+    if info is not None:
+        return set(info["splits"]) if isinstance(info.get("splits"), dict) else set()
+    return {word for tar in Path(folder).glob("*.tar") for word in _words(tar)} & _SPLIT_WORDS
+
+
+def _list_shards(text: str, split: str, aliases: Sequence[str]) -> tuple[Sequence[Path | str], dict[str, int]]:
+    """The tars of a split, as paths or addresses, and the sample counts that `_info.json` states."""
     if text.startswith("pipe:"):
         raise InputError(f"Shards must be files or http(s) URLs; got {text!r}. Commands are never run.")
-    web = text.startswith(("http://", "https://"))
-    folder = text if web and not text.endswith((".tar", ".json")) else None
-    if web and text.endswith("/_info.json"):
-        folder = text.removesuffix("_info.json")
-    if folder is not None:
-        info = json.loads(_download(folder.rstrip("/") + "/_info.json").read_text("utf-8"))
-        names, lengths = _split_of(info, split, aliases, folder)
-        return [_download(f"{folder.rstrip('/')}/{name}") for name in names], lengths
+    folder = _web_folder(text)
     path = Path(text)
-    if not web and path.is_dir():
-        if (path / "_info.json").is_file():
-            info = json.loads((path / "_info.json").read_text("utf-8"))
-            names, lengths = _split_of(info, split, aliases, str(path))
-            return _existing([path / name for name in names]), lengths
-        tars = sorted(path.glob("*.tar"))
-        named = [tar for tar in tars if any(re.search(rf"(^|[-_.]){alias}([-_.]|$)", tar.name) for alias in aliases)]
-        return named or tars, {}
+    if folder is None and not text.startswith(_WEB) and path.is_dir():
+        folder = text
+    if folder is not None:
+        info = _read_info(folder)
+        if info is None:
+            return _named(sorted(path.glob("*.tar")), aliases), {}
+        names, lengths = _split_of(info, split, aliases, folder)
+        if folder.startswith(_WEB):
+            return [f"{folder}/{name}" for name in names], lengths
+        return _existing([path / name for name in names]), lengths
     if re.search(r"\.tar\.\w+$|\.tgz$", text):
         raise InputError(f"Shards must be plain tars, which can be read at any place; got {text!r}. Unpack them.")
     places = _expanded(text)
-    if web:
-        return [_download(place) for place in places], {}
+    if text.startswith(_WEB):
+        return places, {}
     if len(places) == 1 and not Path(places[0]).exists():
         places = sorted(glob.glob(places[0])) or places
     return _existing([Path(place) for place in places]), {}
+
+
+def _named(tars: list[Path], aliases: Sequence[str]) -> list[Path]:
+    """The tars that name a split; where none does, all that name no other one."""
+    for alias in aliases:
+        found = [tar for tar in tars if alias in _words(tar)]
+        if found:
+            return found
+    return [tar for tar in tars if not _words(tar) & _SPLIT_WORDS] or tars
+
+
+def _words(tar: Path) -> set[str]:
+    return set(re.split(r"[-_.]", tar.stem.lower()))
+
+
+def _web_folder(text: str) -> str | None:
+    """The address of a folder with an `_info.json`, None where the text means tars or something local."""
+    if not text.startswith(_WEB) or re.search(r"\.tar(\.\w+)?$|\.tgz$", urlsplit(text).path):
+        return None
+    return text.removesuffix("_info.json").rstrip("/")
+
+
+def _read_info(folder: str) -> dict[str, Any] | None:
+    """The `_info.json` of a folder, None where a local folder has none."""
+    if folder.startswith(_WEB):
+        path = fetch(f"{folder}/_info.json", Progress(), changing=True)
+    else:
+        path = Path(folder) / "_info.json"
+        if not path.is_file():
+            return None
+    try:
+        info = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"_info.json of {folder} must be readable JSON: {error}.") from error
+    if not isinstance(info, dict):
+        raise InputError(f"_info.json of {folder} must hold an object with splits; got {type(info).__name__}.")
+    return info
 
 
 def _split_of(info: dict, split: str, aliases: Sequence[str], where: str) -> tuple[list[str], dict[str, int]]:
@@ -146,12 +198,15 @@ def _split_of(info: dict, split: str, aliases: Sequence[str], where: str) -> tup
     splits = splits if isinstance(splits, dict) else {split: info}
     name = next((alias for alias in (split, *aliases) if alias in splits), None)
     if name is None:
-        raise InputError(f"{where} has the splits {', '.join(splits)}; got {split!r}. {nearest(split, splits)}")
-    files = splits[name].get("filenames") or []
-    if not all(isinstance(file, str) and "/" not in file and not file.startswith("pipe:") for file in files):
-        raise InputError(f"_info.json of {where} must name tars beside it; got {files[:3]}.")
-    lengths = splits[name].get("shard_lengths") or []
-    return files, dict(zip(files, lengths, strict=False))
+        raise InputError(f"{where} has the splits {', '.join(splits)}; got {split!r}. {nearest(split, splits)}".strip())
+    described = splits[name] if isinstance(splits[name], dict) else {}
+    files = described.get("filenames")
+    files = files if isinstance(files, list) else []
+    plain = all(isinstance(file, str) and not re.search(r"[/\\]|^pipe:", file) for file in files)
+    if not files or not plain:
+        raise InputError(f"_info.json of {where} must name, under filenames, tars beside it; got {str(files)[:200]}.")
+    lengths = described.get("shard_lengths")
+    return files, dict(zip(files, lengths if isinstance(lengths, list) else [], strict=False))
 
 
 def _expanded(text: str) -> list[str]:
@@ -169,101 +224,5 @@ def _existing(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.is_file():
             siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest(path.name, siblings)}")
+            raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest(path.name, siblings)}".strip())
     return paths
-
-
-def _download(url: str) -> Path:
-    """A shard in the local cache, fetched whole or not at all."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierax" / "shards"
-    target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rsplit("/", 1)[-1]
-    if target.is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as stream:
-            shutil.copyfileobj(response, stream)
-            expected = response.headers.get("Content-Length")
-        if expected is not None and partial.stat().st_size != int(expected):
-            raise InputError(f"A shard must arrive whole; {url} sent {partial.stat().st_size} of {expected} bytes.")
-        os.replace(partial, target)
-    except (OSError, URLError) as error:
-        raise InputError(f"Shards must be reachable; {url}: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
-
-
-def _index_shard(number: int, path: Path, labelled: bool, index: _Index) -> None:
-    """Add the samples of one tar, and what is wrong with it."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    end = path.stat().st_size
-    with path.open("rb") as stream:
-        for key, extension, place in _members(stream, path.name, end, index.problems):
-            members = samples.setdefault(key, {})
-            if extension in members:
-                index.problems.append((f"{path.name}/{key}", f"has two .{extension} members; the first is taken"))
-                continue
-            members[extension] = place
-        for key, members in samples.items():
-            image = next((members[name] for name in _IMAGES if name in members), None)
-            if image is None:
-                index.problems.append((f"{path.name}/{key}", "has no image"))
-                continue
-            label = _label(stream, members)
-            if labelled and not label:
-                index.problems.append((f"{path.name}/{key}", "has no cls and no label in json"))
-                continue
-            index.shard.append(number)
-            index.offset.append(image[0])
-            index.size.append(image[1])
-            index.keys.append(key)
-            index.labels.append(label)
-
-
-def _members(
-    stream: BinaryIO, shard: str, end: int, problems: list[tuple[str, str]]
-) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """Key, extension and place of each whole regular member; a shard that was cut is reported."""
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                folder, _, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not member.isreg() or member.issparse():
-                    if not member.isdir():
-                        problems.append((f"{shard}/{member.name}", "is no regular file"))
-                elif member.offset_data + member.size > end:
-                    problems.append((f"{shard}/{member.name}", "is cut off"))
-                elif stem and extension:
-                    yield key, extension.lower(), (member.offset_data, member.size)
-            after = tar.offset
-    except tarfile.TarError as error:
-        problems.append((shard, f"is truncated or damaged: {error}"))
-        return
-    # tarfile takes the end of the file for the end of the archive; only the end marker proves that nothing is missing.
-    stream.seek(min(after, end))
-    marker = stream.read(_BLOCK)
-    if len(marker) < _BLOCK or any(marker):
-        problems.append((shard, "is truncated: it has no end marker, so samples may be missing"))
-
-
-def _label(stream: BinaryIO, members: dict[str, tuple[int, int]]) -> str:
-    """The label of a sample, as text; empty where there is none."""
-    if "cls" in members:
-        return _sidecar(stream, members["cls"]).decode("utf-8", "replace").strip()
-    if "json" not in members:
-        return ""
-    try:
-        data = json.loads(_sidecar(stream, members["json"]))
-    except ValueError:
-        return ""
-    value = next((data[key] for key in ("label", "cls", "class") if key in data), "") if isinstance(data, dict) else ""
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-
-
-def _sidecar(stream: BinaryIO, place: tuple[int, int]) -> bytes:
-    stream.seek(place[0])
-    return stream.read(min(place[1], _MAX_SIDECAR))

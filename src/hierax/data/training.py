@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError, MissingExtraError, nearest
 from .samples import UNLABELLED, FileData, ShapeData, Subset, TrainingData
-from .shards import is_shards, open_shards
+from .shards import is_shards, open_shards, splits_of
 from .sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
@@ -64,17 +64,12 @@ def find_validation(source: Any) -> TrainingData | None:
     if isinstance(source, TrainingData) or not isinstance(source, (str, os.PathLike)):
         return None
     path = Path(source)
-    named = path.is_dir() and _split_folder(path, "validation") is not None
-    sharded = not str(source).startswith("shapes:") and is_shards(source) and (path / "_info.json").is_file()
-    tabular = path.suffix.lower() in _TABLES and path.is_file() and "split" in _read_table(path)[0]
-    if not (named or sharded or tabular):
-        return None
-    try:
-        return open_data(source, split="validation")
-    except InputError:
-        if named:
-            raise
-        return None
+    found = path.is_dir() and _split_folder(path, "validation") is not None
+    if not str(source).startswith("shapes:") and is_shards(source):
+        found = not splits_of(source).isdisjoint(SPLITS["validation"])
+    elif path.suffix.lower() in _TABLES and path.is_file():
+        found = _wanted(_read_table(path)[0].get("split", []), "validation") is not None
+    return open_data(source, split="validation") if found else None
 
 
 def hold_out(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData | None]:
@@ -141,7 +136,7 @@ def _existing_folder(source: Any) -> Path:
     what = "is a file of no known kind" if path.exists() else "does not exist"
     raise InputError(
         f"Training data must be a folder with one sub-folder a class, a table ({', '.join(_TABLES)}), a list "
-        f"({', '.join(_LISTS)}) or shards (.tar); {str(path)!r} {what}. {nearest(path.name, siblings)}"
+        f"({', '.join(_LISTS)}) or shards (.tar); {str(path)!r} {what}. {nearest(path.name, siblings)}".strip()
     )
 
 
@@ -149,7 +144,10 @@ def _class_folders(source: Any, split: str) -> FileData:
     root = _existing_folder(source)
     inside = _split_folder(root, split)
     if inside is None and split not in SPLITS:
-        raise InputError(f"{str(root)!r} has no folder for the split {split!r}.")
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        raise InputError(
+            f"A split must be a sub-folder; {str(root)!r} has none named {split!r}. {nearest(split, names)}".strip()
+        )
     root = inside or root
     folders = sorted(
         (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))),
@@ -158,39 +156,48 @@ def _class_folders(source: Any, split: str) -> FileData:
     names: list[str] = []
     labels: list[int] = []
     empty = []
+    problems: list[tuple[str, str]] = []
     for label, folder in enumerate(folders):
-        found = _walk(folder)
+        found = _walk(folder, problems)
         names += [path.relative_to(root).as_posix() for path in found]
         labels += [label] * len(found)
         if not found:
             empty.append(folder.name)
     if not names:
+        flat = len(_walk(root, []))
+        got = f"{flat} images in no sub-folder" if flat else f"{len(folders)} sub-folders and no image in any"
         raise InputError(
-            f"Labelled training data must be folders of images, one folder a class; {str(root)!r} has "
-            f"{len(folders)} sub-folders with no image in them. Use CLASS/IMAGE.jpg, or a table with path and label."
+            f"Labelled training data must be folders of images, one folder a class; {str(root)!r} has {got}. "
+            "Use CLASS/IMAGE.jpg, or a table with path and label; `pretrain` takes images without classes."
         )
     data = FileData(root, names, labels, [folder.name for folder in folders])
+    data.problems = problems
     if empty:
         data.notes.append(f"{len(empty)} class folders are empty: {', '.join(empty[:5])}")
     return data
 
 
-def _walk(folder: Path) -> list[Path]:
+def _walk(folder: Path, problems: list[tuple[str, str]]) -> list[Path]:
+    """Images and videos at any depth; folders that cannot be listed are named."""
     try:
-        return list(find_images(folder, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS))
+        found = find_images(folder, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
     except InputError:
         return []
+    problems += [(str(path), "is a folder that cannot be listed") for path in found.unreadable]
+    return list(found)
 
 
 def _any_files(source: Any, split: str) -> FileData:
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
         source = _split_folder(Path(source), split) or source
-    found: Iterable[Path] = find_images(source, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
+    found = find_images(source, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
     names = [str(path) for path in found]
     root = Path(source) if isinstance(source, (str, os.PathLike)) and Path(source).is_dir() else None
     if root is not None:
         names = [os.path.relpath(name, root) for name in names]
-    return FileData(root or Path(), names, [UNLABELLED] * len(names))
+    data = FileData(root or Path(), names, [UNLABELLED] * len(names))
+    data.problems = [(str(path), "is a folder that cannot be listed") for path in found.unreadable]
+    return data
 
 
 def _table(path: Path, split: str, labelled: bool) -> FileData:
@@ -202,13 +209,13 @@ def _table(path: Path, split: str, labelled: bool) -> FileData:
     labels = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
     if labels is None and labelled:
         raise InputError(f"A table must have a column named label; {str(path)!r} has {', '.join(columns)}.")
-    wanted = SPLITS.get(split, (split,))
     splits = columns.get("split")
+    wanted = _wanted(splits or [], split)
     problems: list[tuple[str, str]] = []
     names: list[str] = []
     texts: list[str] = []
     for row, name in enumerate(paths):
-        if splits is not None and splits[row].strip().lower() not in wanted:
+        if splits is not None and splits[row].strip().lower() != wanted:
             continue
         text = labels[row].strip() if labels is not None else ""
         if not name or (labelled and not text):
@@ -221,6 +228,12 @@ def _table(path: Path, split: str, labelled: bool) -> FileData:
     data = FileData(path.parent, names, [index.get(text, UNLABELLED) for text in texts], classes)
     data.problems = problems
     return data
+
+
+def _wanted(column: Sequence[str], split: str) -> str | None:
+    """The name that a split goes by in a column, None where it has none of that split."""
+    present = {text.strip().lower() for text in column}
+    return next((name for name in (split.lower(), *SPLITS.get(split, ())) if name in present), None)
 
 
 def _ordered(names: set[str]) -> list[str]:

@@ -21,10 +21,9 @@ from .feed import Plain, plain_batches
 # How the origins evaluate, at the size of the checkpoint.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "checkpoint": {},
-    "birder": {"resize": "squash", "crop_ratio": 1.0, "resize_to": None, "engine": "uint8"},
-    "timm": {"resize": "shortest", "crop_ratio": 0.9, "resize_to": None, "engine": "pil", "crop_rounding": "even"},
-    "meta": {"resize": "shortest", "crop_ratio": 224 / 256, "resize_to": None, "engine": "pil",
-             "crop_rounding": "even"},
+    "birder": {"resize": "squash", "crop_ratio": 1.0, "engine": "uint8"},
+    "timm": {"resize": "shortest", "crop_ratio": 0.9, "engine": "pil"},
+    "meta": {"resize": "shortest", "crop_ratio": 224 / 256, "engine": "pil"},
 }  # fmt: skip
 
 
@@ -142,7 +141,12 @@ def protocol_spec(protocol: str, spec: PreprocessSpec) -> PreprocessSpec:
         raise UnknownNameError(
             f"Evaluation protocols are {', '.join(PROTOCOLS)}; got {protocol!r}. {nearest(protocol, PROTOCOLS)}"
         )
-    return dataclasses.replace(spec, **PROTOCOLS[protocol])
+    changes = dict(PROTOCOLS[protocol])
+    if protocol == "meta" and min(spec.size) > 224:
+        changes["crop_ratio"] = 1.0
+    if changes:
+        changes |= {"resize_to": None, "crop_rounding": "even", "interpolation": "bicubic"}
+    return dataclasses.replace(spec, **changes)
 
 
 def _model_classes(data: TrainingData, predictor: Predictor) -> Int[np.ndarray, " n"]:
@@ -161,7 +165,7 @@ def _model_classes(data: TrainingData, predictor: Predictor) -> Int[np.ndarray, 
     strange = next(name for name in data.classes if name not in position)
     raise InputError(
         f"The data's classes must be the model's {count}, by name or all of them in sorted order; got "
-        f"{len(data.classes)} with {strange!r} among them. {nearest(strange, names)}"
+        f"{len(data.classes)} with {strange!r} among them. {nearest(strange, names)}".strip()
     )
 
 

@@ -23,7 +23,7 @@ from ..data.decode import decode_image
 from ..data.preprocess import preprocess
 from ..data.samples import TrainingData
 from ..data.sources import is_video
-from ..errors import InputError
+from ..errors import HieraxError, InputError
 from .recipe import Recipe
 
 Draw = tuple[int, int]  # sample, and how often it was drawn before
@@ -200,6 +200,23 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
+def _whole(loader: DataLoader) -> Iterator[Any]:
+    """What a loader gives; a worker that dies, as for want of memory, is named as such.
+
+    Raises:
+        HieraxError: A worker was killed.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+            raise
+        raise HieraxError(
+            f"The processes that read must live; one died ({str(error).splitlines()[0]}). Memory, or shared memory "
+            "(/dev/shm), is probably full: set fewer workers, or workers=0. A run goes on with --resume."
+        ) from error
+
+
 def steps_of_parts(
     views: Views, stream: Stream, recipe: Recipe, *, start: int, rank: int, world: int
 ) -> Iterator[list[Part]]:
@@ -216,7 +233,7 @@ def steps_of_parts(
         pin_memory=torch.cuda.is_available() and recipe.device in ("auto", "cuda"),
     )
     waiting: list[Part] = []
-    for part in loader:
+    for part in _whole(loader):
         waiting.append(part)
         if len(waiting) == recipe.accumulate:
             yield waiting
@@ -259,7 +276,7 @@ def plain_batches(
     loader = DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
     )
-    for items in loader:
+    for items in _whole(loader):
         good = [(index, value) for index, value in items if isinstance(value, Tensor)]
         bad = [(dataset.data.name(index), value) for index, value in items if isinstance(value, str)]
         inputs = torch.stack([value for _, value in good]) if good else torch.zeros(0, 3, *dataset.config.input_size)

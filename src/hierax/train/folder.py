@@ -17,25 +17,54 @@ _FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every",
          "validation", "sharding")  # fmt: skip
 
 
+# What a run writes: a folder that holds any of these without being a run's is somebody's work.
+_WRITTEN = ("model", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json", "log.jsonl",
+            "curves.png", "confusion.png", "mistakes.png", "reconstructions.png")  # fmt: skip
+_RECIPE = "run_recipe.json"
+
+
+def check_free(folder: Path, *, resume: bool) -> None:
+    """Refuse a folder that a run would damage, before time is spent on data and weights.
+
+    Raises:
+        InputError: It is a file, cannot be made, holds a run already (and `resume` is off), or holds files that a
+            run would overwrite.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = [name for name in _WRITTEN if os.path.lexists(folder / name)]
+        ran = (folder / _RECIPE).exists()
+    except OSError as error:
+        raise InputError(
+            f"A run needs a folder that can be written; {str(folder)!r}: {error.strerror or error}. Name another."
+        ) from error
+    if ran and not resume:
+        raise InputError(
+            f"A run needs a folder of its own; {str(folder)!r} holds one. Go on with it by --resume (in Python "
+            "resume=True), or name another folder."
+        )
+    if held and not ran:
+        raise InputError(
+            f"A run overwrites nothing; {str(folder)!r} holds {', '.join(held)} that no run of hierax left there. "
+            "Name another folder."
+        )
+
+
 @contextlib.contextmanager
 def claim(folder: Path, recipe: Recipe, *, resume: bool, main: bool, fingerprint: str) -> Iterator[None]:
     """Hold the folder for one run.
 
     Raises:
-        InputError: It holds a run already (and `resume` is off), a run is going on in it, or the data changed.
+        InputError: As `check_free`; or a run is going on in it, or the data changed.
         RecipeError: `resume` with a recipe that would give another result.
     """
     if not main:
         yield
         return
     with _locked(folder):
-        before = folder / "run_recipe.json"
+        check_free(folder, resume=resume)
+        before = folder / _RECIPE
         if before.exists():
-            if not resume:
-                raise InputError(
-                    f"A run needs a folder of its own; {str(folder)!r} holds one. Pass resume=True to go on with it, "
-                    "or name another folder."
-                )
             _check_same(json.loads(before.read_text("utf-8")), recipe, fingerprint)
         else:
             text = json.dumps({"recipe": recipe.to_dict(), "fingerprint": fingerprint})

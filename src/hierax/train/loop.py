@@ -87,6 +87,9 @@ class Loop:
         self.report.open(start)
         if begin is not None:
             begin()
+        if resume:
+            done = f"going on after step {start} of {self.stream.total}"
+            self.report.say(done if start else f"no checkpoint in {self.out}: this run starts from the beginning")
         steps = steps_of_parts(
             self.views, self.stream, self.recipe, start=start, rank=self.devices.rank, world=self.devices.world
         )

@@ -15,21 +15,21 @@ from ..config import PreprocessSpec
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What a masked autoencoder made of some images.
+    """What a masked autoencoder made of some images, or of frames of clips, of which each may be seen to another share.
 
     Attributes:
-        images: Preprocessed images.
-        visible: Row-major indices of the mask units that it saw.
-        predictions: For each hidden decoder token in raster order, its square as (channel, row, column).
+        images: Preprocessed images or frames.
+        visible: Of each, row-major indices of the mask units that it saw.
+        predictions: Of each, for each hidden decoder token in raster order, its square as (channel, row, column).
         pixels: Side of a decoder token's square.
         unit: Mask unit in decoder tokens.
         normalized: Whether predictions lack the mean and deviation of their square.
         preprocess: Its mean and std turn values back into colours.
     """
 
-    images: Float[ndarray, "b 3 h w"]
-    visible: Int[ndarray, "b n"]
-    predictions: Float[ndarray, "b masked pixels"]
+    images: Sequence[Float[ndarray, "3 h w"]] | Float[ndarray, "b 3 h w"]
+    visible: Sequence[Int[ndarray, " n"]] | Int[ndarray, "b n"]
+    predictions: Sequence[Float[ndarray, "masked pixels"]] | Float[ndarray, "b masked pixels"]
     pixels: int
     unit: tuple[int, int]
     normalized: bool

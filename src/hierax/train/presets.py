@@ -43,7 +43,7 @@ def _imagenet() -> dict[str, Recipe]:
             drop_path=_IMAGENET_MAE_DROP_PATH[size],
         )  # fmt: skip
         recipes[f"imagenet_finetune_{size}"] = Recipe(
-            **_MIX, **_LONG, model=f"hiera_{size}_224", lr=lr, lr_batch=1024, batch_size=1024, warmup_epochs=5,
+            **_MIX, **_LONG, model=f"mae_hiera_{size}_224", lr=lr, lr_batch=1024, batch_size=1024, warmup_epochs=5,
             epochs=epochs, drop_path=drop_path, layer_decay=layer_decay, rand_augment=(2, 9), erasing=0.25,
         )  # fmt: skip
     return recipes
@@ -56,7 +56,7 @@ def _video() -> dict[str, Recipe]:
             **_MAE, **_LONG, "model": f"mae_hiera_{size}_16x224", "crop_scale": (0.5, 1.0), "mask_ratio": 0.9,
             "decoder_heads": 8,
         }  # fmt: skip
-        tune: dict[str, Any] = {**_LONG, "model": f"hiera_{size}_16x224", "batch_size": 256}
+        tune: dict[str, Any] = {**_LONG, "model": f"mae_hiera_{size}_16x224", "batch_size": 256}
         recipes[f"kinetics_pretrain_{size}"] = Recipe(
             **mae, lr=mae_lr, lr_batch=512, batch_size=512, warmup_epochs=120, epochs=3200, repeats=4,
             drop_path=mae_drop,
@@ -79,18 +79,18 @@ def _video() -> dict[str, Recipe]:
 
 def _birder() -> dict[str, Recipe]:
     base: dict[str, Any] = {
-        **_LONG, "model": "hieradet_d_small", "groups": "birder", "mixup": 0.8, "mix_choice": "uniform",
+        **_LONG, "groups": "birder", "mixup": 0.8, "mix_choice": "uniform",
         "label_smoothing": 0.1, "crop_scale": (0.1, 1.0), "rand_augment": (3, 9),
     }  # fmt: skip
     return {
-        # birder rescales its decay 0.9999 by the length of the run; this is what one update becomes.
+        # birder rescales its decays, 0.9999 and 0.9998, by the run's length: 1 - (1 - d) * batch * every / epochs.
         "imagenet12k": Recipe(
-            **base, input_size=256, batch_size=512, lr=5e-4, min_lr=5e-7, epochs=100, warmup_epochs=5,
-            layer_decay=0.65, cutmix=1.0, erasing=0.25, ema_decay=0.9836, ema_every=32,
+            **base, model="hieradet_d_small_dino-v2", input_size=256, batch_size=512, lr=5e-4, min_lr=5e-7,
+            epochs=100, warmup_epochs=5, layer_decay=0.65, cutmix=1.0, erasing=0.25, ema_decay=0.9836, ema_every=32,
         ),
         "imagenet12k_to_imagenet": Recipe(
-            **base, input_size=256, batch_size=2048, accumulate=4, lr=7.5e-5, min_lr=5e-7, epochs=50,
-            warmup_epochs=10, layer_decay=0.6, ema_decay=0.9998,
+            **base, model="hieradet_d_small_dino-v2-imagenet12k", input_size=256, batch_size=2048, accumulate=4,
+            lr=7.5e-5, min_lr=5e-7, epochs=50, warmup_epochs=10, layer_decay=0.6, ema_decay=0.9918,
         ),
     }  # fmt: skip
 

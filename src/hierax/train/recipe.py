@@ -242,9 +242,10 @@ def read_recipe(source: str | Path | None, task: Task) -> Recipe:
 
 def _read_file(path: Path, presets: Mapping[str, Recipe]) -> Recipe:
     if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
         raise UnknownNameError(
-            f"A recipe must be a preset or a TOML file; got {str(path)!r}. {nearest(str(path), presets)}"
-            f"Presets: {', '.join(presets)}."
+            f"A recipe must be a preset or a TOML file; {str(path)!r} is no preset and {what}. "
+            f"{nearest(str(path), presets)}Presets: {', '.join(presets)}."
         )
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -267,12 +268,21 @@ def _hints() -> dict[str, Any]:
     return _HINTS
 
 
+# What other trainers call some keys, where spelling alone would suggest another one.
+_ELSEWHERE = {
+    "learning_rate": "lr", "base_lr": "lr", "wd": "weight_decay", "warmup": "warmup_epochs", "bs": "batch_size",
+    "smoothing": "label_smoothing", "ema": "ema_decay", "grad_clip": "clip_norm", "clip_grad": "clip_norm",
+    "num_workers": "workers", "img_size": "input_size", "image_size": "input_size", "drop": "head_dropout",
+    "drop_path_rate": "drop_path", "randaugment": "rand_augment", "reprob": "erasing", "amp": "precision",
+}  # fmt: skip
+
+
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
     for key in values:
         if key not in _hints():
-            raise RecipeError(
-                f"{where} has the unknown key {key!r}. {nearest(key, _hints())}Keys are listed in docs/training.md."
-            )
+            known = _ELSEWHERE.get(key.lower())
+            close = f"Did you mean {known!r}? " if known else nearest(key, _hints())
+            raise RecipeError(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(_hints())}.")
 
 
 def _converted(key: str, value: Any, kind: Any) -> Any:

@@ -23,14 +23,14 @@ from ..weights.rename import flat_name
 from .devices import Devices
 from .evaluate import Accuracy, count_correct
 from .feed import Plain, Views
-from .folder import claim, publish
+from .folder import check_free, claim, publish
 from .gallery import Gallery
 from .loop import Loop
 from .methods import FineTuning, MaskedPretraining, Method
 from .pictures import Pictures
 from .recipe import Recipe, read_recipe
 from .report import advice
-from .start import derived, starting_weights
+from .start import derived, licence_note, starting_weights
 
 METHODS = ("mae", "dinov2")
 
@@ -113,10 +113,18 @@ def finetune(
     settings = _after_stage(data, folder, settings, resume, pictures)
     started = time.perf_counter()
     devices = Devices(settings)
+    if devices.main:
+        check_free(folder, resume=resume)
     train, validation = _labelled(data, settings)
     notes = _notes(train, settings)
+    if validation is None and settings.validation_fraction:
+        notes.append(
+            f"no accuracy will be measured: every class is too small to hold out {settings.validation_fraction:.0%} "
+            "of it. Set validation to other data, or raise validation_fraction."
+        )
     torch.manual_seed(settings.seed)
     weights = starting_weights(settings.model, settings, notes)
+    notes += licence_note(weights)
     method = FineTuning(weights, train.classes, settings)
     notes += advice(len(train), len(train.classes), "finetune", not weights.tensors)
     run = _Run(folder, settings, devices, method, train, data, Gallery(folder, pictures), notes)
@@ -177,19 +185,22 @@ def pretrain(
         raise RecipeError("Pretraining needs a model; got none. Pass model=, e.g. 'mae_hiera_tiny_224'.")
     started = time.perf_counter()
     devices = Devices(settings)
+    folder = Path(out)
+    if devices.main:
+        check_free(folder, resume=resume)
     train = open_data(data, split=settings.split, labelled=False)
     notes = _notes(train, settings)
     torch.manual_seed(settings.seed)
     weights = starting_weights(settings.model, settings, notes)
+    notes += licence_note(weights)
     notes += advice(len(train), 0, "pretrain", not weights.tensors)
     trainer = _pretraining(weights, settings)
-    folder = Path(out)
     gallery = Gallery(folder, pictures)
     run = _Run(folder, settings, devices, trainer, train, data, gallery, notes)
 
     def show() -> None:
-        if devices.main and isinstance(trainer, MaskedPretraining) and not devices.sharded:
-            gallery.reconstructions(trainer, run.views)
+        if isinstance(trainer, MaskedPretraining):
+            gallery.reconstructions(trainer, run.views, devices)
 
     with claim(folder, settings, resume=resume, main=devices.main, fingerprint=run.fingerprint):
         run.loop.run(resume=resume, show=show, begin=run.begin)
@@ -222,7 +233,8 @@ def _labelled(data: Any, settings: Recipe) -> tuple[TrainingData, TrainingData |
         raise InputError("Every training sample must have a class; use a labelled source.")
     if len(train.classes) < 2:
         raise InputError(
-            f"A classifier needs at least two classes; the data has {len(train.classes)}: {train.classes}."
+            f"A classifier needs at least two classes; the data has {len(train.classes)}: {train.classes}. "
+            "Add a folder, or rows, of another class."
         )
     if settings.validation is not None:
         splits = ("validation", "val", "valid", "test")
@@ -350,7 +362,11 @@ class _Run:
             seconds=round(seconds, 2),
         )
         if self.devices.main:
-            write_json(self.folder / "summary.json", {**summary.to_dict(), "problems": self._problems()})
+            left_out = self.gallery.left_out(len(self.train.classes)) if result is not None else []
+            for note in left_out:
+                loop.report.say(note)
+            notes = {"problems": self._problems(), "notes": [*self.notes, *left_out]}
+            write_json(self.folder / "summary.json", {**summary.to_dict(), **notes})
             self.gallery.losses(losses, self.method.baseline)
             if result is not None:
                 self.gallery.answers(result, self.train.classes)

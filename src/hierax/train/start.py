@@ -112,6 +112,17 @@ def as_autoencoder(weights: Weights, recipe: Recipe) -> Weights:
     return dataclasses.replace(weights, config=config, tensors=tensors, labels=None)
 
 
+def licence_note(weights: Weights) -> list[str]:
+    """What the licence of the parent means for the result; nothing after a random start or with a free licence."""
+    parent = weights.provenance
+    if not weights.tensors or parent.commercial:
+        return []
+    if parent.license is None:
+        return [f"the licence of {parent.name} is unknown, so the result's is too: ask whoever gave you the weights"]
+    terms = ", no commercial use" if parent.commercial is False else ""
+    return [f"{parent.name} is licensed {parent.license}{terms}: so is the result"]
+
+
 def derived(weights: Weights, recipe: Recipe, data: str) -> Weights:
     """The weights with the provenance of what is trained from them: the parent's licence stays."""
     parent = weights.provenance

@@ -1,0 +1,172 @@
+"""What a tar of samples holds and where, found by one pass over its headers and kept for the next run.
+
+Nothing is executed and nothing is written by a member's name. A tar that ends without its end marker is reported,
+whether it was cut inside a member or between two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .remote import cache_folder
+
+_IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
+_BLOCK = 512
+_MAX_SIDECAR = 1_000_000
+_WORTH_KEEPING = 4_000_000  # bytes of a tar; smaller ones are read again in no time
+_VERSION = 1
+
+
+@dataclass
+class ShardIndex:
+    """The samples of one tar.
+
+    Attributes:
+        keys: Name of each sample.
+        offsets: Where its image starts.
+        sizes: Bytes of its image.
+        labels: Its label as text, empty where it has none.
+        problems: What is wrong with the tar, as (name, reason).
+    """
+
+    keys: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def index_of(path: Path) -> ShardIndex:
+    """The index of a tar, from the cache if the tar is the same as then.
+
+    Raises:
+        OSError: The tar cannot be read.
+    """
+    status = path.stat()
+    if status.st_size < _WORTH_KEEPING:
+        return scan(path)
+    place = str(path.resolve())
+    identity = {"version": _VERSION, "path": place, "size": status.st_size, "mtime": status.st_mtime_ns}
+    kept = _kept_at(place)
+    found = _read(kept, identity)
+    if found is None:
+        found = scan(path)
+        _keep(kept, {**identity, "index": dataclasses.asdict(found)})
+    return found
+
+
+def scan(path: Path) -> ShardIndex:
+    """Read every header of a tar."""
+    index = ShardIndex()
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    end = path.stat().st_size
+    with path.open("rb") as stream:
+        for key, extension, place in _members(stream, path.name, end, index.problems):
+            members = samples.setdefault(key, {})
+            if extension in members:
+                index.problems.append((f"{path.name}/{key}", f"has two .{extension} members; the first is taken"))
+                continue
+            members[extension] = place
+        for key, members in samples.items():
+            image = next((members[name] for name in _IMAGES if name in members), None)
+            if image is None:
+                index.problems.append((f"{path.name}/{key}", "has no image"))
+                continue
+            index.keys.append(key)
+            index.offsets.append(image[0])
+            index.sizes.append(image[1])
+            index.labels.append(_label(stream, members))
+    return index
+
+
+def _members(
+    stream: BinaryIO, shard: str, end: int, problems: list[tuple[str, str]]
+) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """Key, extension and place of each whole regular member; a shard that was cut is reported."""
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                folder, _, file = member.name.rpartition("/")
+                stem, _, extension = file.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if not member.isreg() or member.issparse():
+                    if not member.isdir():
+                        problems.append((f"{shard}/{member.name}", "is no regular file"))
+                elif member.offset_data + member.size > end:
+                    problems.append((f"{shard}/{member.name}", "is cut off"))
+                elif stem and extension:
+                    yield key, extension.lower(), (member.offset_data, member.size)
+            after = tar.offset
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:  # the latter for hostile numbers
+        problems.append((shard, f"is truncated or damaged: {error}"))
+        return
+    # tarfile takes the end of the file for the end of the archive; only the end marker proves that nothing is missing.
+    stream.seek(min(after, end))
+    marker = stream.read(_BLOCK)
+    if len(marker) < _BLOCK or any(marker):
+        problems.append((shard, "is truncated: it has no end marker, so samples may be missing"))
+
+
+def _label(stream: BinaryIO, members: dict[str, tuple[int, int]]) -> str:
+    """The label of a sample, as text; empty where there is none."""
+    if "cls" in members:
+        return _sidecar(stream, members["cls"]).decode("utf-8", "replace").strip()
+    if "json" not in members:
+        return ""
+    try:
+        data = json.loads(_sidecar(stream, members["json"]))
+    except ValueError:
+        return ""
+    value = next((data[key] for key in ("label", "cls", "class") if key in data), "") if isinstance(data, dict) else ""
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def _sidecar(stream: BinaryIO, place: tuple[int, int]) -> bytes:
+    stream.seek(place[0])
+    return stream.read(min(place[1], _MAX_SIDECAR))
+
+
+def _kept_at(path: str) -> Path:
+    name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return cache_folder("shard-index") / f"{name}.json.gz"
+
+
+def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
+    """A kept index; None if there is none, it is of another tar or another state of it, or it is damaged."""
+    try:
+        with gzip.open(kept, "rt", encoding="utf-8") as stream:
+            data = json.load(stream)
+        if any(data[key] != value for key, value in identity.items()):
+            return None
+        index = ShardIndex(**data["index"])
+        places = list(zip(index.offsets, index.sizes, strict=True))
+        inside = all(min(place) >= 0 and sum(place) <= identity["size"] for place in places)
+        same = len(index.keys) == len(index.labels) == len(index.offsets)
+        index.problems = [(str(name), str(reason)) for name, reason in index.problems]
+        return index if inside and same else None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return None
+
+
+def _keep(kept: Path, data: dict[str, Any]) -> None:
+    """Keep an index for the next run; a cache that cannot be written costs no more than the time."""
+    partial = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
+            json.dump(data, stream)
+        os.replace(partial, kept)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

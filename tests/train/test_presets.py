@@ -1,0 +1,118 @@
+"""Every preset: real in full, and able to train when its network is swapped for a tiny one of the same kind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hierax.config import DecoderConfig, ModelConfig, architecture
+from hierax.data.samples import TrainingData
+from hierax.drawing import Drawing
+from hierax.model.init import build
+from hierax.train import finetune, pretrain
+from hierax.train.feed import Stream
+from hierax.train.optim import parameter_groups
+from hierax.train.presets import PRESETS
+from hierax.train.start import as_autoencoder, as_classifier, starting_weights
+from hierax.weights import catalog
+from hierax.weights.load import from_module, write_weights
+from hierax.weights.state import Weights
+
+from . import tiny
+
+NAMED = sorted(name for name, recipe in PRESETS.items() if recipe.model)
+
+
+class Memory(TrainingData):
+    """Images or clips of random bytes, without a file."""
+
+    def __init__(self, count: int, shape: tuple[int, ...], classes: int = 2) -> None:
+        super().__init__(np.arange(count) % classes, [f"class_{index}" for index in range(classes)])
+        self.shape = shape
+
+    def name(self, index):
+        return f"sample {index}"
+
+    def read(self, index):
+        return np.random.default_rng(index).integers(0, 256, self.shape, dtype=np.uint8)
+
+
+def kind(config: ModelConfig) -> dict[str, object]:
+    """What makes networks of one kind behave alike in training, whatever their size."""
+    return {"family": config.family, "q_stride": config.q_stride, "q_pool": config.q_pool, "video": config.is_video,
+            "decoder": config.decoder is not None, "position": config.position}  # fmt: skip
+
+
+def shrunk(config: ModelConfig) -> ModelConfig:
+    """The same kind of network, a few thousand parameters large."""
+    size = (6, 96, 96) if config.is_video else (64, 64)
+    changes = {"name": "custom", "input_size": size, "embed_dim": 8, "num_heads": 1, "depths": (1, 1, 1, 1),
+               "num_classes": 0, "drop_path": 0.0}  # fmt: skip
+    if config.decoder is not None:
+        changes["decoder"] = dataclasses.replace(config.decoder, dim=16, depth=1, num_heads=2)
+    if config.family == "hieradet":
+        changes |= {"global_blocks": (2,), "input_size": (64, 64)}
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_preset_resolves_to_a_network_that_it_fits(name):
+    """A misspelt model, a size or drop path that its network cannot have, or weights nobody published, all at once."""
+    recipe = PRESETS[name]
+    entry = catalog.resolve(recipe.model)
+    assert entry.pretrained, "a fine-tuning preset that starts from no published weights would start at random"
+    assert entry.architecture.startswith("mae_") == (recipe.task == "pretrain" or "hieradet" not in entry.architecture)
+    bare = starting_weights(entry.architecture, recipe.with_options(pretrained=False), [])
+    if recipe.task == "pretrain":
+        config = as_autoencoder(bare, recipe).config
+        assert config.decoder == DecoderConfig(dim=512, depth=8, num_heads=8 if config.is_video else 16)
+    else:
+        config = as_classifier(bare, ["a", "b"], recipe).config
+        assert config.num_classes == 2
+        assert config.q_pool == 3
+    assert config.drop_path == (recipe.drop_path if recipe.drop_path is not None else bare.config.drop_path)
+    module = build(config, device="meta")
+    groups = parameter_groups(module, config, recipe)
+    assert sum(len(group["names"]) for group in groups) == len(list(module.parameters()))
+    stream = Stream(1_281_167, recipe)
+    assert stream.total == -(
+        -round(recipe.epochs / recipe.repeats * 1_281_167) // (recipe.batch_size // recipe.repeats)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_preset_trains(tmp_path, name):
+    """Two steps of everything that the preset turns on, over a tiny network of its kind: weights move and stay finite."""
+    recipe = PRESETS[name]
+    real = architecture(catalog.resolve(recipe.model).architecture if recipe.model else _usual(recipe.task))
+    config = shrunk(real)
+    assert kind(config) == kind(real)
+    torch.manual_seed(3)
+    empty = Weights(config=config, tensors={}, preprocess=tiny.weights().preprocess)
+    start = write_weights(from_module(build(config), empty), tmp_path / "start", to="hierax")
+    data = Memory(4, (12, 40, 48, 3) if config.is_video else (40, 48, 3))
+    batch = 2 * recipe.repeats * recipe.accumulate
+    changes = {"batch_size": batch, "steps": 2, "warmup_steps": 1, "workers": 0, "device": "cpu", "pretrained": True,
+               "lr_batch": None, "lr": 1e-3, "input_size": 64 if recipe.input_size else None,
+               "frame_stride": 2, "log_every": 1}  # fmt: skip
+    settings = dataclasses.replace(recipe, epochs=None, model=str(start), **changes)
+    train = pretrain if recipe.task == "pretrain" else finetune
+    if recipe.task == "finetune":
+        settings = dataclasses.replace(settings, validation_fraction=0.5)
+    summary = train(data, tmp_path / "out", settings=settings, pictures=Drawing())
+    assert summary.steps == 2
+    assert summary.skipped_steps == 0
+    assert not summary.unreadable
+    assert all(np.isfinite(summary.losses))
+    after = tiny.result(tmp_path / "out")
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+    assert any("decoder" in key for key in after) == (recipe.task == "pretrain")
+    expected = {"curves.png"} | ({"reconstructions.png"} if recipe.task == "pretrain" else {"confusion.png"})
+    assert expected <= {path.name for path in (tmp_path / "out").glob("*.png")}
+
+
+def _usual(task: str) -> str:
+    return "mae_hiera_tiny_224" if task == "pretrain" else "hiera_tiny_224"
