@@ -74,8 +74,15 @@ class OpenVINOEncoder(FastEncoder):
         key = (tuple(x.shape[1:]), last)
         if key not in self._models:
             model = openvino.convert_model(export(self, x.float(), last, any_batch=True))
+            model.reshape([-1, *x.shape[1:]])
             self._models[key] = self.quantize(model) if self.quantize else model
         return self._models[key]
+
+    def adopt(self, x: Tensor, last: int, model: Any) -> None:
+        """Run that OpenVINO model for inputs of that size from now on."""
+        key = (tuple(x.shape[1:]), last)
+        self._models[key] = model
+        self._programs.pop(key, None)
 
     def _infer(self, x: Tensor, last: int) -> list[Tensor]:
         import openvino
