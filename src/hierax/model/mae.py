@@ -10,12 +10,13 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..config import BlockSpec, DecoderConfig, ModelConfig
 from ..errors import InputError
-from .encoder import Block, Encoder, join_windows, split_windows
+from .encoder import Block, Encoder, attend, join_windows, split_windows
 
 
 class MAEOutput(NamedTuple):
@@ -25,6 +26,26 @@ class MAEOutput(NamedTuple):
     prediction: Float[Tensor, "b masked pixels"]
     target: Float[Tensor, "b masked pixels"]
     visible: Int[Tensor, "b n"]
+
+
+class LastBlock(Block):
+    """The decoder's last block: of tokens that nobody wants, only keys and values are computed."""
+
+    def forward(
+        self, x: Float[Tensor, "b tokens d"], wanted: Int[Tensor, "b m"] | None = None
+    ) -> Float[Tensor, "b m d"]:
+        """Global attention for the wanted tokens, by default for all."""
+        if wanted is None:
+            return super().forward(x)
+        qkv, heads, d = self.attn.qkv, self.attn.heads, x.shape[-1]
+        index = wanted[..., None]
+        normed = self.norm1(x)
+        q = F.linear(normed.take_along_dim(index, dim=1), qkv.weight[:d], qkv.bias[:d])  # (b, m, d)
+        k, v = F.linear(normed, qkv.weight[d:], qkv.bias[d:]).chunk(2, dim=-1)  # each (b, tokens, d)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        attended = attend(q, k, v).transpose(1, 2).flatten(2)  # (b, m, d)
+        x = x.take_along_dim(index, dim=1) + self.attn.proj(attended)
+        return x + self.mlp(self.norm2(x))
 
 
 class MaskedAutoencoder(nn.Module):
@@ -53,8 +74,9 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_embed = nn.Linear(width, decoder.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.dim))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, *self.grid(config.input_size), decoder.dim))
+        plain = dataclasses.replace(config, layer_scale=None)
         self.decoder_blocks = nn.ModuleList(
-            Block(_decoder_block(index, decoder), dataclasses.replace(config, layer_scale=None))
+            (Block if index < decoder.depth - 1 else LastBlock)(_decoder_block(index, decoder), plain)
             for index in range(decoder.depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder.dim, eps=config.norm_eps)
@@ -92,9 +114,8 @@ class MaskedAutoencoder(nn.Module):
             visible = self.random_visible(x, mask_ratio)
         else:
             self._check_visible(x, visible)
-        predictions = self.decode(self.encode(x, visible), visible, tuple(x.shape[2:]))  # (b, tokens, pixels)
         masked = self.masked_tokens(visible, tuple(x.shape[2:]))  # (b, masked)
-        prediction = predictions.take_along_dim(masked[..., None], dim=1)
+        prediction = self.decode(self.encode(x, visible), visible, tuple(x.shape[2:]), wanted=masked)
         target = self.targets(x).take_along_dim(masked[..., None], dim=1)
         return MAEOutput(((prediction - target) ** 2).mean(), prediction, target, visible)
 
@@ -146,9 +167,14 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder_norm(fused)
 
     def decode(
-        self, latent: Float[Tensor, "b n *unit c"], visible: Int[Tensor, "b n"], input_size: tuple[int, ...]
-    ) -> Float[Tensor, "b tokens pixels"]:
-        """Predict every token's pixels, visible ones included, in raster order."""
+        self,
+        latent: Float[Tensor, "b n *unit c"],
+        visible: Int[Tensor, "b n"],
+        input_size: tuple[int, ...],
+        *,
+        wanted: Int[Tensor, "b m"] | None = None,
+    ) -> Float[Tensor, "b m pixels"]:
+        """Predict the pixels of the wanted tokens (raster indices); by default of all, visible ones included."""
         x = self.decoder_embed(latent)  # (b, n, *unit, d)
         b, _, *unit, d = x.shape
         everything = self.mask_token.to(x.dtype).reshape(1, 1, *[1] * len(unit), d)
@@ -162,9 +188,10 @@ class MaskedAutoencoder(nn.Module):
                 f"{tuple(input_size)}. Load it with input_size={tuple(input_size)}."
             )
         x = join_windows(x.flatten(0, 1), grid) + self.decoder_pos_embed  # (b, *grid, d)
+        x = x.flatten(1, -2)  # (b, tokens, d)
         for block in self.decoder_blocks:
-            x = block(x)
-        return self.decoder_pred(self.decoder_norm(x)).flatten(1, -2)
+            x = block(x, wanted) if isinstance(block, LastBlock) else block(x)
+        return self.decoder_pred(self.decoder_norm(x))
 
     def masked_tokens(self, visible: Int[Tensor, "b n"], input_size: tuple[int, ...]) -> Int[Tensor, "b masked"]:
         """Raster indices of the decoder tokens inside hidden mask units, ascending."""
