@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import cases, measure, report, run
+from benchmarks import cases, measure, report, run, table
 from benchmarks.cases import Case, Options, WrongAnswerError, run_case
 from benchmarks.peers import Peer
 from torch import Tensor, nn
@@ -226,3 +226,12 @@ def test_supervised_and_masked_steps__refuse_another_loss() -> None:
     assert len(same["seconds"]["other"]) == 2
     with pytest.raises(WrongAnswerError, match="losses differ"):
         compare({"hierax": trainee(1.0), "other": trainee(1.1)}, 1, "cpu")
+
+
+def test_table__is_what_the_readme_shows() -> None:
+    """A number typed by hand, or left from an older file, would stand in the README as measured."""
+    root = Path(__file__).resolve().parents[1]
+    _, _, after = (root / "README.md").read_text("utf-8").partition("<!-- speed: ")
+    name, _, rest = after.partition(" -->\n")
+    shown = rest.partition("\n<!-- end of speed -->")[0]
+    assert shown == table.table(json.loads((root / name).read_text("utf-8")))
