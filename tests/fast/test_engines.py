@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +24,7 @@ from ..peers import det_config, loud
 from ..tolerance import FP32, distance
 from .test_fast_door import pixels
 
+ROOT = Path(__file__).resolve().parents[2]
 needs_int8 = pytest.mark.skipif(
     not (openvino.has_openvino() and importlib.util.find_spec("nncf")), reason="the extra int8 is not installed"
 )
@@ -74,6 +79,16 @@ def worst_cosine(fast: Encoder, exact: Encoder, x: torch.Tensor) -> float:
     """Worst cosine of embeddings."""
     with torch.inference_mode():
         return torch.nn.functional.cosine_similarity(fast.embedding(x), exact.embedding(x)).min().item()
+
+
+@needs_int8
+@pytest.mark.nightly
+def test_int8__keeps_stdout_for_data() -> None:
+    """NNCF writes its log and its progress to stdout, where they would stand among the rows."""
+    command = [sys.executable, "-m", "hierax", "classify", "examples", "--fast", "--dtype", "int8", "--format", "jsonl"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 12
 
 
 @needs_int8

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -142,32 +144,34 @@ def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) 
     SmoothQuant stays off: it scales channels by how loud they are on the calibration images, and one that is silent
     there ruins images on which it is not. Ranges are the widest seen, not the mean over images, for the same reason.
     """
-    import nncf
-    from nncf.quantization.advanced_parameters import (
-        AdvancedQuantizationParameters,
-        AdvancedSmoothQuantParameters,
-        OverflowFix,
-    )
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+    with contextlib.redirect_stdout(sys.stderr):  # NNCF keeps the stream it meets first for its talk
+        import nncf
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            AdvancedSmoothQuantParameters,
+            OverflowFix,
+        )
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     size = tuple(program.input(0).get_partial_shape()[axis].get_length() for axis in range(2, images.ndim))
     images = images.float()
     if tuple(images.shape[2:]) != size:
         images = F.interpolate(images, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
     names = [node.get_friendly_name() for name, node in _products(program) if name in kept]
-    return nncf.quantize(
-        program.clone(),
-        nncf.Dataset([image[None].numpy() for image in images]),
-        preset=nncf.QuantizationPreset.MIXED,
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=names, types=["Convolution"], validate=False),
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.ENABLE if _saturates() else OverflowFix.DISABLE,
-            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-            smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
-        ),
-    )
+    with contextlib.redirect_stdout(sys.stderr):
+        return nncf.quantize(
+            program.clone(),
+            nncf.Dataset([image[None].numpy() for image in images]),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=names, types=["Convolution"], validate=False),
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.ENABLE if _saturates() else OverflowFix.DISABLE,
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
+            ),
+        )
 
 
 def _saturates() -> bool:
