@@ -21,7 +21,10 @@ test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 nightly: $(VENV)/.engines
-	$(BIN)/python -m pytest -m "nightly and not gpu"
+	$(BIN)/python -m pytest -m "nightly and not gpu" --ignore tests/train
+# Apart: these fork, which is not safe in a process that holds the threads of compilers and of OpenVINO.
+	$(BIN)/python -m pytest -m "nightly and not gpu" tests/train/test_resume.py
+	$(BIN)/python -m pytest -m "nightly and not gpu" tests/train --ignore tests/train/test_resume.py
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
