@@ -43,7 +43,7 @@ def limits(case: Case, rounds: int) -> dict[str, object]:
         product, product_flops = measure.product()
         seconds = measure.interleaved({"GEMM": product, **runners}, rounds)
         kinds, flops = by_kind(runners["hierax torch"]), measure.flops(runners["hierax torch"])
-    whole, peer = (min(seconds["hierax torch"]), min(min(seconds[name]) for name in case.others))
+    whole, peer = min(seconds["hierax torch"]), min(min(seconds[name]) for name in case.others)
     ceiling = product_flops / min(seconds["GEMM"])
     scale = whole / sum(kinds.values())  # the profiler's own cost is spread over all
     kinds = {kind: value * scale for kind, value in kinds.items()}

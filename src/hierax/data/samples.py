@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 UNLABELLED = -1
+# What splits are called; the first name that is there is taken.
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
 
 
 class TrainingData:

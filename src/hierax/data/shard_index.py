@@ -11,7 +11,6 @@ import dataclasses
 import gzip
 import hashlib
 import json
-import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..whole import whole_file
 from .remote import cache_folder
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
@@ -161,12 +161,7 @@ def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
 
 def _keep(kept: Path, data: dict[str, Any]) -> None:
     """Keep an index for the next run; a cache that cannot be written costs no more than the time."""
-    partial = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-    try:
+    with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
+        with whole_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
             json.dump(data, stream)
-        os.replace(partial, kept)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

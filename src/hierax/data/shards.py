@@ -16,12 +16,12 @@ from jaxtyping import Int
 
 from ..errors import InputError, nearest
 from .remote import Progress, fetch
-from .samples import UNLABELLED, TrainingData
+from .samples import SPLITS, UNLABELLED, TrainingData
 from .shard_index import ShardIndex, index_of
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _WEB = ("http://", "https://")
-_SPLIT_WORDS = {"train", "training", "validation", "val", "valid", "test"}
+_SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
 
 
 def is_shards(source: str | os.PathLike[str]) -> bool:

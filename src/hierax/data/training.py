@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingExtraError, nearest
-from .samples import UNLABELLED, FileData, ShapeData, Subset, TrainingData
+from .samples import SPLITS, UNLABELLED, FileData, ShapeData, Subset, TrainingData
 from .shards import is_shards, open_shards, splits_of
 from .sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images
 
-SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
 _TABLES = (".csv", ".tsv", ".parquet")
 _LISTS = (".txt", ".lst")
 _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image")

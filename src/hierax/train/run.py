@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..data.samples import TrainingData
+from ..data.samples import SPLITS, TrainingData
 from ..data.training import find_validation, hold_out, match_classes, open_data
 from ..errors import InputError, RecipeError, UnknownNameError, nearest
 from ..weights.files import write_json
@@ -237,8 +237,7 @@ def _labelled(data: Any, settings: Recipe) -> tuple[TrainingData, TrainingData |
             "Add a folder, or rows, of another class."
         )
     if settings.validation is not None:
-        splits = ("validation", "val", "valid", "test")
-        source, split = (data, settings.validation) if settings.validation in splits else (
+        source, split = (data, settings.validation) if settings.validation in SPLITS["validation"] else (
             settings.validation, "validation")  # fmt: skip
         validation: TrainingData | None = open_data(source, split=split)
     else:

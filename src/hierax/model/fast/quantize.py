@@ -144,6 +144,11 @@ def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) 
     SmoothQuant stays off: it scales channels by how loud they are on the calibration images, and one that is silent
     there ruins images on which it is not. Ranges are the widest seen, not the mean over images, for the same reason.
     """
+    size = tuple(program.input(0).get_partial_shape()[axis].get_length() for axis in range(2, images.ndim))
+    images = images.float()
+    if tuple(images.shape[2:]) != size:
+        images = F.interpolate(images, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+    names = [node.get_friendly_name() for name, node in _products(program) if name in kept]
     with contextlib.redirect_stdout(sys.stderr):  # NNCF keeps the stream it meets first for its talk
         import nncf
         from nncf.quantization.advanced_parameters import (
@@ -153,12 +158,6 @@ def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) 
         )
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    size = tuple(program.input(0).get_partial_shape()[axis].get_length() for axis in range(2, images.ndim))
-    images = images.float()
-    if tuple(images.shape[2:]) != size:
-        images = F.interpolate(images, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
-    names = [node.get_friendly_name() for name, node in _products(program) if name in kept]
-    with contextlib.redirect_stdout(sys.stderr):
         return nncf.quantize(
             program.clone(),
             nncf.Dataset([image[None].numpy() for image in images]),
