@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hierax.model.fast import native_bfloat16
+from hierax.model.engines import native_bfloat16
 
 PACKAGES = ("torch", "hiera-transformer", "timm", "transformers", "birder", "sam2", "openvino", "nncf", "onnxruntime")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from hierax.data.shapes import render_folder
+from hierax.data.datasets.shapes import render_folder
 from hierax.registry import create
 from hierax.train import finetune
 

@@ -17,7 +17,7 @@ from benchmarks.peers import Peer
 from torch import Tensor, nn
 
 from hierax.model.encoder import Encoder
-from hierax.model.fast import native_bfloat16
+from hierax.model.engines import native_bfloat16
 
 MODEL, SIZE = "hiera_nano_96", 96
 

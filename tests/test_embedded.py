@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import hierax
-from hierax.data.shapes import CLASSES, render
+from hierax.data.datasets.shapes import CLASSES, render
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src" / "hierax" / "assets" / "hiera_nano_96"

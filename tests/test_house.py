@@ -12,14 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "hierax"
 FLOORS = (
-    ("errors", "config", "whole"),
-    ("model",),
-    ("weights", "data"),
+    ("errors", "schema", "config", "atomic", "console"),
+    ("net", "model"),
+    ("weights", "data", "visualize", "store"),
     ("predictor", "registry"),
-    ("bulk", "train", "export", "visualize"),
-    ("__init__", "__main__", "cli", "commands", "training", "drawing", "serve", "compat"),
+    ("bulk", "train", "evaluate", "search", "export", "explain", "segment"),
+    ("__init__", "__main__", "cli", "commands", "training", "drawing", "serve", "compat", "accelerate"),
 )
-SEPARATE = ({"weights", "data"}, {"bulk", "train", "export", "visualize"})
+SEPARATE = (
+    {"net", "model"},
+    {"weights", "data", "visualize", "store"},
+    {"bulk", "train", "evaluate", "search", "export", "explain", "segment"},
+)
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .config import ModelConfig as ModelConfig
     from .config import PreprocessSpec as PreprocessSpec
     from .model.encoder import Encoder as Encoder
-    from .model.fast import optimize as optimize
+    from .model.engines import optimize as optimize
     from .model.mae import MAEOutput as MAEOutput
     from .model.mae import MaskedAutoencoder as MaskedAutoencoder
     from .predictor import Prediction as Prediction
@@ -60,7 +60,7 @@ _HOMES = {
     "finetune": "training",
     "list_models": "registry",
     "load": "registry",
-    "optimize": "model.fast",
+    "optimize": "model.engines",
     "pretrain": "training",
 }
 

@@ -242,16 +242,16 @@ def download(model: Positional[str], revision: str | None = None) -> int:
         revision: Hub revision.
     """
     from .errors import UnknownNameError
-    from .weights import catalog, fetch
+    from .weights import catalog, hub
 
     try:
         entry = catalog.resolve(model)
     except UnknownNameError:
         if model.count("/") != 1:
             raise
-        print(fetch.fetch_repo(model, revision=revision))
+        print(hub.fetch_repo(model, revision=revision))
         return 0
-    print(fetch.fetch(entry, revision=revision))
+    print(hub.fetch(entry, revision=revision))
     return 0
 
 
@@ -392,7 +392,7 @@ def render(
         size: Side in pixels.
         format: File type.
     """
-    from .data.shapes import render_folder
+    from .data.datasets.shapes import render_folder
 
     print(render_folder(destination, count=count, seed=seed, size=size, image_format=format))
     return 0

@@ -83,7 +83,7 @@ def load(  # noqa: PLR0913 - the public signature
     card = _card(weights, entry)
     predictor = Predictor(model, weights.preprocess, weights.labels, card, weights)
     if fast:
-        from .model.fast import optimize
+        from .model.engines import optimize
 
         size = weights.config.input_size
         predictor.model = optimize(model.eval(), dtype=dtype, engine=engine, input_size=size)
@@ -109,9 +109,9 @@ def find_weights(
     except UnknownNameError:
         if text.count("/") != 1:
             raise
-        from .weights import fetch
+        from .weights import hub
 
-        path = fetch.fetch_repo(text, revision=revision)
+        path = hub.fetch_repo(text, revision=revision)
         weights = read_weights(path, named=named, strict=strict)
         return _described(weights, named_entry), named_entry
     if not entry.pretrained:
@@ -121,9 +121,9 @@ def find_weights(
         )
     path = entry.path
     if path is None:
-        from .weights import fetch
+        from .weights import hub
 
-        path = fetch.fetch(entry, revision=revision)
+        path = hub.fetch(entry, revision=revision)
     wanted = named or (architecture(entry.architecture) if entry.architecture in ARCHITECTURES else None)
     return _described(read_weights(path, named=wanted, strict=strict), entry), entry
 

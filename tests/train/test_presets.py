@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from hierax.config import DecoderConfig, ModelConfig, architecture
-from hierax.data.samples import TrainingData
+from hierax.data.datasets.samples import TrainingData
 from hierax.drawing import Drawing
 from hierax.model.init import build
 from hierax.train import finetune, pretrain
-from hierax.train.feed import Stream
+from hierax.train.batches import Stream
 from hierax.train.optim import parameter_groups
 from hierax.train.presets import PRESETS
 from hierax.train.start import as_autoencoder, as_classifier, starting_weights

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hierax.data.samples import Subset
-from hierax.data.training import open_data
+from hierax.data.datasets.folders import open_data
+from hierax.data.datasets.samples import Subset
 from hierax.drawing import Drawing
 from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError
 from hierax.registry import convert, load
@@ -201,7 +201,7 @@ def test_mae_learns_and_shows_reconstructions(tmp_path, start):
 
 def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch):
     """Images, masks or predictions of different views, or in another order, do not give the image back."""
-    from hierax.train.feed import Views
+    from hierax.train.batches import Views
     from hierax.train.gallery import first_views, rebuilt
     from hierax.train.methods import MaskedPretraining
     from hierax.train.recipe import Recipe

@@ -10,7 +10,7 @@ import pytest
 
 from hierax.train import finetune, pretrain
 
-from ..data.test_training_data import png, samples, write_tar
+from ..data.datasets.test_folders import png, samples, write_tar
 from . import tiny
 
 

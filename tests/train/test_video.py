@@ -13,7 +13,7 @@ from hierax.config import DecoderConfig, ModelConfig, PreprocessSpec, architectu
 from hierax.drawing import Drawing
 from hierax.model.init import build
 from hierax.train import finetune, pretrain
-from hierax.train.feed import Part
+from hierax.train.batches import Part
 from hierax.train.gallery import frames, rebuilt
 from hierax.train.methods import MaskedPretraining
 from hierax.train.recipe import Recipe

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..atomic import atomic_file
 from ..errors import InputError, MissingExtraError, nearest
 from ..predictor import Predictor
-from ..whole import whole_file
 from .run import Row
 
 SCHEMA_VERSION = 1
@@ -77,7 +77,7 @@ def text_of(path: Path) -> str:
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well."""
     try:
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             yield temporary
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..config import PreprocessSpec
-from ..data.samples import TrainingData
-from ..data.training import open_data
+from ..data.datasets.folders import open_data
+from ..data.datasets.samples import TrainingData
 from ..errors import InputError, UnknownNameError, nearest
 from ..predictor import Predictor
-from .feed import Plain, plain_batches
+from .batches import Plain, plain_batches
 
 # How the origins evaluate, at the size of the checkpoint.
 PROTOCOLS: dict[str, dict[str, Any]] = {

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..atomic import atomic_file
 from ..errors import InputError, RecipeError
-from ..whole import whole_file
 from .recipe import Recipe
 
 # What may differ between a run and its continuation without changing its result.
@@ -69,7 +69,7 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, main: bool, fingerprint
             _check_same(json.loads(before.read_text("utf-8")), recipe, fingerprint)
         else:
             text = json.dumps({"recipe": recipe.to_dict(), "fingerprint": fingerprint})
-            with whole_file(before) as partial:
+            with atomic_file(before) as partial:
                 partial.write_text(text, "utf-8")
         yield
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from ..errors import HieraxError
 from . import checkpoint as checkpoints
+from .batches import Part, Stream, Views, mixed, steps_of_parts
 from .devices import Devices
-from .feed import Part, Stream, Views, mixed, steps_of_parts
 from .methods import Method, StepContext
 from .optim import AveragedWeights, build_optimizer, learning_rate, parameter_groups
 from .recipe import Recipe

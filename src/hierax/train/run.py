@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from ..data.samples import SPLITS, TrainingData
-from ..data.training import find_validation, hold_out, match_classes, open_data
+from ..data.datasets.folders import find_validation, hold_out, match_classes, open_data
+from ..data.datasets.samples import SPLITS, TrainingData
 from ..errors import InputError, RecipeError, UnknownNameError, nearest
 from ..weights.files import write_json
 from ..weights.load import write_weights
 from ..weights.rename import flat_name
+from .batches import Plain, Views
 from .devices import Devices
 from .evaluate import Accuracy, count_correct
-from .feed import Plain, Views
 from .folder import check_free, claim, publish
 from .gallery import Gallery
 from .loop import Loop

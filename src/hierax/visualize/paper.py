@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..atomic import atomic_file
 from ..errors import InputError
-from ..whole import whole_file
 
 PAPER, INK, FAINT, GRID = (252, 252, 250), (32, 36, 44), (122, 128, 138), (228, 229, 231)
 LINES = ((38, 98, 196), (217, 95, 42), (34, 139, 97), (150, 75, 170), (196, 152, 20), (90, 96, 106))
@@ -41,7 +41,7 @@ def stack_sheets(sheets: Sequence[Image.Image]) -> Image.Image:
 def write_picture(picture: Image.Image, path: str | Path) -> Path:
     """Write a picture whole or not at all, in the format that the file name ends with."""
     target = Path(path)
-    with whole_file(target) as partial:
+    with atomic_file(target) as partial:
         picture.save(partial)
     return target
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..atomic import atomic_file, folder_beside
 from ..errors import CheckpointError, HieraxError
-from ..whole import folder_beside, whole_file
 from .torch_files import MAX_TENSORS, read_torch
 
 MAX_HEADER_BYTES = 20_000_000
@@ -254,7 +254,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             write(temporary)
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -200,7 +200,7 @@ def _in_place(dst: Path, entry: catalog.CatalogEntry, file_format: str) -> Path:
 
 def _published(entry: catalog.CatalogEntry, file_format: str, progress: bool) -> Weights:
     """Weights of the catalogue, in the wanted container."""
-    from ...weights.fetch import fetch
+    from ...weights.hub import fetch
 
     if entry.format != "birder":
         names = list_pretrained_models()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...config import PreprocessSpec
 from ...weights.state import Weights
-from ..feed import Part
+from ..batches import Part
 
 
 @dataclass(frozen=True)

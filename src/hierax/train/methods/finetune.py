@@ -10,7 +10,7 @@ from ...data.augment import mix, soft_targets
 from ...model.encoder import Encoder
 from ...weights.load import to_module
 from ...weights.state import Weights
-from ..feed import Part
+from ..batches import Part
 from ..recipe import Recipe
 from ..start import as_classifier
 from .base import StepContext, normalized

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...model.mae import MaskedAutoencoder
 from ...weights.load import to_module
 from ...weights.state import Weights
-from ..feed import Part
+from ..batches import Part
 from ..recipe import Recipe
 from ..start import as_autoencoder
 from .base import StepContext, normalized

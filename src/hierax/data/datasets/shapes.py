@@ -19,8 +19,8 @@ from numpy import ndarray
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..errors import InputError, nearest
-from ..whole import folder_beside
+from ...atomic import folder_beside
+from ...errors import InputError, nearest
 
 OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
 MAX_TILT = math.radians(25)  # Things mostly stand upright; a full turn would be a harder set than a nano model needs.

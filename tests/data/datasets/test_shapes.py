@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierax.data import shapes
-from hierax.data.shapes import CLASSES, OUTLINES, PATTERNS, render, render_folder
+from hierax.data.datasets import shapes
+from hierax.data.datasets.shapes import CLASSES, OUTLINES, PATTERNS, render, render_folder
 from hierax.errors import InputError
 
 DIGEST = """
 import hashlib
-from hierax.data.shapes import render
+from hierax.data.datasets.shapes import render
 digest = hashlib.sha256()
 for index in range(20):
     pixels, label = render(index, seed=3, size=48)

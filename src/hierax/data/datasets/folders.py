@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingExtraError, nearest
+from ...errors import InputError, MissingExtraError, nearest
+from ..sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images
 from .samples import SPLITS, UNLABELLED, FileData, ShapeData, Subset, TrainingData
 from .shards import is_shards, open_shards, splits_of
-from .sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images
 
 _TABLES = (".csv", ".tsv", ".parquet")
 _LISTS = (".txt", ".lst")

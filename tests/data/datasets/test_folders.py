@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from hierax.data import remote
+from hierax.data.datasets.folders import find_validation, hold_out, match_classes, open_data
+from hierax.data.datasets.shards import is_shards
 from hierax.data.decode import decode_image
-from hierax.data.shards import is_shards
-from hierax.data.training import find_validation, hold_out, match_classes, open_data
 from hierax.errors import InputError
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hierax.model.encoder import split_windows
-from hierax.model.fast.layout import Layout, moves, order
+from hierax.model.engines.layout import Layout, moves, order
 
 LAYOUTS = [((8, 8), (4, 4)), ((16, 16), (14, 14)), ((8, 8), (14, 14)), ((6, 40), (14, 14)), ((2, 8, 16), (1, 8, 8))]
 

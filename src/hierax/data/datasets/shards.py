@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from jaxtyping import Int
 
-from ..errors import InputError, nearest
-from .remote import Progress, fetch
+from ...errors import InputError, nearest
+from ..remote import Progress, fetch
 from .samples import SPLITS, UNLABELLED, TrainingData
 from .shard_index import ShardIndex, index_of
 

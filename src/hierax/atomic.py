@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, with its extension, that takes its name when the block ends well.
 
     Raises:

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
+from ..net.download import RETRIED_STATUS, Transient, download, patiently, refusal, retry_after
+from ..net.integrity import forget, is_sha256, locked, matches, say
 from .catalog import CatalogEntry, entries, list_names
-from .download import RETRIED_STATUS, Transient, download, patiently, refusal, retry_after
-from .integrity import forget, is_sha256, locked, matches, say
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")

@@ -13,12 +13,13 @@ from typing import ClassVar
 
 import pytest
 
-from hierax.data import remote, shard_index
+from hierax.data import remote
+from hierax.data.datasets import shard_index
+from hierax.data.datasets.folders import find_validation, open_data
 from hierax.data.remote import Progress, cache_folder, fetch
-from hierax.data.training import find_validation, open_data
 from hierax.errors import InputError
 
-from .test_training_data import png, samples, write_tar
+from .test_folders import png, samples, write_tar
 
 
 @pytest.fixture

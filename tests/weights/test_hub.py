@@ -22,9 +22,9 @@ RESOLVE = "/org/repo/resolve/main/"
 PRELUDE = """
 import dataclasses, json, sys
 from pathlib import Path
-import hierax.weights.download as download
+import hierax.net.download as download
 from hierax.weights.catalog import CatalogEntry, resolve
-from hierax.weights.fetch import fetch, fetch_repo, fetch_url, announce_license
+from hierax.weights.hub import fetch, fetch_repo, fetch_url, announce_license
 from hierax.errors import HieraxError
 download._FIRST_WAIT_S = 0.01
 HUB = {hub!r}
@@ -101,7 +101,7 @@ def test_fetch_repo__brings_configs_and_one_weights_file_only(hub, tmp_path):
 
 def test_fetch_repo__second_time_hashes_nothing_and_downloads_nothing(hub, tmp_path):
     """Verifying on every load would read gigabytes each start; refetching would be worse."""
-    code = "import hierax.weights.integrity as i\ncalls = []\nreal = i.sha256_of\n"
+    code = "import hierax.net.integrity as i\ncalls = []\nreal = i.sha256_of\n"
     code += "i.sha256_of = lambda p: (calls.append(p), real(p))[1]\n" + REPO + "\ntell(lambda: len(calls))"
     (_, (_, first)), _ = run(hub, tmp_path, code)
     gets = hub.count("GET", "model.safetensors")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..encoder import Encoder
 from .blocks import FastBlock
-from .crew import spread
 from .products import Packed, Plain, Traced, best_kind
 from .schedule import Run, schedule
+from .threads import spread
 
 # The MLP's hidden layer and the qkv of as many tokens stay in the caches; fewer rows leave BLAS idle.
 HIDDEN_BYTES = 6_000_000

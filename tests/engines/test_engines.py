@@ -12,17 +12,17 @@ import pytest
 import torch
 
 import hierax
+from hierax.data.datasets.shapes import render
 from hierax.data.preprocess import preprocess
-from hierax.data.shapes import render
 from hierax.errors import InputError, MissingExtraError
 from hierax.model.encoder import Encoder
-from hierax.model.fast import openvino, optimize, quantize
-from hierax.model.fast.graph import EMBEDDING, export
-from hierax.model.fast.sensitivity import by_harm
+from hierax.model.engines import openvino, optimize, quantize
+from hierax.model.engines.graph import EMBEDDING, export
+from hierax.model.engines.sensitivity import by_harm
 
 from ..peers import det_config, loud
 from ..tolerance import FP32, distance
-from .test_fast_door import pixels
+from .test_optimize import pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_int8 = pytest.mark.skipif(

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..whole import whole_file
-from .remote import cache_folder
+from ...atomic import atomic_file
+from ..remote import cache_folder
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
 _BLOCK = 512
@@ -163,5 +163,5 @@ def _keep(kept: Path, data: dict[str, Any]) -> None:
     """Keep an index for the next run; a cache that cannot be written costs no more than the time."""
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
+        with atomic_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
             json.dump(data, stream)

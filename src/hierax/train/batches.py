@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import ModelConfig, PreprocessSpec
 from ..data.augment import Augment
+from ..data.datasets.samples import TrainingData
 from ..data.decode import decode_image
 from ..data.preprocess import preprocess
-from ..data.samples import TrainingData
 from ..data.sources import is_video
 from ..errors import HieraxError, InputError
 from .recipe import Recipe

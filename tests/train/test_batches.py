@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hierax.data.samples import FileData
-from hierax.data.training import open_data
+from hierax.data.datasets.folders import open_data
+from hierax.data.datasets.samples import FileData
 from hierax.errors import HieraxError
-from hierax.train.feed import Plain, Stream, Views, plain_batches, steps_of_parts
+from hierax.train.batches import Plain, Stream, Views, plain_batches, steps_of_parts
 from hierax.train.recipe import Recipe
 
 from . import tiny

@@ -13,8 +13,8 @@ import hierax
 from hierax.config import ModelConfig
 from hierax.errors import InputError, UnknownNameError
 from hierax.model.encoder import Encoder
-from hierax.model.fast import FastEncoder, optimize
-from hierax.model.fast.products import Packed, Plain, Traced, has_packed
+from hierax.model.engines import FastEncoder, optimize
+from hierax.model.engines.products import Packed, Plain, Traced, has_packed
 from hierax.model.mae import MaskedAutoencoder
 
 from ..peers import det_config, loud, mae_config, plain_config
@@ -83,7 +83,7 @@ def test_fast__loud_enough() -> None:
     fast = FastEncoder(exact)
     x = pixels(1, 3, 256, 256)
     fast.begin(x)
-    from hierax.model.fast import blocks
+    from hierax.model.engines import blocks
 
     whole = blocks.attend_beside_zeros
     try:
@@ -115,7 +115,7 @@ def test_fast__sizes_batches_and_threads_in_turn() -> None:
 
 def test_fast__chunks_like_a_large_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and MLP rows done a few at a time, as a large image is: a chunk lost or doubled would be wrong."""
-    from hierax.model.fast import encoder as module
+    from hierax.model.engines import encoder as module
 
     monkeypatch.setattr(module, "FEWEST_ROWS", 20)
     monkeypatch.setattr(module, "HIDDEN_BYTES", 1)

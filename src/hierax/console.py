@@ -1,0 +1,89 @@
+"""The one voice on stderr: lines, warnings and progress, and how much of them a person wants. stdout is data.
+
+Nothing else in hierax writes to stderr. Processes started by a quiet one are quiet too, and of the processes of one
+training run only the first talks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+Verbosity = Literal["quiet", "normal", "verbose"]
+_QUIET = "HIERAX_QUIET"
+_LEVELS = {"quiet": logging.ERROR, "normal": logging.WARNING, "verbose": logging.DEBUG}
+_EVERY_S = {True: 0.2, False: 10.0}  # how often progress is shown on a terminal, and in a log file
+_open = False  # whether the cursor stands behind a progress line
+_shown_at = -1e9
+
+
+def set_up(verbosity: Verbosity) -> None:
+    """Say how much is said, for this process and those it starts."""
+    os.environ[_QUIET] = "1" if verbosity == "quiet" else ""
+    logging.basicConfig(format="hierax: %(message)s", stream=sys.stderr)
+    logging.getLogger("hierax").setLevel(_LEVELS[verbosity])  # other libraries' talk stays theirs
+
+
+def quiet() -> bool:
+    """Whether to say nothing but errors."""
+    return bool(os.environ.get(_QUIET)) or os.environ.get("RANK", "0") != "0"
+
+
+def say(text: str) -> None:
+    """A line that stays."""
+    if not quiet():
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """A line that stays, also where only errors are wanted."""
+    close()
+    _write(f"hierax: {text}\n")
+
+
+def show(text: str, *, now: bool = False) -> None:
+    """Where things stand: a line that is rewritten on a terminal, and now and then repeated elsewhere.
+
+    Args:
+        text: The line.
+        now: Show it even if something was shown a moment ago.
+    """
+    global _open, _shown_at
+    terminal = sys.stderr.isatty()
+    if quiet() or (not now and time.monotonic() - _shown_at < _EVERY_S[terminal]):
+        return
+    _shown_at, _open = time.monotonic(), terminal
+    _write(f"\r\033[K{text}" if terminal else f"hierax: {text}\n")
+
+
+def close() -> None:
+    """End a progress line that is being rewritten, so that what comes next starts a line of its own."""
+    global _open
+    if _open:
+        _open = False
+        _write("\n")
+
+
+@contextlib.contextmanager
+def bar(
+    label: str = "", *, total: int | None = None, unit: str = "B", start: int = 0, wanted: bool = True
+) -> Iterator[Any]:
+    """A progress bar (tqdm's) where a person is watching; call its `update(count)`."""
+    from tqdm.auto import tqdm
+
+    silent = True if quiet() or not wanted else None  # None: wherever stderr is no terminal
+    with tqdm(
+        total=total, initial=start, unit=unit, unit_scale=unit == "B", desc=label or None, disable=silent, leave=False
+    ) as drawn:
+        yield drawn
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # stderr was closed: nobody listens
+        sys.stderr.write(text)
+        sys.stderr.flush()

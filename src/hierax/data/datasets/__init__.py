@@ -1,0 +1,1 @@
+"""Data sets to train and evaluate on, all read by position."""

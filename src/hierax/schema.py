@@ -1,0 +1,295 @@
+"""Strict dataclasses from TOML, JSON and keyword arguments: the one reader of every setting, sidecar and catalogue.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        steps: Positive | None = None
+        kind: Literal["a", "b"] = "a"
+
+        def __post_init__(self) -> None:
+            schema.conform(self, RecipeError)
+
+    schema.read(Settings, {"steps": 3}, where="A recipe", error=RecipeError)
+
+A type and its bounds stand once, in the annotation. Unknown keys, wrong types and numbers out of bounds are errors
+that name the key, the rule and the value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from .errors import HieraxError, InputError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+MOST_BYTES = 32 << 20  # of a TOML or JSON file; a config has thousands
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number; `above` and `below` leave the bound itself out."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies inside."""
+        return self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        words = {"at least": self.least, "at most": self.most, "more than": self.above, "less than": self.below}
+        return " and ".join(f"{word} {bound:g}" for word, bound in words.items() if math.isfinite(bound))
+
+
+Positive = Annotated[int, Between(least=1)]
+Natural = Annotated[int, Between(least=0)]
+NonNegative = Annotated[float, Between(least=0)]
+Share = Annotated[float, Between(least=0, most=1)]
+ProperShare = Annotated[float, Between(least=0, below=1)]
+
+
+def read(
+    kind: type[T],
+    data: Any,
+    *,
+    where: str,
+    error: type[HieraxError] = InputError,
+    unknown: type[HieraxError] | None = None,
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> T:
+    """A dataclass from plain data.
+
+    Args:
+        kind: A dataclass whose `__post_init__` calls `conform`.
+        data: What JSON or TOML gave.
+        where: Begins the message, e.g. "A recipe" or a file's name.
+        error: What to raise.
+        unknown: What to raise for a key that no field has; None is `error`.
+        elsewhere: What other software calls some fields, by its lower-case name.
+
+    Raises:
+        HieraxError: An unknown key, a missing or wrong value; of the given kind.
+    """
+    if not isinstance(data, Mapping):
+        raise error(f"{where} must be a table of keys and values; got {_shown(data)}.")
+    check_keys(kind, data, where=where, error=unknown or error, elsewhere=elsewhere)
+    required = (dataclasses.MISSING, dataclasses.MISSING)
+    for field in _fields(kind):
+        if (field.default, field.default_factory) == required and field.name not in data:
+            raise error(f"{where} must have the key {field.name!r}.")
+    return kind(**data)
+
+
+def check_keys(
+    kind: type,
+    keys: typing.Iterable[Any],
+    *,
+    where: str,
+    error: type[HieraxError] = InputError,
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
+    """Refuse keys that no field of a dataclass has, with the nearest.
+
+    Raises:
+        HieraxError: Of the given kind.
+    """
+    names = [field.name for field in _fields(kind)]
+    for key in keys:
+        if key not in names:
+            known = elsewhere.get(str(key).lower())
+            close = f"Did you mean {known!r}? " if known else nearest(str(key), names)
+            raise error(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(names)}.")
+
+
+def conform(instance: Any, error: type[HieraxError] = InputError) -> None:
+    """Bring every field of a dataclass to its declared type, in place; for `__post_init__`, frozen or not.
+
+    Lists become tuples, whole numbers floats, paths text where text is declared, tables dataclasses.
+
+    Raises:
+        HieraxError: Of the given kind; a value of another type, or out of its bounds.
+    """
+    hints = _hints(type(instance))
+    for field in _fields(type(instance)):
+        value = getattr(instance, field.name)
+        object.__setattr__(instance, field.name, _converted(field.name, value, hints[field.name], error))
+
+
+def plain(instance: Any) -> dict[str, Any]:
+    """JSON-able data that `read` turns into an equal dataclass; None is left out."""
+    found = {field.name: getattr(instance, field.name) for field in _fields(type(instance))}
+    return {key: _plain(value) for key, value in found.items() if value is not None}
+
+
+def read_toml(path: str | os.PathLike[str], *, what: str, error: type[HieraxError] = InputError) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        HieraxError: Of the given kind; unreadable, too large, or no TOML.
+    """
+    try:
+        return tomllib.loads(_text(Path(path), what, error))
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as problem:
+        raise error(f"{what} must be valid TOML; {path}: {problem}.") from problem
+
+
+def read_json(path: str | os.PathLike[str], *, what: str, error: type[HieraxError] = InputError) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        HieraxError: Of the given kind; unreadable, too large, or no JSON.
+    """
+    try:
+        return json.loads(_text(Path(path), what, error))
+    except (RecursionError, ValueError) as problem:
+        raise error(f"{what} must be valid JSON; {path}: {problem}.") from problem
+
+
+def toml_value(text: str) -> Any:
+    """One value as TOML writes it; what is no TOML is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return text
+
+
+def to_toml(data: Mapping[str, Any], table: str = "") -> str:
+    """TOML of plain data: values first, then tables."""
+    values = {key: value for key, value in data.items() if not isinstance(value, Mapping)}
+    # JSON's strings, numbers, true, false and lists are TOML's too.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            name = f"{table}.{key}".removeprefix(".")
+            lines += ["", f"[{name}]", to_toml(value, name).rstrip("\n")]
+    return "\n".join(lines) + "\n"
+
+
+@functools.lru_cache(maxsize=64)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return tuple(field for field in dataclasses.fields(kind) if field.init)
+
+
+def _converted(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any:
+    """A value as its declared type."""
+    choices = _choices(kind)
+    for choice, bounds in choices:
+        found = _as(key, value, choice, error)
+        if found is _WRONG:
+            continue
+        for bound in bounds:
+            if isinstance(bound, Between) and not bound.holds(found):
+                raise error(f"{key} must be {bound}; got {_shown(value)}.")
+        return found
+    literals = [word for choice, _ in choices for word in typing.get_args(choice) if _is(choice, Literal)]
+    if literals and isinstance(value, str):
+        names = [str(word) for word in literals]
+        raise error(f"{key} must be one of {', '.join(names)}; got {value!r}. {nearest(value, names)}".strip())
+    names = " or ".join(_name(choice) for choice, _ in choices)
+    raise error(f"{key} must be {names}; got {_shown(value)}.")
+
+
+def _choices(kind: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The members of a union, each with what annotates it."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [pair for member in typing.get_args(kind) for pair in _choices(member)]
+    if hasattr(kind, "__metadata__"):
+        return [(kind.__origin__, kind.__metadata__)]
+    return [(kind, ())]
+
+
+def _is(kind: Any, origin: Any) -> bool:
+    return typing.get_origin(kind) is origin
+
+
+_WRONG = object()
+
+
+def _as(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any:
+    """A value as one simple type, or `_WRONG`."""
+    if kind is Any or (kind is types.NoneType and value is None):
+        return value
+    if _is(kind, Literal):
+        known = any(value == word and type(value) is type(word) for word in typing.get_args(kind))
+        return value if known else _WRONG
+    if _is(kind, tuple) and isinstance(value, (list, tuple)):
+        return _tuple(key, value, typing.get_args(kind), error)
+    if _is(kind, dict) and isinstance(value, Mapping):
+        return {str(name): _converted(key, item, typing.get_args(kind)[1], error) for name, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return read(kind, value, where=key, error=error)  # type: ignore[arg-type]
+        return value if isinstance(value, kind) else _WRONG  # type: ignore[arg-type]
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) and abs(value) < 1e300 else _WRONG
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind in (str, Path) and isinstance(value, (str, Path)):
+        return kind(value)
+    return value if kind is bool and isinstance(value, bool) else _WRONG
+
+
+def _tuple(key: str, value: Any, kinds: tuple[Any, ...], error: type[HieraxError]) -> Any:
+    if kinds[-1] is Ellipsis:
+        return tuple(_converted(key, item, kinds[0], error) for item in value)
+    if len(value) != len(kinds):
+        raise error(f"{key} must have {len(kinds)} values; got {_shown(value)}.")
+    return tuple(_converted(key, item, kind, error) for item, kind in zip(value, kinds, strict=True))
+
+
+def _name(kind: Any) -> str:
+    if _is(kind, Literal):
+        return " or ".join(map(repr, typing.get_args(kind)))
+    words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", types.NoneType: "left out"}
+    if _is(kind, tuple):
+        return "a list"
+    return words.get(kind, "a table" if dataclasses.is_dataclass(kind) or _is(kind, dict) else str(kind))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _text(path: Path, what: str, error: type[HieraxError]) -> str:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise error(f"{what} must be smaller than {MOST_BYTES >> 20} MiB; {path} is not.")
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as problem:
+        raise error(f"{what} must be UTF-8 text; {path}: {problem}.") from problem
+    except OSError as problem:
+        if isinstance(problem, HieraxError):
+            raise
+        raise error(f"{what} must be readable; {path}: {problem.strerror or problem}.") from problem
