@@ -1,11 +1,11 @@
-"""Files and folders that appear under their name when they are whole, or not at all."""
+"""Files and folders that appear under their name when they are whole, or not at all; and one process at a time."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,3 +49,31 @@ def make_public(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+@contextmanager
+def locked(path: Path, *, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold a lock file that dies with its process, so that a killed one leaves none behind.
+
+    Args:
+        path: The lock file; it stays.
+        waiting: Called once if another process holds it, before this one waits; None does not wait.
+
+    Raises:
+        BlockingIOError: Another process holds it, and `waiting` is None.
+        OSError: The place cannot be written.
+    """
+    import filelock  # huggingface_hub needs it
+
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if waiting is None:
+            raise BlockingIOError(f"{path} is held by another process") from None
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -367,7 +367,7 @@ def eval_accuracy(
         format: How to print.
     """
     from . import load
-    from .train.evaluate import accuracy
+    from .evaluate.accuracy import accuracy
 
     result = accuracy(data, load(model, device=device), protocol=protocol, split=split, batch_size=batch_size)
     print(json.dumps(result.to_dict()) if format == "json" else str(result))

@@ -10,8 +10,9 @@ import torch
 
 from hierax.data.datasets.folders import open_data
 from hierax.data.datasets.samples import FileData
+from hierax.data.inputs import Plain, plain_batches
 from hierax.errors import HieraxError
-from hierax.train.batches import Plain, Stream, Views, plain_batches, steps_of_parts
+from hierax.train.batches import Stream, Views, steps_of_parts
 from hierax.train.recipe import Recipe
 
 from . import tiny

@@ -17,13 +17,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import ModelConfig, PreprocessSpec
+from ..config import ModelConfig
 from ..data.augment import Augment
 from ..data.datasets.samples import TrainingData
 from ..data.decode import decode_image
-from ..data.preprocess import preprocess
+from ..data.inputs import one_thread, whole_loader
 from ..data.sources import is_video
-from ..errors import HieraxError, InputError
+from ..errors import InputError
 from .recipe import Recipe
 
 Draw = tuple[int, int]  # sample, and how often it was drawn before
@@ -195,28 +195,6 @@ class _Plan:
             yield from self.stream.shares(step, rank=self.rank, world=self.world, parts=self.parts)
 
 
-def _one_thread(_: int) -> None:
-    """Workers are many; each takes one thread."""
-    torch.set_num_threads(1)
-
-
-def _whole(loader: DataLoader) -> Iterator[Any]:
-    """What a loader gives; a worker that dies, as for want of memory, is named as such.
-
-    Raises:
-        HieraxError: A worker was killed.
-    """
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
-            raise
-        raise HieraxError(
-            f"The processes that read must live; one died ({str(error).splitlines()[0]}). Memory, or shared memory "
-            "(/dev/shm), is probably full: set fewer workers, or workers=0. A run goes on with --resume."
-        ) from error
-
-
 def steps_of_parts(
     views: Views, stream: Stream, recipe: Recipe, *, start: int, rank: int, world: int
 ) -> Iterator[list[Part]]:
@@ -228,56 +206,13 @@ def steps_of_parts(
         batch_sampler=plan,  # type: ignore[arg-type]
         num_workers=recipe.workers,
         collate_fn=_Collate(views.data, shape),
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         prefetch_factor=4 if recipe.workers else None,
         pin_memory=torch.cuda.is_available() and recipe.device in ("auto", "cuda"),
     )
     waiting: list[Part] = []
-    for part in _whole(loader):
+    for part in whole_loader(loader):
         waiting.append(part)
         if len(waiting) == recipe.accumulate:
             yield waiting
             waiting = []
-
-
-class Plain(Dataset):
-    """Samples preprocessed as for inference, in order."""
-
-    def __init__(self, data: TrainingData, config: ModelConfig, spec: PreprocessSpec, frame_stride: int) -> None:
-        self.data, self.config, self.spec, self.frame_stride = data, config, spec, frame_stride
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        """One sample, or why it could not be read."""
-        try:
-            source = self.data.read(index)
-            if not self.config.is_video:
-                return index, preprocess(decode_image(source), self.spec)
-            from ..data.video import preprocess_clip, read_clip
-
-            clip = read_clip(source, frames=self.config.input_size[0], stride=self.frame_stride)[0]
-            return index, preprocess_clip(clip, self.spec)
-        except (InputError, OSError, MemoryError) as error:
-            return index, str(error) or type(error).__name__
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-def plain_batches(
-    dataset: Plain, *, batch_size: int, workers: int, rank: int = 0, world: int = 1
-) -> Iterator[tuple[list[int], Tensor, list[tuple[str, str]]]]:
-    """Positions, inputs and failures, every sample of this process exactly once.
-
-    Every process gets the same number of batches; the last may be empty.
-    """
-    own = list(range(rank, len(dataset), world))
-    rounds = math.ceil(math.ceil(len(dataset) / world) / batch_size)  # the same on every process
-    batches = [own[number * batch_size : (number + 1) * batch_size] for number in range(rounds)]
-    loader = DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
-    )
-    for items in _whole(loader):
-        good = [(index, value) for index, value in items if isinstance(value, Tensor)]
-        bad = [(dataset.data.name(index), value) for index, value in items if isinstance(value, str)]
-        inputs = torch.stack([value for _, value in good]) if good else torch.zeros(0, 3, *dataset.config.input_size)
-        yield [index for index, _ in good], inputs, bad

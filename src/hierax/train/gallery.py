@@ -14,9 +14,9 @@ from jaxtyping import Float, Int, UInt8
 
 from ..data.decode import decode_image
 from ..errors import HieraxError
+from ..model.metrics import Accuracy
 from .batches import Part, Views, collate
 from .devices import Devices
-from .evaluate import Accuracy
 from .methods import MaskedPretraining
 from .methods.base import normalized
 from .pictures import Pictures, Reconstructions

@@ -16,13 +16,14 @@ import torch
 
 from ..data.datasets.folders import find_validation, hold_out, match_classes, open_data
 from ..data.datasets.samples import SPLITS, TrainingData
+from ..data.inputs import Plain, plain_batches
 from ..errors import InputError, RecipeError, UnknownNameError, nearest
+from ..model.metrics import Accuracy, count_correct
 from ..weights.files import write_json
 from ..weights.load import write_weights
 from ..weights.rename import flat_name
-from .batches import Plain, Views
+from .batches import Views
 from .devices import Devices
-from .evaluate import Accuracy, count_correct
 from .folder import check_free, claim, publish
 from .gallery import Gallery
 from .loop import Loop
@@ -263,14 +264,9 @@ def _validate(method: Method, data: TrainingData, settings: Recipe, devices: Dev
     if not isinstance(method, FineTuning):
         raise TypeError(type(method).__name__)
     plain = Plain(data, method.weights.config, method.weights.preprocess, settings.frame_stride)
-    found = count_correct(
-        method.logits,
-        plain,
-        batch_size=max(1, settings.batch_size // devices.world),
-        workers=settings.workers,
-        rank=devices.rank,
-        world=devices.world,
-    )
+    size = max(1, settings.batch_size // devices.world)
+    batches = plain_batches(plain, batch_size=size, workers=settings.workers, rank=devices.rank, world=devices.world)
+    found = count_correct(method.logits, batches, data, together=devices.world > 1)
     return Accuracy.merged(devices.gather(found))
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 from hierax.config import PreprocessSpec
 from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, UnknownNameError
+from hierax.evaluate.accuracy import PROTOCOLS, accuracy, protocol_spec
 from hierax.predictor import Predictor
-from hierax.train.evaluate import PROTOCOLS, accuracy, protocol_spec
 from hierax.weights.card import make_card
 
 from ..peers import peer
-from . import tiny
+from ..train import tiny
 
 
 class Colours(torch.nn.Module):

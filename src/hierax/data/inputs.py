@@ -1,0 +1,80 @@
+"""Labelled samples as the network's inputs, preprocessed as for inference, in order, each exactly once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import ModelConfig, PreprocessSpec
+from ..errors import HieraxError, InputError
+from .datasets.samples import TrainingData
+from .decode import decode_image
+from .preprocess import preprocess
+
+
+def one_thread(_: int) -> None:
+    """Workers are many; each takes one thread."""
+    torch.set_num_threads(1)
+
+
+def whole_loader(loader: DataLoader) -> Iterator[Any]:
+    """What a loader gives; a worker that dies, as for want of memory, is named as such.
+
+    Raises:
+        HieraxError: A worker was killed.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+            raise
+        raise HieraxError(
+            f"The processes that read must live; one died ({str(error).splitlines()[0]}). Memory, or shared memory "
+            "(/dev/shm), is probably full: set fewer workers, or workers=0. A run goes on with --resume."
+        ) from error
+
+
+class Plain(Dataset):
+    """Samples preprocessed as for inference, in order."""
+
+    def __init__(self, data: TrainingData, config: ModelConfig, spec: PreprocessSpec, frame_stride: int) -> None:
+        self.data, self.config, self.spec, self.frame_stride = data, config, spec, frame_stride
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        """One sample, or why it could not be read."""
+        try:
+            source = self.data.read(index)
+            if not self.config.is_video:
+                return index, preprocess(decode_image(source), self.spec)
+            from .video import preprocess_clip, read_clip
+
+            clip = read_clip(source, frames=self.config.input_size[0], stride=self.frame_stride)[0]
+            return index, preprocess_clip(clip, self.spec)
+        except (InputError, OSError, MemoryError) as error:
+            return index, str(error) or type(error).__name__
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def plain_batches(
+    dataset: Plain, *, batch_size: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[tuple[list[int], Tensor, list[tuple[str, str]]]]:
+    """Positions, inputs and failures, every sample of this process exactly once.
+
+    Every process gets the same number of batches; the last may be empty.
+    """
+    own = list(range(rank, len(dataset), world))
+    rounds = math.ceil(math.ceil(len(dataset) / world) / batch_size)  # the same on every process
+    batches = [own[number * batch_size : (number + 1) * batch_size] for number in range(rounds)]
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=one_thread)
+    for items in whole_loader(loader):
+        good = [(index, value) for index, value in items if isinstance(value, Tensor)]
+        bad = [(dataset.data.name(index), value) for index, value in items if isinstance(value, str)]
+        inputs = torch.stack([value for _, value in good]) if good else torch.zeros(0, 3, *dataset.config.input_size)
+        yield [index for index, _ in good], inputs, bad

@@ -1,0 +1,102 @@
+"""Exact accuracy of a classifier on labelled images, by the evaluation protocol of each origin."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from ..config import PreprocessSpec
+from ..data.datasets.folders import open_data
+from ..data.datasets.samples import TrainingData
+from ..data.inputs import Plain, plain_batches
+from ..errors import InputError, UnknownNameError, nearest
+from ..model.metrics import Accuracy, count_correct
+from ..predictor import Predictor
+
+# How the origins evaluate, at the size of the checkpoint.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "checkpoint": {},
+    "birder": {"resize": "squash", "crop_ratio": 1.0, "engine": "uint8"},
+    "timm": {"resize": "shortest", "crop_ratio": 0.9, "engine": "pil"},
+    "meta": {"resize": "shortest", "crop_ratio": 224 / 256, "engine": "pil"},
+}  # fmt: skip
+
+
+def accuracy(
+    data: Any,
+    predictor: Predictor,
+    *,
+    protocol: str = "checkpoint",
+    split: str = "validation",
+    batch_size: int = 32,
+    workers: int = 0,
+) -> Accuracy:
+    """Count right answers on labelled images or clips.
+
+    Args:
+        data: As for `finetune`; a split folder or column is used where there is one.
+        predictor: A classifier.
+        protocol: "checkpoint" preprocesses as the checkpoint says, "birder", "timm" and "meta" as those evaluate.
+        split: Which split, where the data has splits.
+        batch_size: Samples at a time.
+        workers: Processes that read; 0 reads in this one.
+
+    Raises:
+        InputError: No data, no classifier, or classes that cannot be matched to the model's.
+        UnknownNameError: No such protocol.
+    """
+    spec = protocol_spec(protocol, predictor.preprocess)
+    samples = open_data(data, split=split)
+    labels = _model_classes(samples, predictor)
+
+    def logits(inputs: Tensor) -> Tensor:
+        import torch
+
+        with torch.inference_mode():
+            return predictor.encoder(inputs.to(predictor.device)).float().cpu()
+
+    plain = Plain(samples, predictor.encoder.config, spec, frame_stride=4)
+    batches = plain_batches(plain, batch_size=batch_size, workers=workers)
+    return count_correct(logits, batches, samples, labels=labels)
+
+
+def protocol_spec(protocol: str, spec: PreprocessSpec) -> PreprocessSpec:
+    """The preprocess of a protocol at the checkpoint's size.
+
+    Raises:
+        UnknownNameError: No such protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise UnknownNameError(
+            f"Evaluation protocols are {', '.join(PROTOCOLS)}; got {protocol!r}. {nearest(protocol, PROTOCOLS)}"
+        )
+    changes = dict(PROTOCOLS[protocol])
+    if protocol == "meta" and min(spec.size) > 224:
+        changes["crop_ratio"] = 1.0
+    if changes:
+        changes |= {"resize_to": None, "crop_rounding": "even", "interpolation": "bicubic"}
+    return dataclasses.replace(spec, **changes)
+
+
+def _model_classes(data: TrainingData, predictor: Predictor) -> Int[np.ndarray, " n"]:
+    """The model's class index of each sample: by name, else by order where the counts agree."""
+    count = predictor.encoder.num_classes
+    if count == 0:
+        raise InputError(f"Accuracy needs a classifier; {predictor.card.name!r} has no classes. Fine-tune it first.")
+    names = predictor.labels or []
+    position = {name: index for index, name in enumerate(names)}
+    if all(name in position for name in data.classes):
+        table = np.array([position[name] for name in data.classes], dtype=np.int64)
+        return table[data.labels]
+    whole = all(name.isdigit() for name in data.classes) and len(data.classes) <= count
+    if len(data.classes) == count or whole:
+        return data.labels
+    strange = next(name for name in data.classes if name not in position)
+    raise InputError(
+        f"The data's classes must be the model's {count}, by name or all of them in sorted order; got "
+        f"{len(data.classes)} with {strange!r} among them. {nearest(strange, names)}".strip()
+    )

@@ -1,0 +1,118 @@
+"""What is measured of answers: exact counts of right ones, and the mistakes worth looking at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_WORST = 16
+# Positions of the samples that could be read, their inputs, and (name, reason) of the others.
+Inputs = tuple[list[int], Tensor, list[tuple[str, str]]]
+
+
+@dataclass
+class Accuracy:
+    """Counts of right answers.
+
+    Attributes:
+        correct1: Samples whose class came first.
+        correct5: Samples whose class was among the first five.
+        total: Samples that could be read.
+        confusion: Samples by (true class, answered class).
+        worst: The most confident mistakes: (confidence, sample name, true class, answered class, position).
+        unreadable: Samples that could not be read, as (name, reason).
+        data: The samples.
+    """
+
+    correct1: int = 0
+    correct5: int = 0
+    total: int = 0
+    confusion: dict[tuple[int, int], int] = field(default_factory=dict)
+    worst: list[tuple[float, str, int, int, int]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    data: Any = None
+
+    @property
+    def top1(self) -> float:
+        """Share of samples whose class came first."""
+        return self.correct1 / self.total if self.total else float("nan")
+
+    @property
+    def top5(self) -> float:
+        """Share of samples whose class was among the first five."""
+        return self.correct5 / self.total if self.total else float("nan")
+
+    def to_dict(self) -> dict[str, float]:
+        """The numbers."""
+        return {
+            "top1": self.top1,
+            "top5": self.top5,
+            "correct1": self.correct1,
+            "correct5": self.correct5,
+            "total": self.total,
+            "unreadable": len(self.unreadable),
+        }
+
+    def __str__(self) -> str:
+        """One line for people, counts included."""
+        text = f"top-1 {self.top1:.2%} ({self.correct1} of {self.total}), top-5 {self.top5:.2%} ({self.correct5})"
+        return text + (f", {len(self.unreadable)} unreadable" if self.unreadable else "")
+
+    @classmethod
+    def merged(cls, parts: Sequence[Accuracy]) -> Accuracy:
+        """The counts of several processes together."""
+        whole = cls(data=parts[0].data)
+        for part in parts:
+            whole.correct1 += part.correct1
+            whole.correct5 += part.correct5
+            whole.total += part.total
+            whole.unreadable += part.unreadable
+            whole.worst += part.worst
+            for key, count in part.confusion.items():
+                whole.confusion[key] = whole.confusion.get(key, 0) + count
+        whole.worst = sorted(whole.worst, reverse=True)[:_WORST]
+        return whole
+
+
+def count_correct(
+    logits: Callable[[Tensor], Float[Tensor, "b classes"]],
+    batches: Iterable[Inputs],
+    data: Any,
+    *,
+    labels: Int[np.ndarray, " n"] | None = None,
+    together: bool = False,
+) -> Accuracy:
+    """Run a classifier over samples, each exactly once.
+
+    Args:
+        logits: The classifier.
+        batches: What `hierax.data.inputs.plain_batches` gives.
+        data: The samples: `labels`, and `name(index)`.
+        labels: The right answers, where they are counted in other classes than the data's own.
+        together: Whether every process must compute as often as the others, as where weights are spread over them.
+    """
+    found = Accuracy(data=data)
+    labels = data.labels if labels is None else labels
+    for indices, inputs, bad in batches:
+        found.unreadable += bad
+        if not indices:
+            if together:
+                logits(inputs.new_zeros(1, *inputs.shape[1:]))
+            continue
+        scores = logits(inputs).softmax(-1)
+        best = scores.topk(min(5, scores.shape[-1]), dim=-1)
+        for index, values, order in zip(indices, best.values.tolist(), best.indices.tolist(), strict=True):
+            truth, answer = int(labels[index]), order[0]
+            found.total += 1
+            found.correct1 += answer == truth
+            found.correct5 += truth in order
+            found.confusion[truth, answer] = found.confusion.get((truth, answer), 0) + 1
+            if answer != truth:
+                found.worst.append((values[0], data.name(index), truth, answer, index))
+        found.worst = sorted(found.worst, reverse=True)[:_WORST]
+    return found
