@@ -173,8 +173,9 @@ def toml_value(text: str) -> Any:
 def to_toml(data: Mapping[str, Any], table: str = "") -> str:
     """TOML of plain data: values first, then tables."""
     values = {key: value for key, value in data.items() if not isinstance(value, Mapping)}
-    # JSON's strings, numbers, true, false and lists are TOML's too.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    # JSON's numbers, true, false and lists are TOML's too; its strings are but for DEL and escapes beyond 16 bits.
+    text = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in values.items()}
+    lines = [f"{key} = {value}" for key, value in text.items()]
     for key, value in data.items():
         if isinstance(value, Mapping):
             name = f"{table}.{key}".removeprefix(".")
@@ -242,7 +243,7 @@ def _as(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any:
             return read(kind, value, where=key, error=error)  # type: ignore[arg-type]
         return value if isinstance(value, kind) else _WRONG  # type: ignore[arg-type]
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) and abs(value) < 1e300 else _WRONG
+        return float(value) if abs(value) < 1e300 else _WRONG  # NaN, infinity and 400-digit numbers are not
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind in (str, Path) and isinstance(value, (str, Path)):
