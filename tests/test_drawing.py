@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-import hierax.drawing
 from hierax.config import PreprocessSpec
 from hierax.drawing import Drawing
-from hierax.errors import InputError
 from hierax.train.pictures import Reconstructions
 from hierax.training import pretrain
 
 from .train import tiny
-
-
-@pytest.mark.parametrize("steps", [1, 30, 130, 5001])
-def test_curves__hold_every_size_of_run(tmp_path, monkeypatch, steps):
-    """A smoothed value must stand at the last step of its window; the baseline must reach the chart."""
-    drawn = {}
-    monkeypatch.setattr(hierax.drawing, "curves", lambda history, path, **given: drawn.update(given, history=history))
-    Drawing().curves([float(step) for step in range(1, steps + 1)], 0.9987, tmp_path / "curves.png")
-    assert drawn["baselines"] == {"loss": 0.9987}
-    width = max(1, steps // 50)
-    smooth = [row for row in drawn["history"] if "loss" not in row]
-    assert all(row[f"mean of {width}/loss"] == pytest.approx(row["step"] - (width - 1) / 2) for row in smooth)
-    assert bool(smooth) == (width > 1)
-    assert len(drawn["history"]) <= 6000
-
-
-def test_curves__nan_leaves_a_gap_and_nothing_is_refused(tmp_path):
-    """A skipped step must not cost the picture; a run without any finite loss has none."""
-    Drawing().curves([1.0, math.nan, 0.5], None, tmp_path / "curves.png")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
-    with pytest.raises(InputError):
-        Drawing().curves([math.nan], None, tmp_path / "none.png")
 
 
 def test_sheets_are_written_whole(tmp_path):

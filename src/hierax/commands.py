@@ -428,15 +428,16 @@ def _draw(rows: Sequence[Any], picture: Path, most: int = 16) -> None:
     import numpy as np
 
     from .data.decode import decode_image
-    from .visualize import feature_sheet, pca_maps, stack_sheets, write_picture
+    from .visualize import sheets
+    from .visualize.maps import pca_maps
 
     rows = rows[:most]
     maps = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
-    sheets = [
-        feature_sheet(decode_image(row.path), {stage: maps[stage][index] for stage in maps})
+    drawn = [
+        sheets.feature_sheet(decode_image(row.path), {stage: maps[stage][index] for stage in maps})
         for index, row in enumerate(rows)
     ]
-    write_picture(stack_sheets(sheets), picture)
+    sheets.write_picture(sheets.stack_sheets(drawn), picture)
 
 
 def _noting(rows: Iterable[Row], failed: list[Row]) -> Iterator[Row]:

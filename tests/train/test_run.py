@@ -20,7 +20,7 @@ from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError
 from hierax.registry import convert, load
 from hierax.train import finetune, pretrain
 from hierax.train.methods import FineTuning
-from hierax.visualize import reconstruction
+from hierax.visualize.reconstruction import reconstruction
 
 from . import tiny
 

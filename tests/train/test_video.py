@@ -17,7 +17,7 @@ from hierax.train.batches import Part
 from hierax.train.gallery import frames, rebuilt
 from hierax.train.methods import MaskedPretraining
 from hierax.train.recipe import Recipe
-from hierax.visualize import reconstruction
+from hierax.visualize.reconstruction import reconstruction
 from hierax.weights.load import from_module, write_weights
 from hierax.weights.state import Weights
 

@@ -1,0 +1,158 @@
+"""Charts of a training run, drawn by matplotlib (extra "viz"); equal numbers give equal bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+from ..atomic import atomic_file
+from ..errors import InputError, MissingExtraError
+
+_BLUE, _RED, _INK, _FAINT, _PAPER = "#2662c4", "#ce3c28", "#20242c", "#7a808a", "#fcfcfa"
+_LOG_FROM = 30  # largest over smallest loss at which the low end of a linear axis can no longer be read
+_COUNTS_UP_TO, _LABELS_UP_TO = 20, 60  # classes whose cells have room for a count, and labels that fit on an axis
+_STYLE = {
+    "agg.path.chunksize": 10_000,  # without it Agg refuses noisy lines of some hundred thousand points
+    "axes.edgecolor": "#c8cad0",
+    "axes.labelcolor": _FAINT,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11.0,
+    "figure.facecolor": _PAPER,
+    "font.size": 9.0,
+    "savefig.dpi": 130,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+}
+
+
+def training_curves(losses: Sequence[float], path: Path, *, baseline: float | None = None) -> None:
+    """Draw the loss of every step, faintly, and its moving mean; values that are not finite leave a gap.
+
+    Args:
+        losses: Loss of step 1, 2, ...
+        path: Image file to write.
+        baseline: The loss at which nothing has been learned, drawn as a dashed line.
+
+    Raises:
+        InputError: No loss is finite.
+        MissingExtraError: matplotlib is not installed.
+    """
+    values = np.asarray(losses, np.float64)
+    values = np.where(np.isfinite(values), values, np.nan)
+    if np.isnan(values).all():
+        raise InputError(f"Curves need at least one finite loss; none of {len(values)} is.")
+    window = max(1, len(values) // 50)
+    means, steps = smoothed(values, window), np.arange(1, len(values) + 1)
+    spread = [*means[~np.isnan(means)], *([] if baseline is None else [baseline])]
+    with _chart(path, (8, 4.5)) as axes:
+        alone = window == 1
+        axes.plot(steps, values, color=_BLUE, alpha=1 if alone else 0.3, lw=1, label="loss", **_dots(values))
+        if not alone:
+            axes.plot(steps, means, color=_BLUE, lw=2, label=f"mean of {window} steps")
+        if baseline is not None:
+            axes.axhline(baseline, color=_FAINT, ls="--", lw=1.2, label=f"nothing learned ({baseline:.4g})")
+        if np.nanmin(values) > 0 and max(spread) > _LOG_FROM * min(spread) > 0:
+            axes.set_yscale("log")
+        last = np.flatnonzero(~np.isnan(means))[-1]
+        axes.set_title(f"Training loss: {means[last]:.4g} at step {last + 1:,}")
+        axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(color="#e4e5e7", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="best", frameon=False)
+
+
+def smoothed(values: Float[ndarray, " n"], window: int) -> Float[ndarray, " n"]:
+    """The mean of each value and the `window - 1` before it, of those that are known; NaN before step `window`."""
+    known = ~np.isnan(values)
+    sums, counts = (np.cumsum([0, *series]) for series in (np.where(known, values, 0), known))
+    means = np.full(len(values), np.nan)
+    count = counts[window:] - counts[:-window]
+    np.divide(sums[window:] - sums[:-window], count, out=means[window - 1 :], where=count > 0)
+    return means
+
+
+def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], path: Path) -> None:
+    """Draw counts by true class (rows) and answered class (columns): right answers blue, mistakes red.
+
+    The shade is the share of the row; a few classes have their counts in the cells, many have only some labels.
+
+    Args:
+        matrix: Counts.
+        classes: One name per class.
+        path: Image file to write.
+
+    Raises:
+        InputError: The matrix is not square, is empty, or does not have one row per class.
+        MissingExtraError: matplotlib is not installed.
+    """
+    counts, total = np.asarray(matrix), len(classes)
+    if not total or counts.shape != (total, total):
+        raise InputError(f"A confusion matrix has one row and column per class; got {counts.shape}, {total} classes.")
+    side = float(np.clip(2 + 0.4 * total, 4.5, 12))
+    names = [_shortened(name) for name in classes]
+    labelled = np.arange(0, total, -(-total // _LABELS_UP_TO))
+    with _chart(path, (side, side)) as axes:
+        axes.imshow(shades(counts), aspect="equal")
+        small = {"fontsize": 9 if total <= _COUNTS_UP_TO else 7, "color": _INK, "parse_math": False}
+        axes.set_xticks(labelled, [names[k] for k in labelled], rotation=90, **small)
+        axes.set_yticks(labelled, [names[k] for k in labelled], **small)
+        axes.set_xlabel("answered")
+        axes.set_ylabel("true")
+        right, seen = np.trace(counts), counts.sum()
+        axes.set_title(f"{right:,.0f} of {seen:,.0f} right ({right / max(seen, 1):.1%})")
+        if total > _COUNTS_UP_TO:
+            return
+        axes.set_xticks(np.arange(1, total) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, total) - 0.5, minor=True)
+        axes.grid(which="minor", color="#e4e5e7", lw=0.8)
+        axes.tick_params(which="minor", length=0)
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            ink = _PAPER if shares[row, column] > 0.45 else _INK
+            axes.text(column, row, f"{counts[row, column]:.4g}", color=ink, ha="center", va="center", fontsize=8)
+
+
+def shades(counts: Int[ndarray, "classes classes"]) -> UInt8[ndarray, "classes classes 3"]:
+    """White to blue on the diagonal, white to red elsewhere; the square root lifts rare mistakes into sight."""
+    blue, red = (np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)]) for color in (_BLUE, _RED))
+    full = np.where(np.eye(len(counts), dtype=bool)[..., None], blue, red)
+    amount = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))[..., None]
+    return np.round(255 + amount * (full - 255.0)).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def _chart(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Axes to draw on, written when the block ends well; no pyplot, whose figures and backend are the process's."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("viz", "matplotlib") from error
+    # The person's own settings (usetex, say) neither change the picture nor are changed.
+    plain = {key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if "backend" not in key}
+    with matplotlib.rc_context({**plain, **_STYLE}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks shows as boxes
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.add_subplot()
+        with atomic_file(path) as partial:
+            figure.savefig(partial)
+
+
+def _dots(values: Float[ndarray, " n"]) -> dict[str, Any]:
+    """Mark the points of a short run, of which a line alone shows nothing between gaps."""
+    return {"marker": "o", "ms": 3.5} if len(values) < 50 else {}
+
+
+def _shortened(name: str, length: int = 24) -> str:
+    name = " ".join(name.split())
+    return name if len(name) <= length else name[: length - 3].rstrip() + "..."

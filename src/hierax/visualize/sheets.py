@@ -1,0 +1,191 @@
+"""Sheets of images with captions, as RGB bytes (h, w, 3): contact sheets, stage maps, masked autoencoders.
+
+Only Pillow and its built-in font, so that no plotting package is needed.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..atomic import atomic_file
+from ..config import PreprocessSpec
+from ..errors import InputError
+from .reconstruction import reconstruction, visible_tokens
+
+Picture: TypeAlias = UInt8[ndarray, "h w 3"]
+PAPER, INK, FAINT = (252, 252, 250), (32, 36, 44), (122, 128, 138)
+_HIDDEN = np.uint8(205)  # the grey of what a masked autoencoder did not see
+_GAP, _TEXT = 12, 13
+
+
+def contact_sheet(images: Sequence[Picture], captions: Sequence[str], *, tile: int = 144) -> Picture:
+    """A grid of images, about 4:3, with a caption each, such as the worst mistakes of an evaluation.
+
+    Args:
+        images: RGB images of any sizes.
+        captions: One per image; a second line, after a newline, is drawn fainter.
+        tile: Side of the square that each image is fitted into, in pixels.
+
+    Raises:
+        InputError: No image, or not one caption per image.
+    """
+    if not images or len(images) != len(captions):
+        raise InputError(f"A contact sheet has one caption per image; got {len(images)} and {len(captions)}.")
+    columns = min(len(images), max(1, round(math.sqrt(len(images) * 4 / 3))))
+    rows = -(-len(images) // columns)
+    step_x, step_y = tile + _GAP, tile + 3 * _GAP + _TEXT
+    sheet = _paper(columns * step_x + _GAP, rows * step_y + _GAP)
+    for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = _GAP + k % columns * step_x, _GAP + k // columns * step_y
+        picture = _fitted(image, tile)
+        sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
+        _write_caption(sheet, (x, y + tile), tile, *caption.split("\n", 1))
+    return np.asarray(sheet)
+
+
+def feature_sheet(image: Picture, maps: Mapping[str, Picture], *, tile: int = 224) -> Picture:
+    """One image beside its stage maps, cells enlarged without smoothing.
+
+    Args:
+        image: RGB pixels.
+        maps: Per stage, one image's map as `maps.pca_maps` colours it.
+        tile: Longer side of each panel in pixels.
+    """
+    panels = [(_fitted(image, tile), "image", f"{image.shape[1]} x {image.shape[0]} px")]
+    for stage, cells in maps.items():
+        # Maps share the panel of the image, whose shape squash preprocessing may have changed.
+        panel = Image.fromarray(cells).resize(panels[0][0].size, Image.Resampling.NEAREST)
+        panels.append((panel, stage, f"{cells.shape[1]} x {cells.shape[0]}"))
+    return _row_of(panels)
+
+
+def masked_triptych(
+    image: Float[ndarray, "3 h w"],
+    visible: Int[ndarray, " n"],
+    prediction: Float[ndarray, "masked pixels"],
+    *,
+    pixels: int,
+    unit: tuple[int, int],
+    normalized: bool = True,
+    preprocess: PreprocessSpec | None = None,
+    tile: int = 224,
+) -> Picture:
+    """The image, what a masked autoencoder saw of it, and what it made of that.
+
+    Args:
+        image: As `reconstruction`, and so are visible, prediction, pixels, unit and normalized.
+        visible: As `reconstruction`.
+        prediction: As `reconstruction`.
+        pixels: As `reconstruction`.
+        unit: As `reconstruction`.
+        normalized: As `reconstruction`.
+        preprocess: Its mean and std turn values back into colours; None is ImageNet's.
+        tile: Longer side of each panel in pixels.
+
+    Raises:
+        InputError: Shapes that do not belong together.
+    """
+    spec, image = preprocess or PreprocessSpec(), np.asarray(image)
+    rebuilt = reconstruction(image, visible, prediction, pixels=pixels, unit=unit, normalized=normalized)
+    shown = visible_tokens(image, visible, pixels, unit)
+    true = _colors(image, spec)
+    seen = np.where(shown.repeat(pixels, 0).repeat(pixels, 1)[..., None], true, _HIDDEN)
+    note = "un-normalised with the original's patch mean and std" if normalized else "as predicted"
+    return _row_of(
+        [
+            (_fitted(true, tile), "image", f"{true.shape[1]} x {true.shape[0]} px"),
+            (_fitted(seen, tile), "seen", f"{shown.mean():.0%} visible"),
+            (_fitted(_colors(rebuilt, spec), tile), "reconstruction", note),
+        ]
+    )
+
+
+def stack_sheets(sheets: Sequence[Picture]) -> Picture:
+    """Several sheets, one below another.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not sheets:
+        raise InputError("A stack needs at least one sheet; got none.")
+    width = max(sheet.shape[1] for sheet in sheets)
+    stack = np.full((sum(len(sheet) for sheet in sheets), width, 3), PAPER, np.uint8)
+    top = 0
+    for sheet in sheets:
+        stack[top : top + len(sheet), : sheet.shape[1]] = sheet
+        top += len(sheet)
+    return stack
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write a picture whole or not at all, in the format that the file name ends with.
+
+    Raises:
+        OSError: The place cannot be written.
+    """
+    with atomic_file(path) as partial:
+        Image.fromarray(picture).save(partial)
+
+
+def _paper(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), PAPER)
+
+
+def _fitted(image: Picture, tile: int) -> Image.Image:
+    """An image scaled so that its longer side is `tile`."""
+    picture = Image.fromarray(image)
+    scale = tile / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    # Small images are shown as what they are: pixels.
+    return picture.resize(size, Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS)
+
+
+def _colors(image: Float[ndarray, "3 h w"], spec: PreprocessSpec) -> Picture:
+    """Undo the statistics of preprocessing."""
+    rgb = image.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)
+    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+def _row_of(panels: Sequence[tuple[Image.Image, str, str]]) -> Picture:
+    """Panels side by side, each with a name and a fainter detail below."""
+    height = max(panel.height for panel, _, _ in panels)
+    columns = [
+        max(panel.width, math.ceil(max(_font(1).getlength(name), _font(-1).getlength(detail))))
+        for panel, name, detail in panels
+    ]
+    sheet = _paper(sum(columns) + _GAP * (len(panels) + 1), height + _GAP + 4 * _TEXT)
+    left = _GAP
+    for (panel, name, detail), width in zip(panels, columns, strict=True):
+        sheet.paste(panel, (left, _GAP + (height - panel.height) // 2))
+        _write_caption(sheet, (left, _GAP + height), width, name, detail)
+        left += width + _GAP
+    return np.asarray(sheet)
+
+
+def _write_caption(sheet: Image.Image, corner: tuple[int, int], width: int, name: str, detail: str = "") -> None:
+    """Write a name and a fainter detail below it, cut to a width."""
+    draw, (x, y) = ImageDraw.Draw(sheet), corner
+    draw.text((x, y + 5), _clipped(name, _font(1), width), INK, _font(1))
+    draw.text((x, y + 9 + _TEXT), _clipped(detail, _font(-1), width), FAINT, _font(-1))
+
+
+def _font(larger: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_TEXT + larger)
+
+
+def _clipped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """As much of one line as fits, with dots where it was cut."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    cut = bisect.bisect(range(1, len(text)), width, key=lambda n: font.getlength(text[:n] + "..."))
+    return text[:cut].rstrip() + "..."
