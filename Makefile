@@ -1,14 +1,16 @@
 # Two commands do everything: `make demo` and `make test`. A second run installs nothing again.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV   := .venv
+# A Python that is named has an environment of its own: `make test PYTHON=python3.13` never tests another one.
+VENV   := $(if $(findstring file,$(origin PYTHON)),.venv,.venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 # Pinned, so that the reference packages and we run on the same torch; on Linux servers without a GPU,
 # `make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu" demo` avoids the CUDA build.
 TORCH  ?= torch==2.13.0
 OUT    ?= out/demo
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test nightly lint format bench types clean
+.PHONY: demo test check oldest wheel nightly lint format bench types clean
 
 demo: $(VENV)/.package
 	@mkdir -p $(OUT)
@@ -17,23 +19,43 @@ demo: $(VENV)/.package
 	$(BIN)/hierax features examples -o $(OUT)/maps.npz --plot $(OUT)/maps.png --overwrite
 	@echo "embeddings: $(OUT)/embeddings.npz   stage maps: $(OUT)/maps.npz   picture: $(OUT)/maps.png"
 
+# Everything that needs no GPU; `check` leaves out the comparisons with the original packages, and ends in 90 s.
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST) -n auto --dist loadfile
+
+check: $(VENV)/.check
+	$(PYTEST) -n auto --dist loadfile -m "not parity and not nightly and not gpu"
+
+# The oldest versions that pyproject.toml allows, once, in an environment of their own. torch 2.6 has no build without
+# CUDA on PyPI: with `OLDEST_TORCH="torch==2.6.0 --index-url https://download.pytorch.org/whl/cpu"` it is 2 GB less.
+OLDEST_TORCH ?= torch==2.6.0
+oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1" "tomli>=2"
+	.venv-oldest/bin/python .ci/oldest.py > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install -c .venv-oldest/oldest.txt $(OLDEST_TORCH)
+	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install -c .venv-oldest/oldest.txt \
+		-e ".[data,train,video,viz]" --group dev
+	.venv-oldest/bin/python -m pytest -n auto --dist loadfile -m "not parity and not nightly and not gpu"
+
+# What users get: a wheel in an empty environment, away from this folder, offline.
+wheel:
+	bash .ci/wheel "$(PYTHON)" "$(TORCH)"
 
 nightly: $(VENV)/.engines
-	$(BIN)/python -m pytest -m "nightly and not gpu" --ignore tests/train
+	$(PYTEST) -m "nightly and not gpu" --ignore tests/train
 # Apart: these fork, which is not safe in a process that holds the threads of compilers and of OpenVINO.
-	$(BIN)/python -m pytest -m "nightly and not gpu" tests/train/test_resume.py
-	$(BIN)/python -m pytest -m "nightly and not gpu" tests/train --ignore tests/train/test_resume.py
+	$(PYTEST) -m "nightly and not gpu" tests/train/test_resume.py
+	$(PYTEST) -m "nightly and not gpu" tests/train --ignore tests/train/test_resume.py
 
-lint: $(VENV)/.tests
+lint: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.tests
+types: $(VENV)/.check
 	$(BIN)/pyright
 
-format: $(VENV)/.tests
+format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -47,8 +69,12 @@ $(VENV)/.package: pyproject.toml
 	$(PIP) install -e .
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.package
-	$(PIP) install -e ".[data,train,video]" --group dev --group parity-needs
+$(VENV)/.check: $(VENV)/.package
+	$(PIP) install -e ".[data,train,video,viz]" --group dev
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.check
+	$(PIP) install --group parity-needs
 	$(PIP) install --no-deps --group parity
 	@touch $@
 
@@ -57,4 +83,4 @@ $(VENV)/.engines: $(VENV)/.tests
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* out .pytest_cache .ruff_cache .hypothesis
