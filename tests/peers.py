@@ -5,6 +5,8 @@ Every function imports its package when called and skips the test where the pari
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
 import re
@@ -13,6 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +35,17 @@ VIDEO: dict[str, Any] = {
 DET_GLOBAL = (4, 6)  # with depths (1, 2, 5, 2): two global blocks in stage 3, none a stage's first
 
 
+@functools.cache
 def prepare() -> None:
-    """Register the operator schemas that torchvision's Python needs where its compiled half is missing."""
+    """Register the operator schemas that torchvision's Python needs where its compiled half cannot be loaded.
+
+    Only there: where it can (a torch with CUDA, say), registering them twice ends the process.
+    """
+    found = importlib.util.find_spec("torchvision")
+    library = Path(found.origin).with_name("_C.so") if found is not None and found.origin else Path()
+    with contextlib.suppress(OSError):
+        torch.ops.load_library(library)
+        return
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
