@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from hierax.cli import main
 from hierax.config import PreprocessSpec
 from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, UnknownNameError
 from hierax.evaluate.accuracy import PROTOCOLS, accuracy, protocol_spec
+from hierax.model.init import build
 from hierax.predictor import Predictor
 from hierax.weights.card import make_card
+from hierax.weights.labels import class_names
+from hierax.weights.load import from_module, write_weights
 
 from ..peers import peer
 from ..train import tiny
@@ -35,7 +40,10 @@ class Colours(torch.nn.Module):
 
 
 def predictor(labels, classes=None):
-    model = Colours(classes or len(labels))
+    return predictor_of(Colours(classes or len(labels)), labels)
+
+
+def predictor_of(model, labels):
     return Predictor(model, PreprocessSpec(size=(64, 64)), labels, make_card(tiny.CONFIG, name="colours"))
 
 
@@ -61,6 +69,104 @@ def test_classes_are_matched_by_name(tmp_path):
     assert accuracy(data, predictor(None, 3)).top1 == 1.0
     with pytest.raises(InputError, match="class_1"):
         accuracy(data, predictor(["class_0", "klass_1", "a", "b"]))
+
+
+class Constant(Colours):
+    """Always answers the last class."""
+
+    def forward(self, x):
+        return torch.eye(self.num_classes)[[-1] * len(x)]
+
+
+def truths(tmp_path, names, count, labels=None):
+    """The model's class that each folder of images is counted as."""
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (70, 70)).save(tmp_path / "data" / name / "0.png")
+    found = accuracy(tmp_path / "data", predictor_of(Constant(count), labels))
+    assert found.total == len(names)
+    missed = {name.split("/")[0]: truth for _, name, truth, *_ in found.worst}
+    return {name: missed.get(name, count - 1) for name in names}
+
+
+NUMBERS = [str(number) for number in range(12)]
+IMAGENET = class_names("imagenet1k")
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "labels", "want"),
+    [
+        (NUMBERS, 12, None, range(12)),
+        (["3", "7"], 12, None, [3, 7]),
+        (["10", "9"], 12, [f"name {number}" for number in NUMBERS], [10, 9]),
+        (["007", "10"], 12, None, [7, 10]),
+        (NUMBERS, 12, sorted(NUMBERS), [sorted(NUMBERS).index(name) for name in NUMBERS]),  # an older hierax's model
+        (["7", "3"], 3, ["3", "7", "8"], [1, 0]),
+        (["dog", "cat"], 4, ["cow", "dog", "owl", "cat"], [1, 3]),
+        (["n01443537", "n01440764"], 1000, None, [1, 0]),
+        (["n01443537", "n15075141"], 1000, list(IMAGENET), [1, 999]),
+        (["n15075141", "n01443537"], 2, ["n01443537", "n15075141"], [1, 0]),
+        (["ant", "Bee"], 2, None, [1, 0]),
+    ],
+)
+def test_meaning_of_class_names(tmp_path, names, count, labels, want):
+    """Places among the data's own classes taken for the model's class indices score a subset as other classes."""
+    assert truths(tmp_path, names, count, labels) == dict(zip(names, want, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "labels", "words"),
+    [
+        (["3", "12"], 12, None, "index from 0 to 11.*'12'"),
+        (["9" * 250], 12, None, "999"),
+        (["0", "1"], 3, ["1", "2", "3"], "got 2 with '0'"),  # names, not indices: a model of classes from one on
+        (["0", "cat"], 2, None, "'0'"),
+        (["clas_1", "class_0"], 2, ["class_0", "class_1"], "'clas_1'.*Did you mean 'class_1'"),
+        (["ant", "bee"], 3, None, "'ant'"),
+        (["n01443537", "n99999999"], 1000, None, "n99999999"),
+        (["n01443537"], 1000, [f"my {number}" for number in range(1000)], "n01443537"),
+        (["n01443537"], 12, None, "n01443537"),
+        (["crane"], 3, ["crane", "owl", "crane"], "2 named 'crane'"),
+    ],
+)
+def test_meaningless_class_names(tmp_path, names, count, labels, words):
+    """A guess gives a number that nobody doubts."""
+    with pytest.raises(InputError, match=words):
+        truths(tmp_path, names, count, labels)
+
+
+def test_sorted_order_is_said(tmp_path, capsys):
+    """Taking one list of names for another is a guess, so a person must see it."""
+    truths(tmp_path, ["ant", "bee"], 2)
+    assert "in sorted order" in capsys.readouterr().err
+    truths(tmp_path / "again", ["1", "0"], 2)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", [None, "train"])
+def test_command_line(tmp_path, capsys, split):
+    """Three of eight images are of class 10, the second of the folders by value and the first as text."""
+    weights = tiny.weights()
+    config = dataclasses.replace(weights.config, num_classes=12)
+    module = build(config)
+    torch.nn.init.zeros_(module.head.projection.weight)
+    module.head.projection.bias.data = torch.eye(12)[10]
+    model = write_weights(
+        from_module(module, dataclasses.replace(weights, config=config)), tmp_path / "model", to="hierax"
+    )
+    data = tmp_path / "data" / (split or "")
+    for name, count in {"2": 5, "10": 3}.items():
+        (data / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (70, 70)).save(data / name / f"{index}.png")
+    arguments = ["eval", "accuracy", str(tmp_path / "data"), "-m", str(model), "--format", "json"]
+    if split is not None:
+        assert main(arguments) == 1
+        assert "split='train'" in capsys.readouterr().err
+        arguments += ["--split", split]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["correct1"], found["total"]) == (3, 8)
 
 
 def test_protocols_at_the_size_of_the_checkpoint():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hierax.data.datasets.folders import open_data
+from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import FileData
 from hierax.data.inputs import Plain, plain_batches
 from hierax.errors import HieraxError

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hierax.data.datasets.folders import open_data
+from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import Subset
 from hierax.drawing import Drawing
 from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
+import torch
 from torch import Tensor
 
 from ..config import PreprocessSpec
-from ..data.datasets.folders import open_data
-from ..data.datasets.samples import TrainingData
+from ..data.datasets.open import open_data
 from ..data.inputs import Plain, plain_batches
 from ..errors import InputError, UnknownNameError, nearest
 from ..model.metrics import Accuracy, count_correct
 from ..predictor import Predictor
+from .classes import model_classes
 
 # How the origins evaluate, at the size of the checkpoint.
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -50,12 +49,13 @@ def accuracy(
         UnknownNameError: No such protocol.
     """
     spec = protocol_spec(protocol, predictor.preprocess)
+    count = predictor.encoder.num_classes
+    if count == 0:
+        raise InputError(f"Accuracy needs a classifier; {predictor.card.name!r} has no classes. Fine-tune it first.")
     samples = open_data(data, split=split)
-    labels = _model_classes(samples, predictor)
+    labels = model_classes(samples, count, predictor.labels)
 
     def logits(inputs: Tensor) -> Tensor:
-        import torch
-
         with torch.inference_mode():
             return predictor.encoder(inputs.to(predictor.device)).float().cpu()
 
@@ -80,23 +80,3 @@ def protocol_spec(protocol: str, spec: PreprocessSpec) -> PreprocessSpec:
     if changes:
         changes |= {"resize_to": None, "crop_rounding": "even", "interpolation": "bicubic"}
     return dataclasses.replace(spec, **changes)
-
-
-def _model_classes(data: TrainingData, predictor: Predictor) -> Int[np.ndarray, " n"]:
-    """The model's class index of each sample: by name, else by order where the counts agree."""
-    count = predictor.encoder.num_classes
-    if count == 0:
-        raise InputError(f"Accuracy needs a classifier; {predictor.card.name!r} has no classes. Fine-tune it first.")
-    names = predictor.labels or []
-    position = {name: index for index, name in enumerate(names)}
-    if all(name in position for name in data.classes):
-        table = np.array([position[name] for name in data.classes], dtype=np.int64)
-        return table[data.labels]
-    whole = all(name.isdigit() for name in data.classes) and len(data.classes) <= count
-    if len(data.classes) == count or whole:
-        return data.labels
-    strange = next(name for name in data.classes if name not in position)
-    raise InputError(
-        f"The data's classes must be the model's {count}, by name or all of them in sorted order; got "
-        f"{len(data.classes)} with {strange!r} among them. {nearest(strange, names)}".strip()
-    )

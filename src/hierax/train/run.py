@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from ..data.datasets.folders import find_validation, hold_out, match_classes, open_data
-from ..data.datasets.samples import SPLITS, TrainingData
+from ..data.datasets.open import find_validation, open_data
+from ..data.datasets.samples import SPLITS, TrainingData, hold_out, match_classes
 from ..data.inputs import Plain, plain_batches
 from ..errors import InputError, RecipeError, UnknownNameError, nearest
 from ..model.metrics import Accuracy, count_correct
@@ -242,7 +242,7 @@ def _labelled(data: Any, settings: Recipe) -> tuple[TrainingData, TrainingData |
             settings.validation, "validation")  # fmt: skip
         validation: TrainingData | None = open_data(source, split=split)
     else:
-        validation = find_validation(data)
+        validation = find_validation(data, beside=settings.split)
     if validation is None:
         return hold_out(train, settings.validation_fraction, settings.seed)
     return train, match_classes(validation, train.classes)

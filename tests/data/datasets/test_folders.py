@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hierax.cli import main
 from hierax.data import remote
-from hierax.data.datasets.folders import find_validation, hold_out, match_classes, open_data
+from hierax.data.datasets.open import find_validation, open_data
+from hierax.data.datasets.samples import hold_out, match_classes
 from hierax.data.datasets.shards import is_shards
 from hierax.data.decode import decode_image
 from hierax.errors import InputError
+from hierax.train.run import read_summary
+
+from ...train import tiny
 
 
 def png(color=(200, 10, 10), size=(20, 16), mode="RGB", kind="PNG"):
@@ -68,6 +73,111 @@ def test_folder_per_class_is_sorted_and_ignores_the_rest(tmp_path):
     assert decode_image(data.read(0)).shape == (16, 20, 3)
 
 
+def test_numbered_class_folders_sort_by_value(tmp_path):
+    """Sorted as text, 10 and 11 come before 2, and every label behind them is another class's."""
+    names = ["0", "1", "10", "11", "2", "007"]
+    assert open_data(folder_of_classes(tmp_path / "a", names, 1)).classes == ["0", "1", "2", "007", "10", "11"]
+    assert open_data(folder_of_classes(tmp_path / "b", [*names, "x"], 1)).classes == sorted([*names, "x"])
+    tar = write_tar(tmp_path / "x.tar", samples(6, label=lambda i: ["0", "1", "10", "11", "2", "300000000"][i]))
+    data = open_data(tar)
+    assert data.classes == ["0", "1", "2", "10", "11", "300000000"]
+    assert data.labels.tolist() == [0, 1, 3, 4, 2, 5]
+
+
+def layout(root: Path, *places: str) -> Path:
+    """An image in each of these folders."""
+    for place in places:
+        (root / place).mkdir(parents=True)
+        (root / place / "0.png").write_bytes(png())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("places", "split", "classes", "unlabelled"),
+    [
+        (["train/cat", "train/dog", "val/cat"], "train", ["cat", "dog"], 2),
+        (["train/cat", "train/dog", "val/cat"], "validation", ["cat"], 1),
+        (["train/cat", "train/dog", "val/cat"], "all", ["train", "val"], 3),
+        (["Training/cat", "Valid/cat"], "train", ["cat"], 1),
+        (["train/cat", "train/dog"], "train", ["cat", "dog"], 2),
+        (["train/cat", "val/cat", "unlabelled", "maps"], "train", ["cat"], 1),
+        (["cat", "dog", "train"], "train", ["cat", "dog", "train"], 3),
+        (["cat", "dog", "train"], "validation", ["cat", "dog", "train"], 3),
+        (["cat", "dog", "test"], "train", ["cat", "dog", "test"], 3),
+        (["cat", "dog", "test"], "test", None, 1),
+        (["cat/a", "train/b"], "all", ["cat", "train"], 2),
+        (["train", "val"], "train", None, 1),
+        (["train", "val"], "all", ["train", "val"], 2),
+        (["val/cat"], "val", ["cat"], 1),
+        (["val/cat"], "validation", ["cat"], 1),
+    ],
+)
+def test_splits_and_classes(tmp_path, places, split, classes, unlabelled):
+    """A class called `train` must not become the data set, nor the folder of a split a class."""
+    root = layout(tmp_path, *places)
+    (root / "annotations").mkdir()
+    (root / "annotations" / "train.json").write_text("{}")
+    assert len(open_data(root, split=split, labelled=False)) == unlabelled
+    if classes is None:
+        with pytest.raises(InputError, match="no sub-folder"):
+            open_data(root, split=split)
+    else:
+        assert open_data(root, split=split).used_classes == classes
+
+
+@pytest.mark.parametrize(
+    ("places", "split"),
+    [
+        (["val/cat", "val/dog"], "train"),
+        (["val"], "train"),
+        (["train/cat"], "validation"),
+        (["train/cat", "dog"], "train"),
+        (["train/steam", "car/sedan"], "train"),
+        (["train", "val", "cat"], "train"),
+        (["train/cat", "val", "extra"], "train"),
+    ],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_unclear_splits_are_refused(tmp_path, places, split, labelled):
+    """A guess trains on validation images, or on one class alone, and nobody is told."""
+    root = layout(tmp_path, *places)
+    with pytest.raises(InputError, match=r"split.*class.*split='all'"):
+        open_data(root, split=split, labelled=labelled)
+
+
+def test_command_line(tmp_path, capsys):
+    """A class called `train` made fine-tuning refuse, and pretraining use that class alone."""
+    model = str(tiny.save(tmp_path / "model"))
+    options = ["-m", model, "--steps", "1", "--batch-size", "2", "--set", "workers=0"]
+    root = str(layout(tmp_path / "flat", "cat", "dog", "train"))
+    assert main(["finetune", root, str(tmp_path / "a"), *options]) == 0
+    assert read_summary(tmp_path / "a")["classes"] == ["cat", "dog", "train"]
+    small = ["decoder_dim=16", "decoder_depth=1", "decoder_heads=2"]
+    assert main(["pretrain", root, str(tmp_path / "b"), *options, *small]) == 0
+    assert read_summary(tmp_path / "b")["samples"] == 3
+    root = str(layout(tmp_path / "unclear", "cat/tabby", "train/steam"))
+    assert main(["finetune", root, str(tmp_path / "c"), *options]) == 1
+    assert "split='all'" in capsys.readouterr().err
+    assert main(["finetune", root, str(tmp_path / "d"), *options, "split=all"]) == 0
+    assert read_summary(tmp_path / "d")["classes"] == ["cat", "train"]
+
+
+def test_validation_beside_what_is_trained_on(tmp_path):
+    """Validating on the samples that are trained on measures nothing."""
+    root = layout(tmp_path, "train/cat", "val/cat")
+    assert find_validation(root) is not None
+    for split in ("all", "val", "validation"):
+        assert find_validation(root, beside=split) is None
+    assert find_validation(layout(tmp_path / "flat", "cat", "dog", "val")) is None
+
+
+def test_validation_samples_without_a_class_keep_none(tmp_path):
+    """Minus one is the last place of a table."""
+    data = open_data(layout(tmp_path, "cat", "dog"), labelled=False)
+    data.classes = ["cat", "dog"]
+    assert match_classes(data, ["dog", "cat"]).labels.tolist() == [-1, -1]
+
+
 def test_split_folders(tmp_path):
     """Training on a validation folder, or taking `train` and `val` for classes, fails."""
     folder_of_classes(tmp_path / "train", count=3)
@@ -92,29 +202,6 @@ def test_held_out_share_is_of_every_class_and_always_the_same(tmp_path):
     assert not set(train.indices) & set(held.indices)
     assert len(train) + len(held) == 30
     assert hold_out(data, 0.0, seed=0)[1] is None
-
-
-@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
-def test_tables(tmp_path, kind):
-    """Rows without a path or label are named; numbers sort as numbers, relative to the table's folder."""
-    folder_of_classes(tmp_path / "images")
-    rows = [("images/cat/0.png", "10", "train"), ("images/dog/0.png", "9", "train"), ("images/dog/1.png", "", "train"),
-            ("", "9", "train"), ("images/cat/3.png", "9", "val")]  # fmt: skip
-    path = tmp_path / f"table.{kind}"
-    if kind == "parquet":
-        pyarrow = pytest.importorskip("pyarrow")
-        parquet = pytest.importorskip("pyarrow.parquet")
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        parquet.write_table(pyarrow.table(dict(zip(("path", "label", "split"), columns, strict=True))), path)
-    else:
-        mark = "\t" if kind == "tsv" else ","
-        path.write_text("\n".join(mark.join(row) for row in [("Path", "Label", "Split"), *rows]))
-    data = open_data(path)
-    assert data.classes == ["9", "10"]
-    assert data.labels.tolist() == [1, 0]
-    assert [reason for _, reason in data.problems] == ["no label", "no path"]
-    assert decode_image(data.read(0)).shape == (16, 20, 3)
-    assert len(find_validation(path)) == 1
 
 
 def test_lists_and_folders_without_labels(tmp_path):

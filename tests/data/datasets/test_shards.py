@@ -15,7 +15,7 @@ import pytest
 
 from hierax.data import remote
 from hierax.data.datasets import shard_index
-from hierax.data.datasets.folders import find_validation, open_data
+from hierax.data.datasets.open import find_validation, open_data
 from hierax.data.remote import Progress, cache_folder, fetch
 from hierax.errors import InputError
 

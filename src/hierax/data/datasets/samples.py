@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from ...errors import InputError, nearest
+
 UNLABELLED = -1
 # What splits are called; the first name that is there is taken.
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
+EVERYTHING = "all"  # the split that takes every row, and every sub-folder as a class
+
+
+def is_number(name: str) -> bool:
+    """Whether a class name is a whole number."""
+    return name.isascii() and name.isdigit()
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Class names in the order of their indices: by value where all are whole numbers, else by name."""
+    names = set(names)
+    if not all(map(is_number, names)):
+        return sorted(names)
+    return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
+
+
+def number_labels(texts: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Labels as class indices, and the class names by index; an empty text is no label."""
+    classes = class_order(set(texts) - {""})
+    index = {name: number for number, name in enumerate(classes)}
+    return [index.get(text, UNLABELLED) for text in texts], classes
 
 
 class TrainingData:
@@ -33,6 +56,11 @@ class TrainingData:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def used_classes(self) -> list[str]:
+        """Names of the classes that have samples, in order."""
+        return [self.classes[label] for label in np.unique(self.labels) if label >= 0]
 
     def name(self, index: int) -> str:
         """What to call a sample in messages."""
@@ -105,3 +133,39 @@ class Subset(TrainingData):
     def read(self, index: int) -> Any:
         """As in the whole set."""
         return self.base.read(int(self.indices[index]))
+
+
+def hold_out(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData | None]:
+    """Split off a share of every class, at random but always the same for a seed.
+
+    Returns:
+        What is left and what is held out; None where the share is nothing.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
+    held: list[np.ndarray] = []
+    for label in np.unique(data.labels):
+        members = rng.permutation(np.flatnonzero(data.labels == label))
+        count = min(int(len(members) * fraction + 0.5), len(members) - 1)
+        held.append(members[:count])
+    chosen = np.sort(np.concatenate(held)) if held else np.array([], dtype=np.int64)
+    if not len(chosen):
+        return data, None
+    return Subset(data, np.setdiff1d(np.arange(len(data)), chosen)), Subset(data, chosen)
+
+
+def match_classes(data: TrainingData, classes: Sequence[str]) -> TrainingData:
+    """The same samples with labels that count in another list of classes, by name.
+
+    Raises:
+        InputError: A class with samples that the list does not have.
+    """
+    known = {name: index for index, name in enumerate(classes)}
+    for name in data.used_classes:
+        if name not in known:
+            raise InputError(
+                f"Validation classes must be among the {len(classes)} training classes; got {name!r}. "
+                f"{nearest(name, classes)}Rename the folder or column value."
+            )
+    table = np.array([*(known.get(name, UNLABELLED) for name in data.classes), UNLABELLED], dtype=np.int64)
+    data.labels, data.classes = table[data.labels], list(classes)
+    return data

@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from ...errors import InputError, nearest
 from ..remote import Progress, fetch
-from .samples import SPLITS, UNLABELLED, TrainingData
+from .samples import SPLITS, TrainingData, number_labels
 from .shard_index import ShardIndex, index_of
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -86,7 +86,7 @@ class ShardData(TrainingData):
 
     def fill(self, keys: list[str], labels: list[str], places: Int[np.ndarray, "3 n"]) -> None:
         """Set the samples; `places` are the shard, offset and size of each."""
-        numbers, self.classes = _numbered(labels)
+        numbers, self.classes = number_labels(labels)
         self.labels = np.asarray(numbers, dtype=np.int64)
         self.keys = keys
         self.shard, self.offset, self.size = places
@@ -100,17 +100,6 @@ class ShardData(TrainingData):
         with self.shards[self.shard[index]].open("rb") as stream:
             stream.seek(int(self.offset[index]))
             return stream.read(int(self.size[index]))
-
-
-def _numbered(labels: list[str]) -> tuple[list[int], list[str]]:
-    """Labels as indices: whole numbers are taken as they are, names are sorted."""
-    given = [label for label in labels if label]
-    if all(label.isascii() and label.isdigit() for label in given):
-        count = max((int(label) for label in given), default=-1) + 1
-        return [int(label) if label else UNLABELLED for label in labels], [str(i) for i in range(count)]
-    classes = sorted(set(given))
-    index = {name: number for number, name in enumerate(classes)}
-    return [index.get(label, UNLABELLED) for label in labels], classes
 
 
 def splits_of(source: str | os.PathLike[str]) -> set[str]:

@@ -1,0 +1,89 @@
+"""From what a person points at to samples that can be read in any order.
+
+Epochs, ranks and workers then need no more than a permutation, and a run can go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, nearest
+from .folders import any_files, class_folders, splits_in
+from .samples import EVERYTHING, SPLITS, ShapeData, TrainingData
+from .shards import is_shards, open_shards, splits_of
+from .tables import LISTS, TABLES, open_table, wanted_split
+
+
+def open_data(source: Any, *, split: str = "train", labelled: bool = True) -> TrainingData:
+    """Understand what a person points at.
+
+    Args:
+        source: A folder with one sub-folder a class (or with `train` and `val` folders of such); a CSV, TSV or
+            Parquet table with the columns path and label; a text file with a path on each line; WebDataset shards as
+            a folder, a tar, "name-{0000..0099}.tar", a glob or http(s) URLs; "shapes:COUNT" or "shapes:COUNT@SEED";
+            or, without labels, any folder, glob or sequence of paths.
+        split: "train", "validation", a name that the data uses, or "all" for folders whose sub-folders are all
+            classes whatever they are called, and for every row of a table.
+        labelled: Whether every sample must have a class.
+
+    Raises:
+        InputError: Nothing there, no sample, a folder that may be a split or a class, or a layout that gives no
+            labels where they are needed.
+        MissingExtraError: A Parquet table without pyarrow.
+    """
+    if isinstance(source, TrainingData):
+        return source
+    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    if text.startswith("shapes:"):
+        data: TrainingData = _shapes(text)
+    elif text and is_shards(text):
+        data = open_shards(text, split=split, aliases=SPLITS.get(split, (split,)), labelled=labelled)
+    elif Path(text).suffix.lower() in (*TABLES, *LISTS):
+        data = open_table(Path(text), split, labelled)
+    elif labelled:
+        data = class_folders(_existing_folder(source), split)
+    else:
+        data = any_files(source, split)
+    if not len(data):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in data.problems[:3])
+        raise InputError(f"Training data must hold at least one sample; {str(source)!r} holds none. {reasons}")
+    return data
+
+
+def find_validation(source: Any, *, beside: str = "train") -> TrainingData | None:
+    """The labelled validation split of a data source, None where it has none besides the split that is trained on."""
+    if not isinstance(source, (str, os.PathLike)) or beside in (EVERYTHING, "validation", *SPLITS["validation"]):
+        return None
+    path = Path(source)
+    if not str(source).startswith("shapes:") and is_shards(source):
+        found = not splits_of(source).isdisjoint(SPLITS["validation"])
+    elif path.suffix.lower() in TABLES and path.is_file():
+        found = wanted_split(path, "validation") is not None
+    else:
+        found = path.is_dir() and "validation" in splits_in(path)
+    return open_data(source, split="validation") if found else None
+
+
+def _shapes(text: str) -> ShapeData:
+    count, _, seed = text.removeprefix("shapes:").partition("@")
+    seed, _, size = seed.partition("x") if seed else ("0", "", "")
+    try:
+        return ShapeData(int(count), int(seed), int(size or 96))
+    except ValueError:
+        raise InputError(f"Rendered data is written shapes:COUNT or shapes:COUNT@SEED; got {text!r}.") from None
+
+
+def _existing_folder(source: Any) -> Path:
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"Labelled training data must be a path; got {type(source).__name__}.")
+    path = Path(source)
+    if path.is_dir():
+        return path
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    what = "is a file of no known kind" if path.exists() else "does not exist"
+    raise InputError(
+        f"Training data must be a folder with one sub-folder a class, a table ({', '.join(TABLES)}), a list "
+        f"({', '.join(LISTS)}) or shards (.tar); {str(path)!r} {what}. {nearest(path.name, siblings)}".strip()
+    )

@@ -1,0 +1,98 @@
+"""Tables and lists: every cell arrives as it was written, and rows that cannot be are named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hierax.data.datasets.open import find_validation, open_data
+from hierax.data.decode import decode_image
+from hierax.errors import InputError
+
+from .test_folders import folder_of_classes, png
+
+
+def table(tmp_path, text, name="table.csv"):
+    path = tmp_path / name
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_tables(tmp_path, kind):
+    """Rows without a path or label are named; numbers sort as numbers, relative to the table's folder."""
+    folder_of_classes(tmp_path / "images")
+    rows = [("images/cat/0.png", "10", "train"), ("images/dog/0.png", "9", "train"), ("images/dog/1.png", "", "train"),
+            ("", "9", "train"), ("images/cat/3.png", "9", "val")]  # fmt: skip
+    path = tmp_path / f"table.{kind}"
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        parquet.write_table(pyarrow.table(dict(zip(("path", "label", "split"), columns, strict=True))), path)
+    else:
+        mark = "\t" if kind == "tsv" else ","
+        path.write_text("\n".join(mark.join(row) for row in [("Path", "Label", "Split"), *rows]))
+    data = open_data(path)
+    assert data.classes == ["9", "10"]
+    assert data.labels.tolist() == [1, 0]
+    assert [reason for _, reason in data.problems] == ["no label", "no path"]
+    assert decode_image(data.read(0)).shape == (16, 20, 3)
+    assert len(find_validation(path)) == 1
+    assert find_validation(path, beside="all") is None  # its rows are trained on
+    assert len(open_data(path, split="all")) == 3
+    with pytest.raises(InputError, match="train, val"):
+        open_data(path, split="trian")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_quoted_cells(tmp_path, end):
+    """Splitting into lines before parsing breaks a quoted name in two, and reading as text changes its line ends."""
+    names = ["two\nlines.png", "two\r\nlines.png", "com,ma.png", 'quo"te.png', "form\ffeed\u2028.png", "caf\udce9.png"]
+    rows = ['"' + name.replace('"', '""') + '",x' for name in names]
+    for name in names:
+        (tmp_path / name).write_bytes(png())
+    data = open_data(table(tmp_path, end.join(["path,label", *rows, ""])))
+    assert [data.name(index) for index in range(len(data))] == names
+    assert all(decode_image(data.read(index)).shape == (16, 20, 3) for index in range(len(data)))
+
+
+def test_list__odd_names(tmp_path):
+    """`str.splitlines` takes a form feed and Unicode's separators for line ends."""
+    names = ["form\ffeed.png", "unit\x1fsep\u2028.png"]
+    data = open_data(table(tmp_path, "\r\n".join(names) + "\r\n\r\n", "list.txt"), labelled=False)
+    assert [data.name(index) for index in range(2)] == names
+
+
+def test_rows_of_another_length(tmp_path):
+    """A path with an unquoted comma would be cut at it, and its rest taken for the label."""
+    path = table(tmp_path, "path,label\na,b.png,cat\nc.png,cat\n\nd.png\ne.png,dog,\n")
+    data = open_data(path)
+    assert [data.name(index) for index in range(len(data))] == ["c.png", "e.png"]
+    assert data.problems == [
+        ("line 2 of table.csv", "3 cells under 2 column names"),
+        ("line 5 of table.csv", "1 cells under 2 column names"),
+    ]
+
+
+@pytest.mark.parametrize("header", ["path,label,Label", "path,path ,label"])
+def test_column_names_twice(tmp_path, header):
+    """Of two columns of one name the last would be taken without a word."""
+    with pytest.raises(InputError, match="twice"):
+        open_data(table(tmp_path, f"{header}\na.png,x,y\n"))
+
+
+def test_unreadable_tables(tmp_path):
+    """The reader of CSV files raises errors of its own kind."""
+    with pytest.raises(InputError, match="line"):
+        open_data(table(tmp_path, "path,label\n" + "x" * 200_000 + ",y\n"))
+    with pytest.raises(InputError, match="empty"):
+        open_data(table(tmp_path, "\n\n"))
+
+
+def test_numbers_far_apart(tmp_path):
+    """A table of names by value would take gigabytes for two classes."""
+    data = open_data(table(tmp_path, f"path,label\na.png,300000000\nb.png,7\nc.png,{'9' * 5000}\n"))
+    assert data.classes == ["7", "300000000", "9" * 5000]
+    assert data.labels.tolist() == [1, 0, 2]
+    assert isinstance(data.labels, np.ndarray)
