@@ -7,52 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...config import DecoderConfig, Head, ModelConfig
-from ...errors import InputError, UnknownNameError, nearest
+from ...config import Head, ModelConfig
+from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...weights.files import read_json, write_json
+from ...weights.formats.transformers_config import HIERA_DEFAULTS, hiera_json, hiera_obstacle, read_hiera
 from ...weights.state import Weights
 
-# Their field, and ours that says the same.
-_SAME = {
-    "embed_dim": "embed_dim",
-    "image_size": "input_size",
-    "patch_size": "patch_kernel",
-    "patch_stride": "patch_stride",
-    "patch_padding": "patch_padding",
-    "mlp_ratio": "mlp_ratio",
-    "depths": "depths",
-    "num_query_pool": "q_pool",
-    "query_stride": "q_stride",
-    "masked_unit_size": "mask_unit",
-    "drop_path_rate": "drop_path",
-    "num_channels": "in_channels",
-    "layer_norm_eps": "norm_eps",
-}
 _DEFAULTS: dict[str, Any] = {
-    "embed_dim": 96,
-    "image_size": (224, 224),
-    "patch_size": (7, 7),
-    "patch_stride": (4, 4),
-    "patch_padding": (3, 3),
-    "mlp_ratio": 4.0,
-    "depths": (2, 3, 16, 3),
-    "num_heads": (1, 2, 4, 8),
-    "embed_dim_multiplier": 2.0,
-    "num_query_pool": 3,
-    "query_stride": (2, 2),
-    "masked_unit_size": (8, 8),
-    "masked_unit_attention": (True, True, False, False),
-    "drop_path_rate": 0.0,
-    "num_channels": 3,
-    "hidden_act": "gelu",
-    "initializer_range": 0.02,
-    "layer_norm_init": 1.0,
-    "layer_norm_eps": 1e-6,
-    "decoder_hidden_size": None,
-    "decoder_depth": None,
-    "decoder_num_heads": None,
-    "normalize_pixel_loss": True,
-    "mask_ratio": 0.6,
+    **HIERA_DEFAULTS,
     "output_hidden_states": False,
     "output_attentions": False,
     "return_dict": True,
@@ -213,66 +175,18 @@ class HieraConfig:
         if written.get("model_type") == cls.model_type and "embed_dim" in written:
             return cls.from_dict(written)
         config = weights.config
-        fields = {theirs: getattr(config, ours) for theirs, ours in _SAME.items()}
-        fields["num_heads"] = [config.num_heads * 2**stage for stage in range(len(config.depths))]
-        fields["masked_unit_attention"] = [window is not None for window in config.windows]
-        if config.decoder is not None:
-            fields["decoder_hidden_size"] = config.decoder.dim
-            fields["decoder_depth"] = config.decoder.depth
-            fields["decoder_num_heads"] = config.decoder.num_heads
-            fields["normalize_pixel_loss"] = config.decoder.normalize_target
+        if problem := hiera_obstacle(config):
+            raise CheckpointError(f"No HieraConfig can describe {config.name!r}: {problem}. Use hierax.load for it.")
         names = dict(enumerate(weights.labels)) if weights.labels else None
-        return cls(**fields, num_labels=config.num_classes or None, id2label=names)
+        return cls(**hiera_json(config), num_labels=config.num_classes or None, id2label=names)
 
     def network(self, *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
-        """Our architecture of this description.
+        """Our architecture of this description; see `read_hiera`.
 
         Raises:
-            InputError: A network that is no Hiera: widths or heads that do not double, another activation, mask
-                units that the query pools do not use up, or attention that is local after being global.
+            InputError: A network that ours cannot be.
         """
-        heads, unit, stride = list(self.num_heads), tuple(self.masked_unit_size), tuple(self.query_stride)
-        stages = range(len(self.depths))
-        if self.embed_dim_multiplier != 2 or heads != [heads[0] * 2**stage for stage in stages]:
-            raise InputError(
-                f"Width and heads of a Hiera double from stage to stage; got embed_dim_multiplier "
-                f"{self.embed_dim_multiplier} and num_heads {heads}."
-            )
-        if self.hidden_act != "gelu":
-            raise InputError(f"Hiera's activation is 'gelu'; got {self.hidden_act!r}.")
-        local = [bool(flag) for flag in self.masked_unit_attention]
-        if local != sorted(local, reverse=True) or sum(local) > self.num_query_pool + 1 or len(local) != len(stages):
-            raise InputError(
-                f"masked_unit_attention must be true for the first stages only, at most {self.num_query_pool + 1} "
-                f"of {len(stages)}; got {local}."
-            )
-        if unit != tuple(s ** (len(stages) - 1) for s in stride):
-            raise InputError(
-                f"masked_unit_size must be query_stride ** {len(stages) - 1}; got {unit} for stride {stride}."
-            )
-        windows = [tuple(u // s**stage for u, s in zip(unit, stride, strict=True)) for stage in stages]
-        fields = {ours: getattr(self, theirs) for theirs, ours in _SAME.items()}
-        return ModelConfig.from_dict(
-            {
-                **fields,
-                "num_heads": heads[0],
-                "windows": [window if flag else None for window, flag in zip(windows, local, strict=True)],
-                "head": head,
-                "num_classes": num_classes,
-                "decoder": self._decoder().__dict__ if decoder else None,
-            }
-        )
-
-    def _decoder(self) -> DecoderConfig:
-        shape = (self.decoder_hidden_size, self.decoder_depth, self.decoder_num_heads)
-        if None in shape:
-            raise InputError(
-                "HieraForPreTraining needs decoder_hidden_size, decoder_depth and decoder_num_heads in its config "
-                f"(published models have 512, 8, 16); got {shape}."
-            )
-        return DecoderConfig(
-            dim=shape[0], depth=shape[1], num_heads=shape[2], normalize_target=bool(self.normalize_pixel_loss)
-        )
+        return read_hiera(self.__dict__, head=head, num_classes=num_classes, decoder=decoder)
 
 
 def _without_stale(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,31 +18,10 @@ from ...data.decode import open_rgb
 from ...data.preprocess import center_crop, resized_size
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...weights.files import read_json, write_json
+from ...weights.formats.transformers_processor import BIT_DEFAULTS, RESAMPLE, processor_json, processor_options
 from ..images import stored_rgb
 
 FILE = "preprocessor_config.json"
-_CLIP = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
-_DEFAULTS: dict[str, Any] = {
-    "do_convert_rgb": True,
-    "do_resize": True,
-    "size": {"shortest_edge": 224},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    **_CLIP,
-}
-_SAM2: dict[str, Any] = {
-    "size": {"height": 1024, "width": 1024},
-    "resample": 2,
-    "do_center_crop": False,
-    "image_mean": (0.485, 0.456, 0.406),
-    "image_std": (0.229, 0.224, 0.225),
-}
-# PIL's numbers, which are what the files hold, and torch's words.
-_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 _PIL_MODES = {0: Image.Resampling.NEAREST, 2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
 # In preprocessor files, and without effect here.
 _IGNORED = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "do_pad", "pad_size")
@@ -83,7 +62,7 @@ class BitImageProcessor:
         self.backend = "pil" if use_fast is False else backend
         if self.backend not in ("torchvision", "pil"):
             raise UnknownNameError(f"backend must be 'torchvision' or 'pil'; got {backend!r}.")
-        for name, value in _checked({**_DEFAULTS, **_given(options)}).items():
+        for name, value in processor_options(_given(options)).items():
             setattr(self, name, value)
 
     @classmethod
@@ -100,7 +79,7 @@ class BitImageProcessor:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, as preprocessor files hold it."""
-        data = {name: getattr(self, name) for name in _DEFAULTS}
+        data = {name: getattr(self, name) for name in BIT_DEFAULTS}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
         return {"image_processor_type": "BitImageProcessor", **plain}
 
@@ -129,7 +108,7 @@ class BitImageProcessor:
         """
         if return_tensors not in (None, "pt", "np"):
             raise InputError(f"return_tensors must be 'pt', 'np' or None; got {return_tensors!r}.")
-        settings = _checked({name: getattr(self, name) for name in _DEFAULTS} | _given(options))
+        settings = processor_options({name: getattr(self, name) for name in BIT_DEFAULTS} | _given(options))
         results = [self._one(image, settings) for image in _flat(images)]
         if return_tensors is None:
             return BatchFeature(pixel_values=results)
@@ -168,8 +147,8 @@ class BitImageProcessor:
             resized = np.array(picture.resize((target[1], target[0]), _PIL_MODES[resample]))
             return torch.from_numpy(resized).permute(2, 0, 1)
         if resample == 0:
-            return F.interpolate(pixels[None], size=target, mode=_MODES[resample])[0]
-        return F.interpolate(pixels[None], size=target, mode=_MODES[resample], antialias=True)[0]
+            return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample])[0]
+        return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample], antialias=True)[0]
 
 
 class AutoImageProcessor:
@@ -188,40 +167,11 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
         UnknownNameError: An option that no processor has.
     """
     for name in options:
-        if name not in _DEFAULTS and name not in _IGNORED:
-            raise UnknownNameError(f"Unknown image processor option {name!r}. {nearest(name, _DEFAULTS)}")
+        if name not in BIT_DEFAULTS and name not in _IGNORED:
+            raise UnknownNameError(f"Unknown image processor option {name!r}. {nearest(name, BIT_DEFAULTS)}")
     if options.get("do_pad"):
         raise InputError("do_pad is not supported; Hiera's images are cropped. Leave it out.")
-    return {name: value for name, value in options.items() if name in _DEFAULTS and value is not None}
-
-
-def _checked(o: dict[str, Any]) -> dict[str, Any]:
-    """Sizes spelt out and statistics as tuples."""
-    size, crop = o["size"], o["crop_size"]
-    o["size"] = {"shortest_edge": size} if isinstance(size, int) else _pair(size) if _is_pair(size) else dict(size)
-    o["crop_size"] = _pair([crop, crop] if isinstance(crop, int) else crop) if not _is_size(crop) else dict(crop)
-    if set(o["size"]) not in ({"shortest_edge"}, {"height", "width"}):
-        raise InputError(f"size must have 'shortest_edge', or 'height' and 'width'; got {size!r}.")
-    if o["do_center_crop"] and set(o["crop_size"]) != {"height", "width"}:
-        raise InputError(f"crop_size must have 'height' and 'width'; got {crop!r}.")
-    if int(o["resample"]) not in _MODES:
-        raise InputError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic); got {o['resample']!r}.")
-    o["resample"] = int(o["resample"])
-    for key in ("image_mean", "image_std"):
-        o[key] = tuple(o[key]) if isinstance(o[key], Sequence) else (float(o[key]),) * 3
-    return o
-
-
-def _is_pair(size: Any) -> bool:
-    return isinstance(size, Sequence) and len(size) == 2
-
-
-def _is_size(size: Any) -> bool:
-    return isinstance(size, Mapping)
-
-
-def _pair(size: Sequence[int]) -> dict[str, int]:
-    return {"height": int(size[0]), "width": int(size[1])}
+    return {name: value for name, value in options.items() if name in BIT_DEFAULTS and value is not None}
 
 
 def _flat(images: Any) -> list[Any]:
@@ -264,9 +214,9 @@ def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
     path = Path(source).expanduser()
     place = path / FILE if path.is_dir() else path
     if place.suffix == ".json" and place.is_file():
-        return _from_file(place)
+        return processor_options(read_json(place))
     if path.exists():
-        return _from_spec(describe(path).preprocess or PreprocessSpec())
+        return _of_recipe(describe(path).preprocess or PreprocessSpec())
     try:
         entry = catalog.resolve(str(source))
     except UnknownNameError:
@@ -275,35 +225,12 @@ def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
         raw = find_weights(source, revision=revision)[0].raw
         if raw is None or not raw.preprocessor:
             raise CheckpointError(f"{str(source)!r} has no {FILE}. Name another processor.") from None
-        return _from_json(raw.preprocessor)
+        return processor_options(raw.preprocessor)
     if entry.path is not None and (entry.path / FILE).is_file():
-        return _from_file(entry.path / FILE)
-    return _from_spec(entry.preprocess)
+        return processor_options(read_json(entry.path / FILE))
+    return _of_recipe(entry.preprocess)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
-    return _from_json(read_json(path))
-
-
-def _from_json(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Options in a preprocessor file; of what it does not say, the class it names has its own defaults."""
-    if isinstance(data.get("hierax"), Mapping):  # a folder in hierax's own format says it in full
-        return _from_spec(PreprocessSpec.from_dict(data["hierax"]))
-    sam2 = str(data.get("image_processor_type", "")).startswith("Sam2")
-    return {**(_SAM2 if sam2 else {}), **{name: value for name, value in data.items() if name in _DEFAULTS}}
-
-
-def _from_spec(spec: PreprocessSpec) -> dict[str, Any]:
+def _of_recipe(spec: PreprocessSpec) -> dict[str, Any]:
     """Options that say what one of our recipes says, but for transformers' own rounding of the crop."""
-    height, width = spec.size
-    options: dict[str, Any] = {
-        "backend": "pil" if spec.engine == "pil" else "torchvision",
-        "resample": 3 if spec.interpolation == "bicubic" else 2,
-        "image_mean": spec.mean,
-        "image_std": spec.std,
-        "crop_size": {"height": height, "width": width},
-    }
-    if spec.resize == "squash":
-        squash = {"height": int(height / spec.crop_ratio), "width": int(width / spec.crop_ratio)}
-        return {**options, "size": squash, "do_center_crop": spec.crop_ratio != 1}
-    return {**options, "size": {"shortest_edge": spec.resize_to or int(min(spec.size) / spec.crop_ratio)}}
+    return {"backend": "pil" if spec.engine == "pil" else "torchvision", **processor_options(processor_json(spec))}

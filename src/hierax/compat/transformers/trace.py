@@ -50,29 +50,28 @@ def hidden_states(config: ModelConfig, grids: list[Tensor]) -> tuple[Float[Tenso
 def attention(
     block: Block, tokens: Float[Tensor, "b *grid c"], steps: int, stride: tuple[int, ...]
 ) -> Float[Tensor, "b heads windows q k"]:
-    """Attention probabilities of one block, windows row-major, queries and keys in unrolled order.
+    """Attention probabilities of one block; windows, queries and keys in unrolled order.
 
     Args:
-        block: The block.
+        block: One of an encoder whose windows are powers of its stride.
         tokens: Its input.
         steps: Digits of unrolled order in the input's grid.
         stride: Query stride of the network.
     """
     normed = block.norm1(tokens)
-    windows = normed if block.window is None else split_windows(normed, block.window)
+    windows, inside, grid = normed, steps, (1,) * len(stride)
+    if block.window is not None:
+        windows = split_windows(normed, block.window)
+        inside = next(n for n in range(steps + 1) if tuple(s**n for s in stride) == tuple(block.window))
+        grid = tuple(side // w for side, w in zip(tokens.shape[1:-1], block.window, strict=True))
     q, k, _ = block.attn.qkv(windows).chunk(3, dim=-1)  # (b * windows, *window, d)
-    left = steps
-    if block.q_stride is not None:
-        q, left = max_pool(q, block.q_stride), steps - 1
-    rows, columns = _order(q, left, stride), _order(k, steps, stride)
-    q, k = (t.flatten(1, -2).unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for t in (q, k))
-    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (b * windows, heads, q, k)
-    shown = scores.softmax(-1)[:, :, rows][..., columns]
-    return shown.unflatten(0, (tokens.shape[0], -1)).transpose(1, 2)
-
-
-def _order(windows: Tensor, steps: int, stride: tuple[int, ...]) -> Int[Tensor, " n"]:
-    return unrolled_order(tuple(windows.shape[1:-1]), steps, stride).to(windows.device)
+    pooled = q if block.q_stride is None else max_pool(q, block.q_stride)
+    rows = unrolled_order(tuple(pooled.shape[1:-1]), inside - (block.q_stride is not None), stride)
+    columns = unrolled_order(tuple(k.shape[1:-1]), inside, stride)
+    q, k = (t.flatten(1, -2).unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for t in (pooled, k))
+    scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)  # (b * windows, heads, q, k)
+    shown = scores[:, :, rows.to(q.device)][..., columns.to(q.device)].unflatten(0, (tokens.shape[0], -1))
+    return shown[:, unrolled_order(grid, steps - inside, stride).to(q.device)].transpose(1, 2)
 
 
 def mask_units(

@@ -1,0 +1,256 @@
+"""transformers' config.json of Hiera and of SAM 2's trunk, to a `ModelConfig` and back: the only translation."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...config import Head, ModelConfig, block_table
+from ...errors import InputError
+from ..geometry import HEADS_BY_WIDTH, public_name
+
+Windows = tuple[tuple[int, ...] | None, ...]
+
+# --- HieraConfig ----------------------------------------------------------------------------------------------------
+
+# Their field, and ours that says the same.
+_SAME = {
+    "embed_dim": "embed_dim",
+    "image_size": "input_size",
+    "patch_size": "patch_kernel",
+    "patch_stride": "patch_stride",
+    "patch_padding": "patch_padding",
+    "mlp_ratio": "mlp_ratio",
+    "depths": "depths",
+    "num_query_pool": "q_pool",
+    "query_stride": "q_stride",
+    "masked_unit_size": "mask_unit",
+    "drop_path_rate": "drop_path",
+    "num_channels": "in_channels",
+    "layer_norm_eps": "norm_eps",
+}
+# What HieraConfig has where nobody says otherwise.
+HIERA_DEFAULTS: dict[str, Any] = {
+    "embed_dim": 96,
+    "image_size": (224, 224),
+    "patch_size": (7, 7),
+    "patch_stride": (4, 4),
+    "patch_padding": (3, 3),
+    "mlp_ratio": 4.0,
+    "depths": (2, 3, 16, 3),
+    "num_heads": (1, 2, 4, 8),
+    "embed_dim_multiplier": 2.0,
+    "num_query_pool": 3,
+    "query_stride": (2, 2),
+    "masked_unit_size": (8, 8),
+    "masked_unit_attention": (True, True, False, False),
+    "drop_path_rate": 0.0,
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "initializer_range": 0.02,
+    "layer_norm_init": 1.0,
+    "layer_norm_eps": 1e-6,
+    "decoder_hidden_size": None,
+    "decoder_depth": None,
+    "decoder_num_heads": None,
+    "normalize_pixel_loss": True,
+    "mask_ratio": 0.6,
+}
+
+
+def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
+    """Our architecture of a `HieraConfig`'s fields; its defaults stand for those that are absent or None.
+
+    Raises:
+        InputError: A network that ours cannot be: widths or heads that do not double, another activation, mask units
+            that are no windows, a decoder without its sizes.
+    """
+    said = {**HIERA_DEFAULTS, **{key: value for key, value in data.items() if value is not None}}
+    depths, stride, unit = (tuple(said[key]) for key in ("depths", "query_stride", "masked_unit_size"))
+    stages = len(depths)
+    # Quirk(transformers): entries beyond the last stage are never looked at.
+    heads, local = list(said["num_heads"])[:stages], [bool(flag) for flag in said["masked_unit_attention"]][:stages]
+    if said["embed_dim_multiplier"] != 2 or heads != [heads[0] * 2**stage for stage in range(stages)]:
+        raise InputError(
+            f"Width and heads of a Hiera double from stage to stage; got embed_dim_multiplier "
+            f"{said['embed_dim_multiplier']} and num_heads {heads}."
+        )
+    if said["hidden_act"] != "gelu":
+        raise InputError(f"Hiera's activation is 'gelu'; got {said['hidden_act']!r}.")
+    if len(local) != stages:
+        raise InputError(f"masked_unit_attention must say yes or no for each of {stages} stages; got {local}.")
+    if unit != tuple(s ** (stages - 1) for s in stride) and (any(local) or decoder):
+        raise InputError(f"masked_unit_size must be query_stride ** {stages - 1}; got {unit} for stride {stride}.")
+    size = said["image_size"]
+    windows, global_blocks = _by_stage(local, depths, stride, said["num_query_pool"])
+    config = ModelConfig.from_dict(
+        {
+            **{ours: said[theirs] for theirs, ours in _SAME.items()},
+            "input_size": (size, size) if isinstance(size, int) else size,
+            "num_heads": heads[0],
+            "windows": windows,
+            "global_blocks": global_blocks,
+            "head": head,
+            "num_classes": num_classes,
+            "decoder": _decoder(said) if decoder else None,
+        }
+    )
+    return dataclasses.replace(config, name=public_name(config))
+
+
+def hiera_json(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a `HieraConfig` that say what a plain Hiera without an obstacle is; `read_hiera` inverts it."""
+    data: dict[str, Any] = {"model_type": "hiera"}
+    for theirs, ours in _SAME.items():
+        value = getattr(config, ours)
+        data[theirs] = list(value) if isinstance(value, tuple) else value
+    data["num_heads"] = [config.num_heads * 2**stage for stage in range(len(config.depths))]
+    data["embed_dim_multiplier"], data["hidden_act"] = 2.0, "gelu"
+    data["masked_unit_attention"] = list(_local_stages(config) or ())
+    if config.decoder:
+        data["decoder_hidden_size"] = config.decoder.dim
+        data["decoder_depth"] = config.decoder.depth
+        data["decoder_num_heads"] = config.decoder.num_heads
+        data["normalize_pixel_loss"] = config.decoder.normalize_target
+    return data
+
+
+def hiera_obstacle(config: ModelConfig) -> str | None:
+    """What of an image network a `HieraConfig` cannot say; None if it can say all of it."""
+    if config.layer_scale is not None or config.shortcut != "linear":
+        return "transformers' blocks have neither layer scale nor the max-and-mean shortcut"
+    if config.position == "window":
+        return "transformers' Hiera has only plain position tables, this one's is windowed"
+    if config.decoder is None and config.head not in ("pool_norm", "pool"):
+        return f"transformers pools, then norms; this network's head is {config.head!r}"
+    if config.head == "pool" and config.num_classes:
+        return "transformers norms the pooled vector before it classifies; this network does not"
+    if _local_stages(config) is None:
+        return (
+            f"its windows {config.windows} and global blocks {config.global_blocks} are not those of mask units that "
+            f"shrink by {config.q_stride} a stage"
+        )
+    return None
+
+
+def _decoder(said: Mapping[str, Any]) -> dict[str, Any]:
+    shape = tuple(said[f"decoder_{part}"] for part in ("hidden_size", "depth", "num_heads"))
+    if None in shape:
+        raise InputError(
+            "A decoder needs decoder_hidden_size, decoder_depth and decoder_num_heads in its config (published models "
+            f"have 512, 8, 16); got {shape}."
+        )
+    names = ("dim", "depth", "num_heads")
+    return {**dict(zip(names, shape, strict=True)), "normalize_target": bool(said["normalize_pixel_loss"])}
+
+
+def _by_block(local: Sequence[bool], depths: Sequence[int], stride: Sequence[int], q_pool: int) -> Windows:
+    """The window of each block, as transformers computes it.
+
+    Quirk(transformers): windows shrink from stage to stage whether queries are pooled or not, and the first block of
+    a stage attends locally if its own stage or the one before does.
+    """
+    rows: list[tuple[int, ...] | None] = []
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            opens = block == 0 and stage > 0
+            steps = len(depths) - 1 - stage + (opens and stage <= q_pool)
+            is_local = local[stage] or (opens and local[stage - 1])
+            rows.append(tuple(s**steps for s in stride) if is_local else None)
+    return tuple(rows)
+
+
+def _by_stage(
+    local: Sequence[bool], depths: Sequence[int], stride: Sequence[int], q_pool: int
+) -> tuple[Windows, tuple[int, ...]]:
+    """`windows` and `global_blocks` of a `ModelConfig` whose block table has transformers' windows.
+
+    Raises:
+        InputError: Blocks that our lag rule gives the same window have different ones.
+    """
+    blocks = _by_block(local, depths, stride, q_pool)
+    windows: list[tuple[int, ...] | None] = []
+    global_blocks: list[int] = []
+    for stage, depth in enumerate(depths):
+        start = sum(depths[:stage])
+        # The lag rule: a stage's window serves its blocks but the first, and the first of the next stage.
+        served = range(start + (stage > 0), min(start + depth + 1, len(blocks)))
+        found = sorted({window for index in served if (window := blocks[index]) is not None})
+        if len(found) > 1:
+            raise InputError(
+                f"masked_unit_attention {list(local)} with num_query_pool {q_pool} gives the blocks {list(served)} "
+                f"windows of {found} tokens; here they can have only one. Make stage {stage + 1} attend globally."
+            )
+        windows.append(found[0] if found else None)
+        global_blocks += [index for index in served if found and blocks[index] is None]
+    return tuple(windows), tuple(global_blocks)
+
+
+def _local_stages(config: ModelConfig) -> tuple[bool, ...] | None:
+    """The `masked_unit_attention` that gives every block its window; None if there is none."""
+    blocks = tuple(spec.window for spec in block_table(config))
+    windowed = config.decoder is not None or any(blocks)
+    if windowed and config.mask_unit != tuple(s ** (len(config.depths) - 1) for s in config.q_stride):
+        return None
+    plainly = tuple(window is not None for window in config.windows)
+    for local in (plainly, *itertools.product((True, False), repeat=len(config.depths))):
+        if blocks == _by_block(local, config.depths, config.q_stride, config.q_pool):
+            return local
+    return None
+
+
+# --- Sam2HieraDetConfig ---------------------------------------------------------------------------------------------
+
+
+def read_sam2(data: Mapping[str, Any]) -> ModelConfig:
+    """Our architecture of a `Sam2HieraDetConfig`; absent fields have that class's defaults."""
+    size = data.get("image_size") or (1024, 1024)
+    windows = data.get("window_size_per_stage") or (8, 4, 14, 7)
+    table = data.get("window_positional_embedding_background_size") or (7, 7)
+    embed_dim = int(data.get("hidden_size", 96))
+    config = ModelConfig(
+        family="hieradet",
+        num_classes=0,
+        input_size=(size, size) if isinstance(size, int) else tuple(size),
+        in_channels=int(data.get("num_channels", 3)),
+        embed_dim=embed_dim,
+        num_heads=int(data.get("num_attention_heads", HEADS_BY_WIDTH.get(embed_dim, 1))),
+        depths=tuple(data.get("blocks_per_stage") or (1, 2, 7, 2)),
+        windows=tuple((w, w) if w else None for w in windows),
+        mask_unit=(windows[0], windows[0]),
+        global_blocks=tuple(data.get("global_attention_blocks") or ()),
+        q_pool=int(data.get("num_query_pool_stages", 3)),
+        position="window",
+        position_size=tuple(table),
+        mlp_ratio=float(data.get("mlp_ratio", 4.0)),
+        norm_eps=float(data.get("layer_norm_eps", 1e-6)),
+        head="pool",
+    )
+    return dataclasses.replace(config, name=public_name(config))
+
+
+def sam2_json(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a `Sam2HieraDetConfig`; `read_sam2` inverts it."""
+    return {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": config.embed_dim,
+        "num_attention_heads": config.num_heads,
+        "num_channels": config.in_channels,
+        "image_size": list(config.input_size),
+        "patch_kernel_size": list(config.patch_kernel),
+        "patch_stride": list(config.patch_stride),
+        "patch_padding": list(config.patch_padding),
+        "query_stride": list(config.q_stride),
+        "window_positional_embedding_background_size": list(config.table_size),
+        "num_query_pool_stages": config.q_pool,
+        "blocks_per_stage": list(config.depths),
+        "embed_dim_per_stage": list(config.channels),
+        "num_attention_heads_per_stage": [config.num_heads * 2**stage for stage in range(len(config.depths))],
+        "window_size_per_stage": [w[0] for w in config.windows if isinstance(w, tuple)],
+        "global_attention_blocks": list(config.global_blocks),
+        "mlp_ratio": config.mlp_ratio,
+        "hidden_act": "gelu",
+        "layer_norm_eps": config.norm_eps,
+    }
