@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import hierax
-from hierax.cli import COMMANDS
+from hierax.cli import COMMANDS, command
 
 GOLDEN = Path(__file__).parent / "golden" / "api.txt"
 METHODS = {
@@ -28,11 +28,8 @@ def surface() -> str:
         lines.append(f"{name}{_signature(value)}")
         for method in METHODS.get(name, ()):
             lines.append(f"  {name}.{method}{_signature(getattr(value, method))}")
-    import hierax.commands as commands
-
-    for command, (function, _) in COMMANDS.items():
-        parameters = inspect.signature(getattr(commands, function)).parameters
-        lines.append(f"hierax {command}: {' '.join(parameters)}")
+    for name in COMMANDS:
+        lines.append(f"hierax {name}: {' '.join(inspect.signature(command(name)).parameters)}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,105 +1,126 @@
 """The command line: a table of commands, each a documented function whose signature is its options.
 
-stdout is data, stderr is talk. Exit 0 ok, 1 failure, 2 usage, 3 partial (some files failed), 130 Ctrl-C.
+stdout is data, stderr is talk; `commands.Exit` says what exit codes mean.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from . import console
+from .commands import MEANINGS, Exit
 from .errors import HieraxError, nearest
 
-# Command -> (function in commands.py, its line in `hierax --help`).
+# Command -> (its function in commands/, the line in `hierax --help`, which is the first of its docstring).
 COMMANDS = {
-    "list": ("list_", "Show catalogue names with licence and size."),
-    "describe": ("describe", "Show everything known about a model or a weights file."),
-    "classify": ("classify", "Name what images show."),
-    "embed": ("embed", "Write an embedding for each image."),
-    "features": ("features", "Write the four stage maps of each image, or draw them."),
-    "convert": ("convert", "Rewrite a checkpoint in another format."),
-    "download": ("download", "Fetch and verify a published checkpoint."),
-    "verify": ("verify", "Check a weights file: complete, finite, the published bytes."),
-    "pretrain": ("pretrain", "Train an encoder on images without labels."),
-    "finetune": ("finetune", "Train a classifier on labelled images."),
-    "eval accuracy": ("eval_accuracy", "Measure top-1 and top-5 accuracy on a labelled folder."),
-    "render": ("render", "Write a labelled set of rendered shapes and textures."),
+    "list": ("models.list_", "Show catalogue names with licence and size."),
+    "describe": ("models.describe", "Show everything known about a model or a weights file; downloads no weights."),
+    "classify": ("images.classify", "Name what images show."),
+    "embed": ("images.embed", "Write an embedding for each image, with the reason for each that could not be read."),
+    "features": ("images.features", "Write the stage maps of each image, and draw them as colours beside it."),
+    "convert": ("models.convert", "Rewrite a checkpoint in another format; prints the path it wrote."),
+    "download": ("models.download", "Fetch a published checkpoint into the cache, verify it, and print where it is."),
+    "verify": ("models.verify", "Check a weights file or folder: readable, complete, finite; prints what was found."),
+    "pretrain": ("training.pretrain", "Train an encoder on images without labels; prints the folder of the result."),
+    "finetune": ("training.finetune", "Train a classifier on labelled images; prints the folder of the result."),
+    "eval accuracy": (
+        "evaluation.eval_accuracy",
+        "Measure top-1 and top-5 accuracy on labelled images, with exact counts.",
+    ),
+    "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
+}
+_VERBOSITY: dict[str, console.Verbosity] = {
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    levels: list[console.Verbosity] = ["normal", *(_VERBOSITY[a] for a in arguments[:end] if a in _VERBOSITY)]
+    arguments = [a for a in arguments[:end] if a not in _VERBOSITY] + arguments[end:]
+    console.set_up(levels[-1])
+    return int(_guarded(lambda: _run(arguments)))
+
+
+def command(name: str) -> Callable[..., int]:
+    """The function of a command; imports its module."""
+    module, _, function = COMMANDS[name][0].partition(".")
+    return getattr(importlib.import_module(f".commands.{module}", __package__), function)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
-        return 0
+        return Exit.OK
     if arguments[0] in ("-V", "--version"):
         from . import __version__
 
         print(f"hierax {__version__}")
-        return 0
+        return Exit.OK
     name = next((n for n in (" ".join(arguments[:2]), arguments[0]) if n in COMMANDS), None)
     if name is None:
-        return _unknown(arguments)
-    rest, level = _verbosity(arguments[len(name.split()) :])
-    logging.basicConfig(level=level, format="hierax: %(message)s", stream=sys.stderr)
-    return _run(name, rest, debug=level <= logging.DEBUG)
-
-
-def _run(name: str, arguments: list[str], *, debug: bool) -> int:
+        return _unknown(arguments[0])
     import tyro
 
-    commands = importlib.import_module(".commands", __package__)
+    rest = arguments[len(name.split()) :]
+    return tyro.cli(command(name), args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Run; whatever goes wrong is a line on stderr and an exit code. With -v, an error is shown with its origin."""
     try:
-        command = getattr(commands, COMMANDS[name][0])
-        code = tyro.cli(command, args=arguments, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
+        code = run()
         sys.stdout.flush()
-        return int(code or 0)
-    except HieraxError as error:
-        if debug:
-            raise
-        print(f"hierax: {error}", file=sys.stderr)
-        return 1
+        return code
     except KeyboardInterrupt:
-        print("hierax: interrupted", file=sys.stderr)
-        return 130
+        console.complain("interrupted")
+        return Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`| head`); what it asked for it got.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return Exit.OK
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2 if stop.code else 0
+        return stop.code if isinstance(stop.code, int) else Exit.USAGE if stop.code else Exit.OK
     except Exception as error:
-        if debug:
+        if logging.getLogger(__package__).isEnabledFor(logging.DEBUG):
             raise
-        kind = type(error).__name__
-        print(
-            f"hierax: internal error ({kind}: {error}). Run again with -v and report what it prints.", file=sys.stderr
-        )
-        return 1
+        if isinstance(error, HieraxError):
+            console.complain(str(error))
+        elif isinstance(error, OSError):
+            console.complain(f"The system refused: {error}.")
+        else:
+            kind = type(error).__name__
+            console.complain(f"internal error ({kind}: {error}). Run again with -v and report what it prints.")
+        return Exit.FAILURE
 
 
-def _verbosity(arguments: list[str]) -> tuple[list[str], int]:
-    """Take -q and -v out of the arguments; they mean the same to every command."""
-    levels = {"-q": logging.ERROR, "--quiet": logging.ERROR, "-v": logging.DEBUG, "--verbose": logging.DEBUG}
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    given = [a for a in arguments[:end] if a in levels]
-    kept = [a for a in arguments[:end] if a not in levels] + arguments[end:]
-    os.environ["HIERAX_QUIET"] = "1" if given and levels[given[-1]] == logging.ERROR else ""
-    return kept, levels[given[-1]] if given else logging.WARNING
+def _open_streams() -> None:
+    """Streams that were closed lead nowhere; what the terminal's encoding lacks is escaped and stops nobody."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  it stays open as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _unknown(arguments: list[str]) -> int:
-    given = arguments[0]
+def _unknown(given: str) -> int:
     groups = sorted({n.split()[1] for n in COMMANDS if n.startswith(f"{given} ")})
     if groups:
-        print(f"hierax: {given} needs one of: {', '.join(groups)}", file=sys.stderr)
+        console.complain(f"{given} needs one of: {', '.join(groups)}")
     else:
-        print(f"hierax: unknown command {given!r}. {nearest(given, COMMANDS)}See `hierax --help`.", file=sys.stderr)
-    return 2
+        console.complain(f"unknown command {given!r}. {nearest(given, COMMANDS)}See `hierax --help`.")
+    return Exit.USAGE
 
 
 def help_text() -> str:
@@ -113,7 +134,10 @@ def help_text() -> str:
         "commands:",
         *(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()),
         "",
-        "`hierax COMMAND --help` shows a command's options. Everywhere: -q only errors, -v everything.",
+        "`hierax COMMAND --help` shows a command's options. Everywhere: -q only errors and results, -v everything.",
+        "",
+        "exit codes:",
+        *(f"  {code:<{width}}  {meaning}" for code, meaning in MEANINGS.items()),
     ]
     return "\n".join(lines)
 

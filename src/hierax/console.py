@@ -43,7 +43,12 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """A line that stays, also where only errors are wanted."""
     close()
-    _write(f"hierax: {text}\n")
+    _write(f"hierax: {printable(text)}\n")
+
+
+def printable(text: str) -> str:
+    """Text of which nothing steers a terminal: what does not print, but for line ends, becomes its escape."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def show(text: str, *, now: bool = False) -> None:

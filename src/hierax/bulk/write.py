@@ -68,11 +68,6 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> P
     return path
 
 
-def text_of(path: Path) -> str:
-    r"""A path as text; bytes that are no UTF-8 become `\xNN`."""
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
-
-
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well."""
@@ -83,8 +78,8 @@ def _whole(path: Path) -> Iterator[Path]:
         raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[str, str]) -> tuple[int, int]:
-    """Write one row per file; returns how many rows and how many of them are errors.
+def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[str, str]) -> list[Row]:
+    """Write one row per file; returns those that are errors.
 
     A failed file has no vector: null in Parquet, NaN throughout in npz.
 
@@ -99,50 +94,37 @@ def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[
     """
     if path.suffix.lower() == ".parquet":
         return _write_parquet(rows, path, size, metadata)
-    paths: list[str] = []
-    errors: list[str] = []
-    vectors: list[np.ndarray] = []
-    for row in rows:
-        paths.append(text_of(row.path))
-        errors.append(row.error or "")
-        vectors.append(np.full(size, np.nan, np.float32) if row.value is None else row.value)
-    embedding = np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
-    columns = {"path": np.array(paths), "embedding": embedding, "error": np.array(errors)}
-    with _whole(path) as temporary:
-        np.savez(temporary, **columns, metadata=np.array(json.dumps(metadata)))
-    return len(paths), sum(map(bool, errors))
+    kept = list(rows)
+    vectors = [np.full(size, np.nan, np.float32) if row.value is None else row.value for row in kept]
+    _write_npz(kept, path, metadata, embedding=np.stack(vectors) if kept else np.zeros((0, size), np.float32))
+    return [row for row in kept if row.error is not None]
 
 
-def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[str, str]) -> tuple[int, int]:
+def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[str, str]) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     vector = pa.list_(pa.float32(), size)
-    schema = pa.schema(
-        [
-            ("id", pa.int64()),
-            ("path", pa.string()),
-            ("path_bytes", pa.binary()),
-            ("embedding", vector),
-            ("error", pa.string()),
-        ],
-        metadata=metadata,
-    )
-    total = failed = 0
-    source = iter(rows)
+    columns = {
+        "id": pa.int64(),
+        "path": pa.string(),
+        "path_bytes": pa.binary(),
+        "embedding": vector,
+        "error": pa.string(),
+    }
+    schema = pa.schema(list(columns.items()), metadata=metadata)
+    source, failed = enumerate(rows), []
     with _whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         while group := list(islice(source, _ROWS_PER_GROUP)):
-            columns = [
-                pa.array(range(total, total + len(group)), pa.int64()),
-                pa.array([text_of(row.path) for row in group], pa.string()),
-                pa.array([os.fsencode(row.path) for row in group], pa.binary()),
-                pa.array([None if row.value is None else row.value.tolist() for row in group], vector),
-                pa.array([row.error for row in group], pa.string()),
+            records = [
+                (index, row.name, os.fsencode(row.path), None if row.value is None else row.value.tolist(), row.error)
+                for index, row in group
             ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-            total += len(group)
-            failed += sum(row.error is not None for row in group)
-    return total, failed
+            by_column = zip(*records, strict=True)
+            arrays = [pa.array(list(v), kind) for v, kind in zip(by_column, columns.values(), strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            failed += [row for _, row in group if row.error is not None]
+    return failed
 
 
 def write_maps(rows: Iterable[Row], path: Path, *, stages: Iterable[str], metadata: dict[str, str]) -> list[Row]:
@@ -156,14 +138,16 @@ def write_maps(rows: Iterable[Row], path: Path, *, stages: Iterable[str], metada
     """
     kept = list(rows)
     good = [index for index, row in enumerate(kept) if row.value is not None]
-    columns: dict[str, np.ndarray] = {
-        "path": np.array([text_of(row.path) for row in kept]),
-        "error": np.array([row.error or "" for row in kept]),
-        "index": np.array(good, dtype=np.int64),
-    }
+    columns: dict[str, np.ndarray] = {"index": np.array(good, dtype=np.int64)}
     for stage in stages:
         maps = [kept[index].value[stage] for index in good]
         columns[stage] = np.stack(maps) if maps else np.zeros((0, 0, 0, 0), np.float32)
-    with _whole(path) as temporary:
-        np.savez(temporary, **columns, metadata=np.array(json.dumps(metadata)))  # type: ignore[arg-type]
+    _write_npz(kept, path, metadata, **columns)
     return kept
+
+
+def _write_npz(rows: list[Row], path: Path, metadata: dict[str, str], **columns: np.ndarray) -> None:
+    names, errors = np.array([row.name for row in rows]), np.array([row.error or "" for row in rows])
+    # An open file: to a name that ends otherwise, `.NPZ` too, savez would add `.npz`.
+    with _whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, path=names, error=errors, metadata=np.array(json.dumps(metadata)), **columns)

@@ -1,0 +1,82 @@
+"""What commands share: common options, opening inputs, tables, and the exit code of a run over files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .. import console
+from ..errors import InputError
+from . import Exit
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
+
+_MODEL = "Catalogue name, hub id or local path; the small embedded model without it."
+Inputs = Annotated[Positional[tuple[str, ...]], arg(help="Files, folders, globs, or - for a list on stdin.")]
+Model = Annotated[str | None, arg(aliases=["-m"], help=_MODEL)]
+Output = Annotated[Path, arg(aliases=["-o"])]
+Device = Annotated[str, arg(help="Where to run, e.g. cpu or cuda.")]
+Dtype = Annotated[str | None, arg(help="Parameter type, e.g. bfloat16.")]
+BatchSize = Annotated[int, arg(help="Images at a time.")]
+Fast = Annotated[bool, arg(help="Use the fast engine.")]
+Views = Annotated[int, arg(help="Clips taken from each video, whose answers are averaged.")]
+
+_NAMED = 10  # problems that are named one by one
+
+
+def open_inputs(
+    inputs: Sequence[str], *, model: str | None, device: str, dtype: str | None, fast: bool, views: int = 1
+) -> tuple[Predictor, list[Path]]:
+    """The model and the files for it; a wrong path is told before a model is loaded.
+
+    Raises:
+        InputError: No file that the model takes, or several views for a model of images.
+        HieraxError: As `hierax.load`.
+    """
+    from .. import load
+    from ..data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images
+
+    if not inputs:
+        raise InputError("Name at least one file, folder or glob, or - for a list on stdin.")
+    found = find_images(inputs, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
+    predictor = load(model, device=device, dtype=dtype, fast=fast)
+    video = predictor.encoder.config.is_video
+    if views < 1 or (views > 1 and not video):
+        raise InputError(f"--views is for video models and at least 1; got {views} with {predictor.card.name!r}.")
+    predictor.views = views
+    other = IMAGE_EXTENSIONS if video else VIDEO_EXTENSIONS
+    named = {os.path.abspath(item) for item in inputs}
+    paths = [p for p in found if p.suffix.lower() not in other or os.path.abspath(p) in named]
+    if not paths:
+        kind = "clips" if video else "images"
+        raise InputError(f"{predictor.card.name!r} takes {kind}; none are among the {len(found)} files found.")
+    return predictor, paths
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of equal keys in columns; what could steer a terminal is shown instead."""
+    cells = [list(rows[0]), *([console.printable(str(value)) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def name_problems(problems: Iterable[tuple[str, str]]) -> None:
+    """Say which files could not be read and why, the first of them one by one."""
+    problems = list(problems)
+    for name, reason in problems[:_NAMED]:
+        console.say(f"{name}: {reason}")
+    if len(problems) > _NAMED:
+        console.say(f"... and {len(problems) - _NAMED} more")
+
+
+def exit_code(total: int, failed: int) -> int:
+    """The exit code of a run over files that went to its end."""
+    if failed:
+        console.complain(f"{failed} of {total} files could not be read")
+    return Exit.PARTIAL if failed else Exit.OK

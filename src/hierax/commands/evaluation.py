@@ -1,0 +1,59 @@
+"""Commands that measure a model, and the rendered set to measure the embedded one on: eval accuracy, render."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from .common import BatchSize, Device, Model, exit_code, name_problems
+
+
+def eval_accuracy(
+    data: Positional[str],
+    model: Model = None,
+    protocol: Literal["checkpoint", "birder", "timm", "meta"] = "checkpoint",
+    split: str = "validation",
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    format: Literal["text", "json"] = "text",
+) -> int:
+    """Measure top-1 and top-5 accuracy on labelled images, with exact counts.
+
+    Args:
+        data: As for finetune.
+        protocol: Preprocess as the checkpoint says, or as birder, timm or Meta evaluate.
+        split: Which split, where the data has splits.
+        format: How to print.
+    """
+    from .. import load
+    from ..evaluate.accuracy import accuracy
+
+    result = accuracy(data, load(model, device=device), protocol=protocol, split=split, batch_size=batch_size)
+    print(json.dumps(result.to_dict()) if format == "json" else str(result))
+    name_problems(result.unreadable)
+    return exit_code(result.total + len(result.unreadable), len(result.unreadable))
+
+
+def render(
+    destination: Positional[Path],
+    count: int = 1600,
+    seed: int = 1,
+    size: int = 96,
+    format: Literal["jpg", "png"] = "jpg",
+) -> int:
+    """Write a labelled set of rendered shapes and textures, one folder per class.
+
+    Args:
+        destination: Folder to write; must be new or empty.
+        count: Images in all.
+        seed: Another seed gives other images; the embedded model was trained on seed 0.
+        size: Side in pixels.
+        format: File type.
+    """
+    from ..data.datasets.shapes import render_folder
+
+    print(render_folder(destination, count=count, seed=seed, size=size, image_format=format))
+    return 0

@@ -1,0 +1,204 @@
+"""Commands over images: classify, embed, features. Each file becomes a row, whatever becomes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import console
+from ..errors import InputError
+from .common import (
+    BatchSize,
+    Device,
+    Dtype,
+    Fast,
+    Inputs,
+    Model,
+    Output,
+    Views,
+    exit_code,
+    name_problems,
+    open_inputs,
+    table,
+)
+
+if TYPE_CHECKING:
+    from ..bulk.run import Row
+
+_DRAWN = 16  # images on a picture of stage maps
+
+
+def classify(
+    inputs: Inputs,
+    model: Model = None,
+    top_k: int = 5,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    batch_size: BatchSize = 32,
+    fast: Fast = False,
+    views: Views = 1,
+    format: Literal["table", "json", "jsonl", "csv"] = "table",
+) -> int:
+    """Name what images show.
+
+    Args:
+        top_k: Classes per image.
+        format: How to print; jsonl and csv print as results come.
+    """
+    from ..bulk.run import run
+
+    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
+    predictor.classify([], top_k=top_k)  # what it refuses is refused before any file is opened
+    rows = run(
+        predictor,
+        paths,
+        lambda batch: predictor.classify(batch, top_k=top_k, batch_size=len(batch)),
+        batch_size=batch_size,
+        progress=format in ("table", "json") or not sys.stdout.isatty(),  # a bar between lines that come would tear
+    )
+    failed = 0
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal failed
+        for row in rows:
+            failed += row.error is not None
+            guesses = [guess.to_dict() for guess in row.value or ()]
+            yield {"path": row.name, "predictions": guesses, "error": row.error}
+
+    if format == "json":
+        print(json.dumps(list(records()), indent=2, ensure_ascii=False))
+    elif format == "jsonl":
+        for record in records():
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+    elif format == "csv":
+        _print_csv(records())
+    else:
+        table([line for record in records() for line in _lines(record)])
+    return exit_code(len(paths), failed)
+
+
+def embed(
+    inputs: Inputs,
+    output: Output,
+    model: Model = None,
+    normalize: bool = False,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    batch_size: BatchSize = 32,
+    fast: Fast = False,
+    views: Views = 1,
+    overwrite: bool = False,
+) -> int:
+    """Write an embedding for each image, with the reason for each that could not be read.
+
+    Args:
+        output: A .parquet (extra "data") or .npz file.
+        normalize: Scale each vector to length 1.
+        overwrite: Replace an existing output.
+    """
+    from ..bulk.run import run
+    from ..bulk.write import check_output, provenance, write_vectors
+
+    path = check_output(output, (".parquet", ".npz"), overwrite=overwrite)
+    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
+    rows = run(
+        predictor,
+        paths,
+        lambda batch: predictor.embed(batch, normalize=normalize, batch_size=len(batch)),
+        batch_size=batch_size,
+    )
+    size = predictor.encoder.embedding_size
+    failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
+    console.say(f"{path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
+    name_problems((row.name, row.error or "") for row in failed)
+    return exit_code(len(paths), len(failed))
+
+
+def features(
+    inputs: Inputs,
+    output: Output,
+    model: Model = None,
+    stages: str = "stage1,stage2,stage3,stage4",
+    plot: Path | None = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    batch_size: BatchSize = 8,
+    fast: Fast = False,
+    overwrite: bool = False,
+) -> int:
+    """Write the stage maps of each image, and draw them as colours beside it.
+
+    Args:
+        output: A .npz file.
+        stages: Which maps, with commas between.
+        plot: A .png that shows each image beside its maps in colours of their principal components.
+        overwrite: Replace existing outputs.
+    """
+    from ..bulk.run import run
+    from ..bulk.write import check_output, provenance, write_maps
+
+    path = check_output(output, (".npz",), overwrite=overwrite)
+    picture = check_output(plot, (".png",), overwrite=overwrite) if plot is not None else None
+    wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
+    if not wanted:
+        raise InputError(f"--stages must name at least one of stage1 to stage4; got {stages!r}.")
+    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast)
+    if picture is not None and predictor.encoder.config.is_video:
+        raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
+    predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
+
+    def maps(batch: Any) -> list[dict[str, Any]]:
+        found = predictor.features(batch, stages=wanted, batch_size=len(batch))
+        return [{stage: found[stage][index] for stage in wanted} for index in range(len(batch))]
+
+    rows = run(predictor, paths, maps, batch_size=batch_size)
+    kept = write_maps(rows, path, stages=wanted, metadata=provenance(predictor))
+    good = [row for row in kept if row.error is None]
+    if good:
+        shapes = ", ".join(f"{stage} {'x'.join(map(str, good[0].value[stage].shape))}" for stage in wanted)
+        console.say(f"{path}: {len(good)} maps each of {shapes}")
+    if picture is not None and good:
+        _draw(good[:_DRAWN], picture)
+        console.say(f"{picture}: {min(len(good), _DRAWN)} images beside their maps")
+    name_problems((row.name, row.error) for row in kept if row.error is not None)
+    return exit_code(len(kept), len(kept) - len(good))
+
+
+def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of a table for one file, its name on the first."""
+    if record["error"] is not None:
+        return [{"path": record["path"], "label": f"error: {record['error']}", "score": ""}]
+    return [
+        {"path": "" if rank else record["path"], "label": guess["label"], "score": f"{guess['score']:.3f}"}
+        for rank, guess in enumerate(record["predictions"])
+    ]
+
+
+def _print_csv(records: Iterable[dict[str, Any]]) -> None:
+    """One line a guess, or a line with the error."""
+    writer: csv.DictWriter[str] = csv.DictWriter(sys.stdout, ("path", "rank", "label", "index", "score", "error"))
+    writer.writeheader()
+    for record in records:
+        base = {"path": record["path"], "error": record["error"]}
+        ranked = [{"rank": rank, **guess} for rank, guess in enumerate(record["predictions"], start=1)]
+        writer.writerows({**base, **guess} for guess in ranked or [{}])
+        sys.stdout.flush()
+
+
+def _draw(rows: Sequence[Row], picture: Path) -> None:
+    import numpy as np
+
+    from ..data.decode import decode_image
+    from ..visualize import sheets
+    from ..visualize.maps import pca_maps
+
+    maps = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
+    drawn = [
+        sheets.feature_sheet(decode_image(row.path), {stage: maps[stage][index] for stage in maps})
+        for index, row in enumerate(rows)
+    ]
+    sheets.write_picture(sheets.stack_sheets(drawn), picture)

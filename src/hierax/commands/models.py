@@ -1,0 +1,120 @@
+"""Commands about models and weights files: list, describe, convert, download, verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from ..console import printable
+from ..errors import UnknownNameError, nearest
+from .common import table
+
+
+def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Literal["table", "json"] = "table") -> int:
+    """Show catalogue names with licence and size.
+
+    Args:
+        pattern: Shell pattern, e.g. "*sam2*", or a part of a name.
+        commercial: Only weights whose licence allows commercial use.
+        format: How to print.
+    """
+    from .. import list_models
+    from ..weights import catalog
+
+    wanted = True if commercial else None
+    names = list_models(pattern, commercial=wanted)
+    if not names and not set(pattern) & set("*?["):
+        names = list_models(f"*{pattern}*", commercial=wanted)
+    if not names:
+        what = "commercial catalogue names" if commercial else "catalogue names"
+        hint = nearest(pattern.strip("*?"), list_models(commercial=wanted), count=3)
+        raise UnknownNameError(f"A pattern must match {what}; {pattern!r} matches none. {hint}`hierax list` shows all.")
+    rows = []
+    for entry in map(catalog.resolve, names):
+        known = {
+            "weights": entry.format,
+            "task": entry.task,
+            "input": "x".join(map(str, entry.input_size)),
+            "license": entry.license,
+            "dataset": entry.dataset,
+        }
+        rows.append({"name": entry.name, **(known if entry.pretrained else dict.fromkeys(known, "-"))})
+    if format == "json":
+        print(json.dumps(rows, indent=2))
+    else:
+        table(rows)
+    return 0
+
+
+def describe(model: Positional[str]) -> int:
+    """Show everything known about a model or a weights file; downloads no weights.
+
+    Args:
+        model: Catalogue name, or a local file or folder.
+    """
+    from .. import describe as describe_model
+
+    print(printable(str(describe_model(model))))
+    return 0
+
+
+def convert(
+    source: Positional[str],
+    destination: Positional[Path],
+    to: Literal["hierax", "meta", "sam2", "transformers", "timm", "birder"],
+    name: str | None = None,
+) -> int:
+    """Rewrite a checkpoint in another format; prints the path it wrote.
+
+    Args:
+        source: Catalogue name, hub id, or local file or folder.
+        destination: Folder or file to write; nothing existing is overwritten.
+        to: Format to write.
+        name: Architecture, where the source's tensors do not determine it.
+    """
+    from .. import convert as convert_model
+
+    print(convert_model(source, destination, to=to, name=name))
+    return 0
+
+
+def download(model: Positional[str], revision: str | None = None) -> int:
+    """Fetch a published checkpoint into the cache, verify it, and print where it is.
+
+    Args:
+        model: Catalogue name or hub id.
+        revision: Hub revision.
+    """
+    from ..weights import catalog, hub
+
+    try:
+        entry = catalog.resolve(model)
+    except UnknownNameError:
+        if model.count("/") != 1:
+            raise
+        print(hub.fetch_repo(model, revision=revision))
+        return 0
+    print(hub.fetch(entry, revision=revision))
+    return 0
+
+
+def verify(source: Positional[str], name: str | None = None) -> int:
+    """Check a weights file or folder: readable, complete, finite; prints what was found.
+
+    Args:
+        source: Local file or folder, or a catalogue name.
+        name: Architecture, where the tensors do not determine it.
+    """
+    from ..registry import find_weights
+    from ..weights.files import sha256
+
+    weights, entry = find_weights(source, name=name)
+    print(printable(f"{weights.config.name}: {weights.report}"))
+    if weights.raw is not None:
+        digest = sha256(weights.raw.path)
+        known = f" (the published {entry.name})" if entry is not None and digest == entry.sha256 else ""
+        print(f"sha256 {digest}{known}")
+    return 0

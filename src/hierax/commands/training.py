@@ -1,0 +1,90 @@
+"""Commands that train: pretrain, finetune."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from ..errors import RecipeError
+from ..schema import toml_value
+from .common import Device, Model, exit_code
+
+Recipe = Annotated[str | None, arg(help="Preset name or TOML file.")]
+Steps = Annotated[int | None, arg(help="Optimiser steps; overrules epochs.")]
+Epochs = Annotated[float | None, arg(help="Passes over the data.")]
+BatchSize = Annotated[int | None, arg(help="Samples of one optimiser step.")]
+Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE", help="Other recipe keys, e.g. --set lr=1e-3 seed=1.")]
+Out = Annotated[Positional[Path], arg(help="Folder of the run; OUT/model is the result.")]
+Resume = Annotated[bool, arg(help="Go on from the newest whole checkpoint in OUT.")]
+
+
+def pretrain(
+    data: Positional[str],
+    out: Out,
+    model: Annotated[str, arg(aliases=["-m"])],
+    method: Literal["mae", "dinov2"] = "mae",
+    recipe: Recipe = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    set: Settings = (),
+    device: Device = "auto",
+    resume: Resume = False,
+) -> int:
+    """Train an encoder on images without labels; prints the folder of the result.
+
+    Args:
+        data: Folder (searched at any depth), list, glob, table, or WebDataset shards.
+        model: Architecture, e.g. mae_hiera_tiny_224, or a checkpoint to go on from.
+        method: How to train; dinov2 is refused in this version.
+    """
+    from .. import pretrain as train
+
+    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
+    return _run(train, data, out, method=method, model=model, recipe=recipe, resume=resume, **options)
+
+
+def finetune(
+    data: Positional[str],
+    out: Out,
+    model: Model = None,
+    recipe: Recipe = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    set: Settings = (),
+    device: Device = "auto",
+    resume: Resume = False,
+) -> int:
+    """Train a classifier on labelled images; prints the folder of the result.
+
+    Args:
+        data: Folder with one sub-folder a class, CSV, TSV or Parquet with path and label, or WebDataset shards.
+    """
+    from .. import finetune as train
+
+    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
+    return _run(train, data, out, model=model, recipe=recipe, resume=resume, **options)
+
+
+def _run(train: Callable[..., Any], data: str, out: Path, **options: Any) -> int:
+    """Train, and print the folder of the result once, however many processes trained it."""
+    summary = train(data, out, **options)
+    if os.environ.get("RANK", "0") == "0":
+        print(summary.model)
+    return exit_code(summary.samples, len(summary.unreadable))
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Recipe overrides from KEY=VALUE, values as in TOML; what is no TOML is text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set takes KEY=VALUE; got {pair!r}. Write it as in --set lr=1e-3.")
+        values[key.strip()] = toml_value(text)
+    return values
