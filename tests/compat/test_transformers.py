@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -378,10 +379,14 @@ def test_processor__inputs(tmp_path: Path) -> None:
         got = mine(images=given, return_tensors="pt").pixel_values
         assert got.shape == expected.shape
         assert distance(got, expected) <= FP32
-    alpha = image.copy()
-    alpha.putalpha(Image.linear_gradient("L").resize(image.size))
-    expected = reference(images=alpha, return_tensors="pt").pixel_values
-    assert distance(mine(images=alpha, return_tensors="pt").pixel_values, expected) <= FP32
+    if sys.version_info >= (
+        3,
+        11,
+    ):  # the transformers that Python 3.10 can have drops alpha, later ones lay it on white
+        alpha = image.copy()
+        alpha.putalpha(Image.linear_gradient("L").resize(image.size))
+        expected = reference(images=alpha, return_tensors="pt").pixel_values
+        assert distance(mine(images=alpha, return_tensors="pt").pixel_values, expected) <= FP32
     path = tmp_path / "a.png"
     image.save(path)
     same = mine(images=image, return_tensors="pt").pixel_values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -100,11 +102,25 @@ def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[
     return [row for row in kept if row.error is not None]
 
 
+@functools.cache
+def reads_null_vectors() -> bool:
+    """Whether this pyarrow reads back a fixed-size list that is null; before 26 it writes files that it cannot read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(pa.table({"vector": pa.array([None], pa.list_(pa.float32(), 2))}), file)
+    try:
+        return pq.read_table(file).num_rows == 1
+    except pa.ArrowInvalid:
+        return False
+
+
 def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[str, str]) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    vector = pa.list_(pa.float32(), size)
+    vector = pa.list_(pa.float32(), size) if reads_null_vectors() else pa.list_(pa.float32())
     columns = {
         "id": pa.int64(),
         "path": pa.string(),
