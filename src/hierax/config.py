@@ -278,6 +278,7 @@ class PreprocessSpec:
         crop_rounding: "even" (torchvision: round half to even) or "floor" (transformers).
         mean: Per channel, in 0..1.
         std: Per channel, in 0..1.
+        frame_stride: For clips, source frames from one frame to the next.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -289,6 +290,7 @@ class PreprocessSpec:
     crop_rounding: Literal["even", "floor"] = "even"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    frame_stride: int = 4
 
     def with_size(self, size: tuple[int, int]) -> PreprocessSpec:
         """The same recipe for another result size, keeping the crop ratio."""

@@ -222,9 +222,8 @@ class Predictor:
             from .data.video import preprocess_clip, read_clip
 
             frames = self.encoder.config.input_size[0]
-            clips = [
-                preprocess_clip(clip, self.preprocess) for clip in read_clip(image, frames=frames, views=self.views)
-            ]
+            views = read_clip(image, frames=frames, stride=self.preprocess.frame_stride, views=self.views)
+            clips = [preprocess_clip(clip, self.preprocess) for clip in views]
             return clips[0] if self.views == 1 else torch.stack(clips)  # (views, 3, t, h, w)
         from .data.decode import decode_image
         from .data.preprocess import preprocess

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hierax.config import PreprocessSpec
+from hierax.data import video
 from hierax.data.preprocess import preprocess
 from hierax.data.video import clip_indices, preprocess_clip, read_clip
 from hierax.errors import InputError, MissingExtraError
@@ -145,6 +146,37 @@ def test_missing_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", without_av)
     with pytest.raises(MissingExtraError, match=r"hierax\[video\]"):
         read_clip(tmp_path / "x.mp4")
+
+
+@pytest.mark.parametrize(
+    ("total", "start", "want"),
+    [(100, 0.0, 0), (100, 0.999, 84), (100, 0.5, 42), (16, 0.999, 0), (17, 0.5, 1), (3, 0.7, 0)],
+)
+def test_start(total, start, want):
+    """A start that never reaches the last place, or goes beyond it, leaves frames out or repeats the last."""
+    assert clip_indices(total, 4, 4, 1, start)[0][0] == want
+    if total < 64:
+        assert numbers(read_clip(numbered(total), frames=4, stride=4, start=start))[0, 0] == want
+
+
+@pytest.mark.parametrize("options", [{"start": 1.0}, {"start": -0.1}, {"start": 0.5, "views": 2}])
+def test_start_refused(options):
+    """A clip beyond the end, or a start that several views ignore."""
+    with pytest.raises(InputError, match="start"):
+        read_clip(numbered(20), frames=2, **options)
+
+
+def test_one_clip_decodes_no_other(tmp_path, monkeypatch):
+    """Decoding five views to keep one takes five times as long; so does decoding from the first frame on."""
+    path = write(tmp_path / "clip.mp4", numbered(60), gop=6)
+    real, decoded, shown = video._frames_from, [], []
+    monkeypatch.setattr(video, "_frames_from", lambda *given: (decoded.append(1) or each for each in real(*given)))
+    to_rgb = video._to_rgb
+    monkeypatch.setattr(video, "_to_rgb", lambda *given: shown.append(1) or to_rgb(*given))
+    got = read_clip(path, frames=4, stride=2, start=0.8)
+    assert numbers(got).tolist() == [[42, 44, 46, 48]]
+    assert len(shown) == 4
+    assert 7 <= len(decoded) <= 7 + 6  # seven from first to last, and at most one group from its key frame
 
 
 def test_preprocess_clip():

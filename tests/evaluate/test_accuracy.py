@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from hierax.cli import main
-from hierax.config import PreprocessSpec
+from hierax.config import PreprocessSpec, architecture
+from hierax.data.datasets.samples import TrainingData
 from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, UnknownNameError
 from hierax.evaluate.accuracy import PROTOCOLS, accuracy, protocol_spec
 from hierax.model.init import build
+from hierax.model.metrics import Accuracy
 from hierax.predictor import Predictor
 from hierax.weights.card import make_card
 from hierax.weights.labels import class_names
@@ -43,8 +45,8 @@ def predictor(labels, classes=None):
     return predictor_of(Colours(classes or len(labels)), labels)
 
 
-def predictor_of(model, labels):
-    return Predictor(model, PreprocessSpec(size=(64, 64)), labels, make_card(tiny.CONFIG, name="colours"))
+def predictor_of(model, labels, spec=None):
+    return Predictor(model, spec or PreprocessSpec(size=(64, 64)), labels, make_card(tiny.CONFIG, name="colours"))
 
 
 def test_exact_counts_on_a_ragged_last_batch(tmp_path):
@@ -167,6 +169,51 @@ def test_command_line(tmp_path, capsys, split):
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["correct1"], found["total"]) == (3, 8)
+
+
+class Films(TrainingData):
+    """Two films whose frames spell their number."""
+
+    def __init__(self):
+        super().__init__([0, 1], ["a", "b"])
+
+    def name(self, index):
+        return f"film {index}"
+
+    def read(self, index):
+        return np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 64, 64, 3))
+
+
+@pytest.mark.parametrize(("own", "given", "want"), [(4, None, [12, 16, 20, 24]), (2, None, [16, 18, 20, 22]),
+                                                    (2, 3, [14, 17, 20, 23])])  # fmt: skip
+@pytest.mark.parametrize("protocol", ["checkpoint", "timm"])
+def test_frame_stride(own, given, want, protocol):
+    """A model that was trained on other strides than four would be measured on clips that it has never seen."""
+    seen = []
+
+    class Watching(Colours):
+        def forward(self, x):
+            seen.append((x[0, 0, :, 32, 32] * 255).round().tolist())
+            return torch.zeros(len(x), self.num_classes)
+
+    model = Watching(2)
+    model.config = dataclasses.replace(architecture("hiera_base_16x224"), input_size=(4, 64, 64), num_classes=2)
+    spec = PreprocessSpec(size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3, frame_stride=own)
+    watched = predictor_of(model, ["a", "b"], spec)
+    assert accuracy(Films(), watched, frame_stride=given, protocol=protocol).total == 2
+    assert seen == [want]
+    assert (watched.prepare(Films().read(0))[0, :, 32, 32] * 255).round().tolist()[1] - 20 == -own
+    with pytest.raises(InputError, match="frame_stride"):
+        accuracy(Films(), watched, frame_stride=0)
+
+
+def test_frame_stride__command_line(tmp_path, monkeypatch, capsys):
+    """The option must arrive."""
+    given = {}
+    monkeypatch.setattr("hierax.load", lambda *_, **__: None)
+    monkeypatch.setattr("hierax.evaluate.accuracy.accuracy", lambda *_, **options: given.update(options) or Accuracy())
+    main(["eval", "accuracy", "x", "--frame-stride", "8"])
+    assert given["frame_stride"] == 8
 
 
 def test_protocols_at_the_size_of_the_checkpoint():

@@ -7,12 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import FileData
 from hierax.data.inputs import Plain, plain_batches
 from hierax.errors import HieraxError
-from hierax.train.batches import Stream, Views, steps_of_parts
+from hierax.train import batches
+from hierax.train.batches import Part, Stream, Views, random_clip, steps_of_parts
 from hierax.train.recipe import Recipe
 
 from . import tiny
@@ -106,6 +108,51 @@ def test_starting_later_gives_the_same_steps(tmp_path):
     assert all(torch.equal(a[0].pixels, b[0].pixels) for a, b in zip(late, every[3:], strict=True))
 
 
+class Pinned(torch.Tensor):
+    """A tensor that says whether it was pinned, which needs a GPU otherwise."""
+
+    def pin_memory(self):
+        return "pinned"
+
+
+def test_parts_are_pinned():
+    """The data loader pins what it knows, and hands anything else on as it is unless it can pin itself."""
+    pixels, labels = torch.zeros(2, 3, 8, 8).as_subclass(Pinned), torch.zeros(2).as_subclass(Pinned)
+    part = Part(pixels, labels, torch.tensor([3, 4]), [0, 1], [("a", "b")])
+    got = pin_memory(part)
+    assert (got.pixels, got.labels) == ("pinned", "pinned")
+    assert (got.keys.tolist(), got.samples, got.failures) == ([3, 4], [0, 1], [("a", "b")])
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "want"),
+    [("cuda:1", True, True), ("auto", True, True), ("cpu", True, False), ("cuda", False, False)],
+)
+def test_when_parts_are_pinned(tmp_path, monkeypatch, device, gpu, want):
+    """A device with an index is a GPU too; without one, pinning fails."""
+    views, recipe = views_of(tiny.images(tmp_path, per_class=2), device=device)
+    asked = []
+
+    def loader(*given, pin_memory, **options):
+        asked.append(pin_memory)
+        return []
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(batches, "DataLoader", loader)
+    assert list(steps_of_parts(views, Stream(6, recipe), recipe, start=0, rank=0, world=1)) == []
+    assert asked == [want]
+
+
+def test_random_clips_start_anywhere():
+    """Five starts, or a start that follows from the order of draws, is not the sampling that the recipes mean."""
+    film = np.broadcast_to(np.arange(80, dtype=np.uint8)[:, None, None, None], (80, 4, 4, 3))
+    starts = [int(random_clip(film, 4, 4, key)[0, 0, 0, 0]) for key in range(1500)]
+    assert set(starts) == set(range(65))
+    assert max(Counter(starts).values()) < 60  # 23 each
+    assert starts[700:720] == [int(random_clip(film, 4, 4, key)[0, 0, 0, 0]) for key in range(700, 720)]
+    assert random_clip(film, 4, 4, 2**63 - 1).shape == (4, 4, 4, 3)
+
+
 def test_repeats_are_different_views_of_one_read(tmp_path):
     """Copies instead of new draws would be repeated sampling in name only."""
     views, recipe = views_of(tiny.images(tmp_path, per_class=3), repeats=2)
@@ -132,7 +179,7 @@ def test_validation_is_exact_over_processes(tmp_path, world, workers):
     folder = tiny.images(tmp_path, per_class=5)
     (folder / "class_1" / "003.png").write_bytes(b"")
     data = open_data(folder)
-    plain = Plain(data, tiny.CONFIG, tiny.weights().preprocess, 4)
+    plain = Plain(data, tiny.CONFIG, tiny.weights().preprocess)
     ranks = [list(plain_batches(plain, batch_size=2, workers=workers, rank=rank, world=world)) for rank in range(world)]
     batches = [batch for rank in ranks for batch in rank]
     assert len({len(rank) for rank in ranks}) == 1

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import hierax
 from hierax.config import DecoderConfig, ModelConfig, PreprocessSpec, architecture
 from hierax.drawing import Drawing
 from hierax.model.init import build
@@ -57,6 +58,7 @@ def test_clips_train_both_ways(tmp_path):
     settings = {**tiny.SETTINGS, "batch_size": 4, "repeats": 2, "epochs": 2, "frame_stride": 2}
     summary = finetune(data, tmp_path / "ft", model=model, validation_fraction=0.3, **settings)
     assert summary.metrics["total"] + len(summary.unreadable) >= 2
+    assert hierax.load(summary.model).preprocess.frame_stride == 2
     summary = pretrain(data, tmp_path / "pt", model=model, mask_ratio=0.7, decoder_dim=16, decoder_depth=1,
                        decoder_heads=2, pictures=Drawing(), **settings)  # fmt: skip
     with Image.open(tmp_path / "pt" / "reconstructions.png") as picture:

@@ -16,6 +16,7 @@ def eval_accuracy(
     model: Model = None,
     protocol: Literal["checkpoint", "birder", "timm", "meta"] = "checkpoint",
     split: str = "validation",
+    frame_stride: int | None = None,
     batch_size: BatchSize = 32,
     device: Device = "cpu",
     format: Literal["text", "json"] = "text",
@@ -26,12 +27,14 @@ def eval_accuracy(
         data: As for finetune.
         protocol: Preprocess as the checkpoint says, or as birder, timm or Meta evaluate.
         split: Which split, where the data has splits.
+        frame_stride: For clips, source frames from one frame to the next; the checkpoint's without it.
         format: How to print.
     """
     from .. import load
     from ..evaluate.accuracy import accuracy
 
-    result = accuracy(data, load(model, device=device), protocol=protocol, split=split, batch_size=batch_size)
+    options = {"protocol": protocol, "split": split, "frame_stride": frame_stride, "batch_size": batch_size}
+    result = accuracy(data, load(model, device=device), **options)
     print(json.dumps(result.to_dict()) if format == "json" else str(result))
     name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))

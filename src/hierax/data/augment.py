@@ -6,6 +6,7 @@ kornia's. A clip is changed as a whole: all its frames get the same crop and the
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -62,16 +63,13 @@ class Augment:
         operations = _operations(self.color_jitter, self.rand_augment, self.erasing)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            # Kornia draws for every image of a batch; stacked side by side, frames share one draw.
-            wide = torch.cat(list(pixels), dim=-1)[None].float().div_(255)  # (1, 3, h, t * w)
-            changed = wide if len(pixels) == 1 else None
-            if changed is not None:
-                for operation in operations:
-                    changed = operation(changed)
-                return changed.clamp(0, 1).mul(255).round().to(torch.uint8)
             frames = pixels.float().div_(255)
             for operation in operations:
-                frames = torch.cat([_again(operation, frame[None], seed) for frame in frames])
+                # Kornia draws for every image of a batch; the frames of a clip share one draw.
+                if len(frames) == 1:
+                    frames = operation(frames)
+                else:
+                    frames = torch.cat([_again(operation, frame[None], seed) for frame in frames])
             return frames.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
@@ -81,7 +79,9 @@ def _again(operation: nn.Module, frame: Float[Tensor, "1 3 h w"], seed: int) -> 
     return operation(frame)
 
 
+@functools.lru_cache(maxsize=8)
 def _operations(jitter: float, rand_augment: tuple[int, ...] | None, erasing: float) -> list[nn.Module]:
+    """What a sample goes through; built once a process, because building takes as long as applying."""
     try:
         import kornia.augmentation as kornia
         from kornia.augmentation.auto import RandAugment

@@ -14,7 +14,8 @@ from ..config import ModelConfig, PreprocessSpec
 from ..errors import HieraxError, InputError
 from .datasets.samples import TrainingData
 from .decode import decode_image
-from .preprocess import preprocess
+from .preprocess import check_spec, preprocess
+from .video import preprocess_clip, read_clip
 
 
 def one_thread(_: int) -> None:
@@ -42,8 +43,9 @@ def whole_loader(loader: DataLoader) -> Iterator[Any]:
 class Plain(Dataset):
     """Samples preprocessed as for inference, in order."""
 
-    def __init__(self, data: TrainingData, config: ModelConfig, spec: PreprocessSpec, frame_stride: int) -> None:
-        self.data, self.config, self.spec, self.frame_stride = data, config, spec, frame_stride
+    def __init__(self, data: TrainingData, config: ModelConfig, spec: PreprocessSpec) -> None:
+        check_spec(spec)
+        self.data, self.config, self.spec = data, config, spec
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         """One sample, or why it could not be read."""
@@ -51,9 +53,7 @@ class Plain(Dataset):
             source = self.data.read(index)
             if not self.config.is_video:
                 return index, preprocess(decode_image(source), self.spec)
-            from .video import preprocess_clip, read_clip
-
-            clip = read_clip(source, frames=self.config.input_size[0], stride=self.frame_stride)[0]
+            clip = read_clip(source, frames=self.config.input_size[0], stride=self.spec.frame_stride)[0]
             return index, preprocess_clip(clip, self.spec)
         except (InputError, OSError, MemoryError) as error:
             return index, str(error) or type(error).__name__

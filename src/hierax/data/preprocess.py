@@ -77,6 +77,8 @@ def check_spec(spec: PreprocessSpec) -> None:
         raise InputError(f"crop_ratio and resize_to must be positive; got {spec.crop_ratio} and {spec.resize_to}.")
     if len(spec.mean) != 3 or len(spec.std) != 3 or not all(value > 0 for value in spec.std):
         raise InputError(f"mean and std must be three numbers, std positive; got {spec.mean} and {spec.std}.")
+    if spec.frame_stride < 1:
+        raise InputError(f"frame_stride must be a positive whole number; got {spec.frame_stride}.")
     choices = {
         "resize": ("squash", "shortest"),
         "interpolation": tuple(_FILTERS),

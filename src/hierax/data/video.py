@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..config import PreprocessSpec
 from ..errors import InputError, MissingExtraError
+from .decode import MAX_PIXELS
 from .files import open_regular
 from .preprocess import preprocess
 
 # Playlists are left out on purpose: they would make FFmpeg open other files and addresses.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif"
-_MAX_FRAME_PIXELS = 100_000_000
 
 
 def read_clip(
@@ -28,8 +28,9 @@ def read_clip(
     stride: int = 4,
     size: int | None = None,
     views: int = 1,
+    start: float | None = None,
 ) -> UInt8[np.ndarray, "views t h w 3"]:
-    """Sample clips from a video as Kinetics models are evaluated.
+    """Sample clips from a video: by default as Kinetics models are evaluated.
 
     A clip takes every `stride`-th of `frames * stride` consecutive frames: the central ones for one view,
     spread evenly from first to last for more. A video that is too short repeats its last frame.
@@ -42,6 +43,7 @@ def read_clip(
         size: Scale frames of a file down while decoding, so that the shorter side has this many pixels;
             None keeps them as they are. Saves memory; preprocessing still decides the final size.
         views: Clips a video.
+        start: Where one clip starts instead, from 0, the first possible start, to just below 1, the last.
 
     Returns:
         RGB bytes, upright as the file says.
@@ -52,6 +54,8 @@ def read_clip(
 
     Source: the clip sampling of SlowFast's Kinetics evaluation.
     """
+    if start is not None and (views != 1 or not 0 <= start < 1):
+        raise InputError(f"start must be in 0..1, below 1, and of one view; got {start!r} and {views} views.")
     for name, value in {"frames": frames, "stride": stride, "views": views, "size": size or 1}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a positive whole number; got {value!r}.")
@@ -59,17 +63,20 @@ def read_clip(
         video = _check_frames(source)
         if len(video) == frames:
             return np.repeat(video[None], views, axis=0)
-        return video[np.array(clip_indices(len(video), frames, stride, views))]
+        return video[np.array(clip_indices(len(video), frames, stride, views, start))]
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"A clip must be a video file or a NumPy array; got {type(source).__name__}.")
-    return _read_file(source, frames, stride, size, views)
+    return _read_file(source, size, lambda total: clip_indices(total, frames, stride, views, start))
 
 
-def clip_indices(total: int, frames: int, stride: int, views: int) -> list[list[int]]:
+def clip_indices(total: int, frames: int, stride: int, views: int, start: float | None = None) -> list[list[int]]:
     """Which source frames each view takes, ascending; the last is repeated where the video ends early."""
     spare = max(total - frames * stride, 0)
-    starts = [spare // 2] if views == 1 else [view * spare // (views - 1) for view in range(views)]
-    return [[min(start + stride * i, total - 1) for i in range(frames)] for start in starts]
+    if start is not None:
+        starts = [int(start * (spare + 1))]
+    else:
+        starts = [spare // 2] if views == 1 else [view * spare // (views - 1) for view in range(views)]
+    return [[min(first + stride * i, total - 1) for i in range(frames)] for first in starts]
 
 
 def preprocess_clip(clip: UInt8[np.ndarray, "t h w 3"], spec: PreprocessSpec) -> Float[Tensor, "3 t h w"]:
@@ -90,7 +97,10 @@ def _check_frames(video: Any) -> np.ndarray:
     return array
 
 
-def _read_file(path: str | os.PathLike[str], frames: int, stride: int, size: int | None, views: int) -> np.ndarray:
+def _read_file(
+    path: str | os.PathLike[str], size: int | None, wanted: Callable[[int], list[list[int]]]
+) -> UInt8[np.ndarray, "views t h w 3"]:
+    """The frames that are wanted of as many as the file has."""
     try:
         import av
     except ImportError as error:
@@ -103,14 +113,13 @@ def _read_file(path: str | os.PathLike[str], frames: int, stride: int, size: int
             if not container.streams.video:
                 raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
             stream = container.streams.video[0]
-            if stream.width * stream.height > _MAX_FRAME_PIXELS:
+            if stream.width * stream.height > MAX_PIXELS:
                 raise InputError(
-                    f"A frame may have at most {_MAX_FRAME_PIXELS:,} pixels; {os.fspath(path)!r} declares "
+                    f"A frame may have at most {MAX_PIXELS:,} pixels; {os.fspath(path)!r} declares "
                     f"{stream.width} x {stream.height}."
                 )
             times = _frame_times(container, stream)
-            wanted = clip_indices(len(times), frames, stride, views)
-            pictures = [_pick(container, stream, times, indices, size) for indices in wanted]
+            pictures = [_pick(container, stream, times, indices, size) for indices in wanted(len(times))]
     except InputError:
         raise
     except Exception as error:  # FFmpeg's errors, and whatever PyAV raises on hostile bytes

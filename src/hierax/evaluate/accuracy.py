@@ -33,6 +33,7 @@ def accuracy(
     split: str = "validation",
     batch_size: int = 32,
     workers: int = 0,
+    frame_stride: int | None = None,
 ) -> Accuracy:
     """Count right answers on labelled images or clips.
 
@@ -43,12 +44,15 @@ def accuracy(
         split: Which split, where the data has splits.
         batch_size: Samples at a time.
         workers: Processes that read; 0 reads in this one.
+        frame_stride: For clips, source frames from one frame to the next; None is what the checkpoint says.
 
     Raises:
         InputError: No data, no classifier, or classes that cannot be matched to the model's.
         UnknownNameError: No such protocol.
     """
     spec = protocol_spec(protocol, predictor.preprocess)
+    if frame_stride is not None:
+        spec = dataclasses.replace(spec, frame_stride=frame_stride)
     count = predictor.encoder.num_classes
     if count == 0:
         raise InputError(f"Accuracy needs a classifier; {predictor.card.name!r} has no classes. Fine-tune it first.")
@@ -59,7 +63,7 @@ def accuracy(
         with torch.inference_mode():
             return predictor.encoder(inputs.to(predictor.device)).float().cpu()
 
-    plain = Plain(samples, predictor.encoder.config, spec, frame_stride=4)
+    plain = Plain(samples, predictor.encoder.config, spec)
     batches = plain_batches(plain, batch_size=batch_size, workers=workers)
     return count_correct(logits, batches, samples, labels=labels)
 

@@ -6,6 +6,8 @@ epoch whatever the number of processes and workers, and a run resumes anywhere b
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from ..data.datasets.samples import TrainingData
 from ..data.decode import decode_image
 from ..data.inputs import one_thread, whole_loader
 from ..data.sources import is_video
+from ..data.video import read_clip
 from ..errors import InputError
 from .recipe import Recipe
 
@@ -46,6 +49,10 @@ class Part:
     keys: Int[Tensor, " b"]
     samples: list[int]
     failures: list[tuple[str, str]]
+
+    def pin_memory(self) -> Part:
+        """The same in memory that a GPU reads without waiting; the data loader calls this."""
+        return dataclasses.replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
 
 
 def mixed(*numbers: int) -> int:
@@ -142,13 +149,10 @@ class Views(Dataset):
 
 def random_clip(source: Any, frames: int, stride: int, key: int) -> UInt8[np.ndarray, "t h w 3"]:
     """Frames of a video from a random start; a still image stands still."""
-    from ..data.video import read_clip
-
     if not is_video(source) and not (isinstance(source, np.ndarray) and source.ndim == 4):
         return np.repeat(decode_image(source)[None], frames, axis=0)
-    # Evenly spread views cover all starts; one of them, drawn by the key, is as good as a random start.
-    views = 5
-    return read_clip(source, frames=frames, stride=stride, size=320, views=views)[key % views]
+    start = np.random.Generator(np.random.PCG64([key, 1])).random()
+    return read_clip(source, frames=frames, stride=stride, size=320, start=start)[0]
 
 
 def collate(items: Sequence[tuple[Draw, Any]], data: TrainingData, shape: tuple[int, ...]) -> Part:
@@ -174,16 +178,6 @@ def collate(items: Sequence[tuple[Draw, Any]], data: TrainingData, shape: tuple[
     )
 
 
-class _Collate:
-    """`collate` with its data, in a form that workers can be given."""
-
-    def __init__(self, data: TrainingData, shape: tuple[int, ...]) -> None:
-        self.data, self.shape = data, shape
-
-    def __call__(self, items: Sequence[tuple[Draw, Any]]) -> Part:
-        return collate(items, self.data, self.shape)
-
-
 class _Plan:
     """Batches of draws from a step on: the sampler of a DataLoader."""
 
@@ -200,15 +194,14 @@ def steps_of_parts(
 ) -> Iterator[list[Part]]:
     """The parts of each step from `start` on, for one process."""
     plan = _Plan(stream, start, rank, world, recipe.accumulate)
-    shape = (3, *views.config.input_size)
     loader = DataLoader(
         views,
         batch_sampler=plan,  # type: ignore[arg-type]
         num_workers=recipe.workers,
-        collate_fn=_Collate(views.data, shape),
+        collate_fn=functools.partial(collate, data=views.data, shape=(3, *views.config.input_size)),
         worker_init_fn=one_thread,
         prefetch_factor=4 if recipe.workers else None,
-        pin_memory=torch.cuda.is_available() and recipe.device in ("auto", "cuda"),
+        pin_memory=torch.cuda.is_available() and recipe.device.partition(":")[0] in ("auto", "cuda"),
     )
     waiting: list[Part] = []
     for part in whole_loader(loader):

@@ -263,7 +263,8 @@ def _validate(method: Method, data: TrainingData, settings: Recipe, devices: Dev
     """Exact counts over all processes."""
     if not isinstance(method, FineTuning):
         raise TypeError(type(method).__name__)
-    plain = Plain(data, method.weights.config, method.weights.preprocess, settings.frame_stride)
+    spec = dataclasses.replace(method.weights.preprocess, frame_stride=settings.frame_stride)
+    plain = Plain(data, method.weights.config, spec)
     size = max(1, settings.batch_size // devices.world)
     batches = plain_batches(plain, batch_size=size, workers=settings.workers, rank=devices.rank, world=devices.world)
     found = count_correct(method.logits, batches, data, together=devices.world > 1)

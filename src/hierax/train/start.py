@@ -136,4 +136,5 @@ def derived(weights: Weights, recipe: Recipe, data: str) -> Weights:
         base_model=based,
         citation=parent.citation,
     )
-    return dataclasses.replace(weights, provenance=provenance, raw=None)
+    preprocess = dataclasses.replace(weights.preprocess, frame_stride=recipe.frame_stride)
+    return dataclasses.replace(weights, preprocess=preprocess, provenance=provenance, raw=None)
