@@ -24,7 +24,6 @@ class ForeignNames(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_state_dict_post_hook(_on_save)
-        self.register_load_state_dict_pre_hook(_on_load)
 
     def spell(self, name: str) -> str:
         """Their name of one of our parameters."""
@@ -35,20 +34,21 @@ class ForeignNames(nn.Module):
         network = getattr(self, self.inner)
         return (network if isinstance(network, Encoder) else network.encoder).config
 
+    # A hook would hold on to the module that it was made for, which a shallow copy is not.
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in getattr(self, self.inner).state_dict():
+            theirs = prefix + self.spell(name)
+            if theirs in state_dict:
+                tensor = _to_ours(flat_name(name), state_dict.pop(theirs), self.encoder_config())
+                state_dict[f"{prefix}{self.inner}.{name}"] = tensor
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
 
 def _on_save(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
     ours = f"{prefix}{module.inner}."
     for key in [key for key in state if key.startswith(ours)]:
         name = key.removeprefix(ours)
         state[prefix + module.spell(name)] = to_theirs(flat_name(name), state.pop(key), module.encoder_config())
-
-
-def _on_load(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in getattr(module, module.inner).state_dict():
-        theirs = prefix + module.spell(name)
-        if theirs in state:
-            tensor = _to_ours(flat_name(name), state.pop(theirs), module.encoder_config())
-            state[f"{prefix}{module.inner}.{name}"] = tensor
 
 
 def _to_ours(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:

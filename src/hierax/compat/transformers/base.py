@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...config import ModelConfig
@@ -22,8 +23,10 @@ from ...weights.load import to_module
 from ...weights.rename import flat_name
 from ...weights.state import Weights
 from ..dialect import ForeignNames
+from ..unroll import reroll
 from .configuration import HieraConfig
 from .outputs import ModelOutput
+from .trace import Grids, steps_left, trace
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,10 +64,10 @@ class HieraPreTrainedModel(ForeignNames):
     inner_prefix: ClassVar[str] = ""
     constructor_options: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: HieraConfig, network: nn.Module) -> None:
+    def __init__(self, config: HieraConfig, network: nn.Module | None, **options: Any) -> None:
         super().__init__()
         self.config = config
-        self.network = network
+        self.network = build(self.architecture(config, **options)) if network is None else network
         self.name_or_path = ""
 
     @property
@@ -96,8 +99,8 @@ class HieraPreTrainedModel(ForeignNames):
         return (self.inner_prefix if key.startswith(ENCODER_OUTER) else "") + HIERA.spell(key, self.config.depths)
 
     @classmethod
-    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
-        """Our architecture of this class with this config."""
+    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
+        """Our architecture of this class with this config and options of the constructor."""
         raise NotImplementedError
 
     @classmethod
@@ -127,7 +130,7 @@ class HieraPreTrainedModel(ForeignNames):
         _check_family(weights)
         config = HieraConfig.of_weights(weights) if config is None else HieraConfig.from_dict(config.to_dict())
         config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})
-        network = _load(weights, cls.architecture(config, own), config, lenient)
+        network = _load(weights, cls.architecture(config, **own), config, lenient)
         wanted = config.dtype if dtype in (None, "auto") else dtype
         model = cls(config, network=network, **own)
         model.restore(weights)
@@ -161,22 +164,44 @@ class HieraPreTrainedModel(ForeignNames):
             )
         return pixel_values
 
-    def wanted(self, attentions: bool | None, states: bool | None) -> tuple[bool, bool]:
-        """Whether to return attentions and hidden states: the call decides, then the config."""
-        return (
-            self.config.output_attentions if attentions is None else attentions,
-            self.config.output_hidden_states if states is None else states,
-        )
+    def traced(
+        self,
+        x: Float[Tensor, "b 3 h w"],
+        visible: Int[Tensor, "b n"] | None,
+        attentions: bool | None,
+        states: bool | None,
+        *,
+        rolled: bool = False,
+        stem: bool = False,
+    ) -> tuple[Grids, dict[str, Any]]:
+        """What only a pass block by block shows: of attentions and hidden states what the call or the config asks for.
+
+        Args:
+            x: Images.
+            visible: Mask units to keep.
+            attentions: As in `forward`; None leaves it to the config, as with the states.
+            states: As in `forward`.
+            rolled: Feed tokens in the wrong order, as transformers' backbone does.
+            stem: Whether the tokens of the patch embedding are wanted too.
+
+        Returns:
+            As `trace`; no grids where `Encoder.stages`, which may be a fast one's, says as much.
+        """
+        attentions = self.config.output_attentions if attentions is None else attentions
+        states = self.config.output_hidden_states if states is None else states
+        if not (attentions or states or rolled or stem):
+            return [], {}
+        tokens = self.encoder.embed_tokens(x, visible)
+        if rolled:
+            config, grid = self.encoder.config, tuple(tokens.shape[1:-1])
+            tokens = reroll(tokens.flatten(1, -2), grid, steps_left(config, -1), config.q_stride)
+        units = None if visible is None else visible.shape[1]
+        return trace(self.encoder, tokens, attentions=attentions, states=states, units=units)
 
     def returned(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """The output, or a tuple of it."""
         keep = self.config.return_dict if return_dict is None else return_dict
         return output if keep else output.to_tuple()
-
-
-def fresh_network(network: nn.Module | None, config: ModelConfig) -> nn.Module:
-    """A loaded network, or a randomly initialised one."""
-    return network if network is not None else build(config)
 
 
 def _check_options(options: dict[str, Any]) -> None:

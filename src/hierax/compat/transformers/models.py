@@ -13,8 +13,7 @@ from ...config import ModelConfig
 from ...errors import InputError
 from ...model.mae import MaskedAutoencoder
 from ...weights.state import Weights
-from ..unroll import reroll
-from .base import HieraPreTrainedModel, fresh_network, log
+from .base import HieraPreTrainedModel, log
 from .configuration import HieraConfig
 from .outputs import (
     BackboneOutput,
@@ -22,9 +21,7 @@ from .outputs import (
     HieraForPreTrainingOutput,
     HieraModelOutput,
 )
-from .trace import Trace, hidden_states, mask_units, steps_left, trace
-
-Maps = tuple[Float[Tensor, "b h w c"], ...]
+from .trace import flat
 
 
 class HieraModel(HieraPreTrainedModel):
@@ -40,13 +37,12 @@ class HieraModel(HieraPreTrainedModel):
         *,
         network: nn.Module | None = None,
     ) -> None:
-        options = {"add_pooling_layer": add_pooling_layer}
-        super().__init__(config, fresh_network(network, self.architecture(config, options)))
+        super().__init__(config, network, add_pooling_layer=add_pooling_layer)
         self.is_mae = is_mae
         self.has_pooler = add_pooling_layer
 
     @classmethod
-    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
         """An encoder without classes."""
         return config.network(head="pool_norm" if options.get("add_pooling_layer", True) else "pool")
 
@@ -77,18 +73,15 @@ class HieraModel(HieraPreTrainedModel):
             InputError: An illegal size, or noise of the wrong shape.
         """
         x = self.check_size(pixel_values, interpolate_pos_encoding)
-        attentions, states = self.wanted(output_attentions, output_hidden_states)
-        keep = restore = visible = None
-        if self.is_mae:
-            keep, restore, visible = draw_units(self, x, noise)
-        traced = trace(self.encoder, self.encoder.embed_tokens(x, visible), attentions=attentions)
-        last = hidden_states(self.encoder.config, traced.grids)[-1]
+        keep, restore, visible = draw_units(self, x, noise) if self.is_mae else (None, None, None)
+        grids, shown = self.traced(x, visible, output_attentions, output_hidden_states)
+        last = (grids or self.encoder.stages(x, visible=visible))[-1]
         output = HieraModelOutput(
-            last_hidden_state=last,
-            pooler_output=self.encoder.pool(traced.grids[-1]) if self.has_pooler else None,
+            last_hidden_state=flat(self.encoder.config, last, len(self.config.depths) - 1),
+            pooler_output=self.encoder.pool(last) if self.has_pooler else None,
             bool_masked_pos=keep,
             ids_restore=restore,
-            **shown(self, traced, visible, states),
+            **shown,
         )
         return self.returned(output, return_dict)
 
@@ -99,7 +92,7 @@ class HieraForImageClassification(HieraPreTrainedModel):
     inner_prefix: ClassVar[str] = "hiera."
 
     def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
-        super().__init__(config, fresh_network(network, self.architecture(config, {})))
+        super().__init__(config, network)
 
     @property
     def num_labels(self) -> int:
@@ -107,7 +100,7 @@ class HieraForImageClassification(HieraPreTrainedModel):
         return self.encoder.num_classes
 
     @classmethod
-    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
         """An encoder with as many classes as the config has labels."""
         return config.network(head="pool_norm", num_classes=config.num_labels)
 
@@ -129,14 +122,10 @@ class HieraForImageClassification(HieraPreTrainedModel):
             InputError: An illegal size.
         """
         x = self.check_size(pixel_values, interpolate_pos_encoding)
-        attentions, states = self.wanted(output_attentions, output_hidden_states)
-        traced = trace(self.encoder, self.encoder.embed_tokens(x), attentions=attentions)
-        logits = self.encoder.classify(self.encoder.pool(traced.grids[-1]))
-        output = HieraForImageClassificationOutput(
-            loss=None if labels is None else self.loss(logits, labels.to(logits.device)),
-            logits=logits,
-            **shown(self, traced, None, states),
-        )
+        grids, shown = self.traced(x, None, output_attentions, output_hidden_states)
+        logits = self.encoder.classify(self.encoder.pool(grids[-1]) if grids else self.encoder.embedding(x))
+        loss = None if labels is None else self.loss(logits, labels.to(logits.device))
+        output = HieraForImageClassificationOutput(loss=loss, logits=logits, **shown)
         return self.returned(output, return_dict)
 
     def loss(self, logits: Float[Tensor, "b classes"], labels: Tensor) -> Float[Tensor, ""]:
@@ -170,7 +159,7 @@ class HieraBackbone(HieraPreTrainedModel):
     def __init__(
         self, config: HieraConfig, match_transformers: bool = False, *, network: nn.Module | None = None
     ) -> None:
-        super().__init__(config, fresh_network(network, self.architecture(config, {})))
+        super().__init__(config, network)
         self.match_transformers = match_transformers
         channels = self.encoder.config.channels
         self.stage_names = config.stage_names
@@ -184,7 +173,7 @@ class HieraBackbone(HieraPreTrainedModel):
             self.hidden_states_norms = nn.ModuleDict(norms)
 
     @classmethod
-    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
         """An encoder without pooling norm and classes."""
         return config.network(head="pool")
 
@@ -236,28 +225,17 @@ class HieraBackbone(HieraPreTrainedModel):
             InputError: An illegal size; when matching transformers, any size but the config's.
         """
         x = self.check_size(pixel_values, interpolate=not self.match_transformers)
-        attentions, states = self.wanted(output_attentions, output_hidden_states)
-        tokens = self.encoder.embed_tokens(x)
-        if self.match_transformers:
-            config = self.encoder.config
-            grid = tuple(tokens.shape[1:-1])
-            tokens = reroll(tokens.flatten(1, -2), grid, steps_left(config, -1), config.q_stride)
-        traced = trace(self.encoder, tokens, attentions=attentions)
-        maps = [
-            self._map(name, traced.grids[place])
-            for name, place in zip(self.out_features, self.out_indices, strict=True)
-        ]
-        output = BackboneOutput(
-            feature_maps=tuple(maps),
-            hidden_states=hidden_states(self.encoder.config, traced.grids) if states else None,
-            attentions=traced.attentions,
+        matching, encoder = self.match_transformers, self.encoder
+        grids, shown = self.traced(
+            x, None, output_attentions, output_hidden_states, rolled=matching, stem=0 in self.out_indices
         )
-        return self.returned(output, return_dict)
-
-    def _map(self, name: str, grid: Float[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
-        if self.match_transformers:
-            grid = self.hidden_states_norms[name](grid)
-        return grid.movedim(-1, 1).contiguous()
+        maps = grids or [x, *encoder.stages(x, last=max(self.out_indices) - 1)]
+        chosen = {name: maps[place] for name, place in zip(self.out_features, self.out_indices, strict=True)}
+        if matching:
+            chosen = {name: self.hidden_states_norms[name](grid) for name, grid in chosen.items()}
+        feature_maps = tuple(grid.movedim(-1, 1).contiguous() for grid in chosen.values())
+        shown.pop("reshaped_hidden_states", None)
+        return self.returned(BackboneOutput(feature_maps=feature_maps, **shown), return_dict)
 
 
 class HieraForPreTraining(HieraPreTrainedModel):
@@ -267,11 +245,11 @@ class HieraForPreTraining(HieraPreTrainedModel):
     network: MaskedAutoencoder
 
     def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
-        super().__init__(config, fresh_network(network, self.architecture(config, {})))
+        super().__init__(config, network)
         self.pred_stride = self.network.pixels
 
     @classmethod
-    def architecture(cls, config: HieraConfig, options: dict[str, Any]) -> ModelConfig:
+    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
         """An autoencoder with the config's decoder."""
         return config.network(head="pool", decoder=True)
 
@@ -296,23 +274,19 @@ class HieraForPreTraining(HieraPreTrainedModel):
             InputError: An illegal size, or noise of the wrong shape.
         """
         x = self.check_size(pixel_values, interpolate_pos_encoding)
-        attentions, states = self.wanted(output_attentions, output_hidden_states)
         _, restore, visible = draw_units(self, x, noise)
         size = (x.shape[-2], x.shape[-1])
         mae = self.network
         logits = mae.decode(mae.encode(x, visible), visible, size)  # (b, tokens, pixels)
         masked = mae.masked_tokens(visible, size)  # (b, masked)
         error = (logits - mae.targets(x)).take_along_dim(masked[..., None], dim=1)
-        more = {}
-        if attentions or states:
-            traced = trace(self.encoder, self.encoder.embed_tokens(x, visible), attentions=attentions)
-            more = shown(self, traced, visible, states)
+        _, shown = self.traced(x, visible, output_attentions, output_hidden_states)
         output = HieraForPreTrainingOutput(
             loss=(error**2).mean(),
             logits=logits,
             bool_masked_pos=logits.new_ones(logits.shape[:2], dtype=torch.bool).scatter_(1, masked, False),
             ids_restore=restore,
-            **more,
+            **shown,
         )
         return self.returned(output, return_dict)
 
@@ -320,7 +294,10 @@ class HieraForPreTraining(HieraPreTrainedModel):
 def draw_units(
     model: HieraPreTrainedModel, x: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b units"] | None
 ) -> tuple[Tensor, Int[Tensor, "b units"], Int[Tensor, "b n"]]:
-    """Which mask units are kept, by the noise or a random draw, at the config's ratio.
+    """Which mask units are kept, by the noise or a random draw, at the config's ratio: those of the smallest values.
+
+    Returns:
+        Per unit whether it is kept; each unit's rank; row-major indices of the kept ones, ascending.
 
     Raises:
         InputError: Noise that is not (b, units).
@@ -328,23 +305,10 @@ def draw_units(
     config = model.encoder.config
     grid = config.grid((x.shape[-2], x.shape[-1]))
     units = (grid[0] // config.mask_unit[0]) * (grid[1] // config.mask_unit[1])
-    if noise is None:
-        noise = torch.rand(x.shape[0], units, device=x.device)
+    noise = torch.rand(x.shape[0], units, device=x.device) if noise is None else noise.to(x.device)
     if tuple(noise.shape) != (x.shape[0], units):
         raise InputError(f"noise must be one number per mask unit, {(x.shape[0], units)}; got {tuple(noise.shape)}.")
-    return mask_units(noise.to(x.device), model.config.mask_ratio)
-
-
-def shown(
-    model: HieraPreTrainedModel, traced: Trace, visible: Int[Tensor, "b n"] | None, states: bool
-) -> dict[str, Any]:
-    """The optional fields of an output: hidden states flat and as maps, attentions."""
-    maps: Maps = tuple(traced.grids)
-    if visible is not None:
-        # Of a masked image transformers shows each kept unit by itself, (b, n, h, w, c).
-        maps = tuple(grid.unflatten(1, (visible.shape[1], -1)) for grid in maps)
-    return {
-        "hidden_states": hidden_states(model.encoder.config, traced.grids) if states else None,
-        "attentions": traced.attentions,
-        "reshaped_hidden_states": maps if states else None,
-    }
+    shuffle = noise.argsort(dim=1)
+    restore = shuffle.argsort(dim=1)
+    kept = shuffle[:, : int(units * (1 - model.config.mask_ratio))]
+    return torch.zeros_like(restore, dtype=torch.bool).scatter_(1, kept, True), restore, kept.sort(dim=1).values

@@ -41,38 +41,25 @@ class ModelOutput(OrderedDict[str, Any]):
         return tuple(self.values())
 
 
+_STATES = ("hidden_states", "attentions", "reshaped_hidden_states")
+
+
 class HieraModelOutput(ModelOutput):
     """Of `HieraModel`."""
 
-    fields = (
-        "last_hidden_state",
-        "pooler_output",
-        "bool_masked_pos",
-        "ids_restore",
-        "hidden_states",
-        "attentions",
-        "reshaped_hidden_states",
-    )
+    fields = ("last_hidden_state", "pooler_output", "bool_masked_pos", "ids_restore", *_STATES)
 
 
 class HieraForImageClassificationOutput(ModelOutput):
     """Of `HieraForImageClassification`."""
 
-    fields = ("loss", "logits", "hidden_states", "attentions", "reshaped_hidden_states")
+    fields = ("loss", "logits", *_STATES)
 
 
 class HieraForPreTrainingOutput(ModelOutput):
     """Of `HieraForPreTraining`."""
 
-    fields = (
-        "loss",
-        "logits",
-        "bool_masked_pos",
-        "ids_restore",
-        "hidden_states",
-        "attentions",
-        "reshaped_hidden_states",
-    )
+    fields = ("loss", "logits", "bool_masked_pos", "ids_restore", *_STATES)
 
 
 class BackboneOutput(ModelOutput):

@@ -1,40 +1,56 @@
-"""One pass over an encoder's blocks that keeps what transformers shows of it."""
+"""One pass over an encoder's blocks that keeps what transformers shows of it on request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import Any, cast
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ...config import ModelConfig
 from ...model.encoder import Block, Encoder, max_pool, split_windows
 from ..unroll import unroll, unrolled_order
 
-
-class Trace(NamedTuple):
-    """Token grids after the patch embedding and after each stage; attention of each stage's last block."""
-
-    grids: list[Float[Tensor, "b *grid c"]]
-    attentions: tuple[Float[Tensor, "b heads windows q k"], ...] | None
+Grids = list[Float[Tensor, "b *grid c"]]
 
 
-def trace(encoder: Encoder, tokens: Float[Tensor, "b *grid c"], *, attentions: bool = False) -> Trace:
-    """Run the blocks over embedded tokens."""
-    grids = [tokens]
-    shown = []
+def trace(
+    encoder: Encoder,
+    tokens: Float[Tensor, "b *grid c"],
+    *,
+    attentions: bool = False,
+    states: bool = False,
+    units: int | None = None,
+) -> tuple[Grids, dict[str, Any]]:
+    """Run the blocks over embedded tokens, one by one.
+
+    Args:
+        encoder: Whose blocks; a fast one's are the readable ones too.
+        tokens: What `Encoder.embed_tokens` gave.
+        attentions: Show the probabilities of each stage's last block.
+        states: Show the tokens after the patch embedding and after each stage.
+        units: How many mask units of each image are left, where it is masked.
+
+    Returns:
+        Token grids after the patch embedding and after each stage; the optional fields of an output.
+    """
+    config, grids, shown = encoder.config, [tokens], []
     for index, block in enumerate(cast("Iterable[Block]", encoder.blocks)):
         if attentions and index in encoder.stage_ends:
             # The first block of a stage still sees the previous stage's grid.
-            stage = encoder.stage_ends.index(index)
-            before = stage - 1 if block.q_stride is not None else stage
-            shown.append(attention(block, tokens, steps_left(encoder.config, before), encoder.config.q_stride))
+            stage = encoder.stage_ends.index(index) - (block.q_stride is not None)
+            shown.append(attention(block, tokens, steps_left(config, stage), config.q_stride))
         tokens = block(tokens)
         if index in encoder.stage_ends:
             grids.append(tokens)
-    return Trace(grids, tuple(shown) if attentions else None)
+    fields: dict[str, Any] = {"attentions": tuple(shown)} if attentions else {}
+    if states:
+        fields["hidden_states"] = tuple(flat(config, grid, stage) for stage, grid in enumerate(grids, start=-1))
+        # Of a masked image transformers shows each kept unit by itself, (b, n, h, w, c).
+        maps = (grid if units is None else grid.unflatten(1, (units, -1)) for grid in grids)
+        fields["reshaped_hidden_states"] = tuple(maps)
+    return grids, fields
 
 
 def steps_left(config: ModelConfig, stage: int) -> int:
@@ -42,9 +58,9 @@ def steps_left(config: ModelConfig, stage: int) -> int:
     return len(config.depths) - 1 - min(max(stage, 0), config.q_pool)
 
 
-def hidden_states(config: ModelConfig, grids: list[Tensor]) -> tuple[Float[Tensor, "b n c"], ...]:
-    """The grids of a trace as flat tokens in unrolled order."""
-    return tuple(unroll(grid, steps_left(config, stage), config.q_stride) for stage, grid in enumerate(grids, start=-1))
+def flat(config: ModelConfig, grid: Float[Tensor, "b *grid c"], stage: int) -> Float[Tensor, "b n c"]:
+    """The grid of a stage as tokens in unrolled order."""
+    return unroll(grid, steps_left(config, stage), config.q_stride)
 
 
 def attention(
@@ -72,18 +88,3 @@ def attention(
     scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)  # (b * windows, heads, q, k)
     shown = scores[:, :, rows.to(q.device)][..., columns.to(q.device)].unflatten(0, (tokens.shape[0], -1))
     return shown[:, unrolled_order(grid, steps - inside, stride).to(q.device)].transpose(1, 2)
-
-
-def mask_units(
-    noise: Float[Tensor, "b units"], mask_ratio: float
-) -> tuple[Tensor, Int[Tensor, "b units"], Int[Tensor, "b n"]]:
-    """Which mask units a draw of noise keeps: the smallest values.
-
-    Returns:
-        Per unit whether it is kept; each unit's rank; row-major indices of the kept ones, ascending.
-    """
-    kept = int(noise.shape[1] * (1 - mask_ratio))
-    shuffle = noise.argsort(dim=1)
-    restore = shuffle.argsort(dim=1)
-    keep = torch.zeros_like(restore, dtype=torch.bool).scatter_(1, shuffle[:, :kept], True)
-    return keep, restore, shuffle[:, :kept].sort(dim=1).values
