@@ -1,4 +1,4 @@
-"""load_batches: order, isolation of bad items, bounded look-ahead."""
+"""map_batches: order, isolation of bad items, bounded look-ahead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from hierax.config import PreprocessSpec
-from hierax.data.loader import default_workers, load_batches, map_batches
+from hierax.data.decode import decode_image
+from hierax.data.loader import default_workers, map_batches
 from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, MissingExtraError
 
@@ -21,11 +22,18 @@ def pictures(count):
     return [np.full((40, 40, 3), index, np.uint8) for index in range(count)]
 
 
+def batches_of(items, *, batch_size=32, workers=None):
+    def prepare(item):
+        return preprocess(decode_image(item), SPEC)
+
+    return map_batches(items, prepare, batch_size=batch_size, workers=workers, empty=(3, 32, 32))
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_order_and_values(workers):
     """Results in the order of completion would label every vector wrongly."""
     items = pictures(11)
-    batches = list(load_batches(items, SPEC, batch_size=4, workers=workers))
+    batches = list(batches_of(items, batch_size=4, workers=workers))
     assert [batch.indices for batch in batches] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10)]
     want = torch.stack([preprocess(item, SPEC) for item in items])
     assert torch.equal(torch.cat([batch.tensor for batch in batches]), want)
@@ -40,7 +48,7 @@ def test_bad_items_stop_nothing(tmp_path, workers):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"<html>")
     items = [good, bad, Image.new("L", (5, 5)), tmp_path / "gone.png", bad, None, good]
-    batches = list(load_batches(items, SPEC, batch_size=3, workers=workers))
+    batches = list(batches_of(items, batch_size=3, workers=workers))
     assert [batch.indices for batch in batches] == [(0, 2), (), (6,)]
     assert [sorted(batch.errors) for batch in batches] == [[1], [3, 4, 5], []]
     assert [tuple(batch.tensor.shape) for batch in batches] == [(2, 3, 32, 32), (0, 3, 32, 32), (1, 3, 32, 32)]
@@ -53,7 +61,7 @@ def test_file_that_vanishes_during_the_run(tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(6)]
     for path in paths:
         Image.new("RGB", (9, 9)).save(path)
-    batches = load_batches(paths, SPEC, batch_size=2, workers=0)
+    batches = batches_of(paths, batch_size=2, workers=0)
     next(batches)
     paths[3].unlink()
     assert next(batches).errors.keys() == {3}
@@ -71,7 +79,7 @@ def test_look_ahead_is_bounded():
             yield np.zeros((8, 8, 3), np.uint8)
             index += 1
 
-    batches = load_batches(endless(), SPEC, batch_size=4, workers=2)
+    batches = batches_of(endless(), batch_size=4, workers=2)
     for _ in range(3):
         next(batches)
     assert len(drawn) <= 3 * 4 + 4 + 2 * 2
@@ -80,7 +88,7 @@ def test_look_ahead_is_bounded():
 
 def test_leaving_early__ends_the_threads():
     """Abandoned threads would keep decoding, and the process alive."""
-    batches = load_batches(pictures(200), SPEC, batch_size=4, workers=2)
+    batches = batches_of(pictures(200), batch_size=4, workers=2)
     next(batches)
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("hierax-decode")]
@@ -110,32 +118,14 @@ def test_out_of_memory_is_a_row():
     assert "memory" in batch.errors[1]
 
 
-def test_tensors_pass_through():
-    """A preprocessed tensor is not normalised twice; one of the wrong size is an error of its own."""
-    ready = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    (batch,) = load_batches([ready, torch.zeros(3, 16, 16), torch.zeros(3, 32, 32, dtype=torch.uint8)], SPEC)
-    assert batch.indices == (0,)
-    assert torch.equal(batch.tensor[0], ready)
-    assert set(batch.errors) == {1, 2}
-
-
-def test_options_reach_the_decoder():
-    """An option that is silently ignored."""
-    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    (batch,) = load_batches([clear], SPEC, background=(255, 0, 0), workers=0)
-    assert batch.tensor[0, 0].mean() > batch.tensor[0, 1].mean() + 3
-    (batch,) = load_batches([clear], SPEC, max_pixels=63, workers=0)
-    assert set(batch.errors) == {0}
-
-
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": 2.0}, {"workers": -1}, {"workers": 1.5}])
 def test_impossible_options(options):
     """Refused at the call, not at the first batch."""
     with pytest.raises(InputError):
-        load_batches([], SPEC, **options)
+        batches_of([], **options)
 
 
 def test_nothing_in_nothing_out():
     """An empty run has no batches."""
-    assert list(load_batches([], SPEC)) == []
+    assert list(batches_of([])) == []
     assert default_workers() >= 1

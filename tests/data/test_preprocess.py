@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hierax.config import PreprocessSpec
-from hierax.data.preprocess import center_crop, crop_offsets, preprocess, preprocess_batch, resized_size
+from hierax.data.preprocess import center_crop, crop_offsets, preprocess, resized_size
 from hierax.errors import InputError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -129,15 +129,6 @@ def test_center_crop__pads_both_sides():
     assert got.shape == (3, 8, 6)
     assert got[0].sum() == 16
     assert got[0, 2:6, 1:5].sum() == 16
-
-
-def test_batch():
-    """Order and shape; nothing gives an empty batch, not an error in torch.stack."""
-    spec = PreprocessSpec(size=(32, 64))
-    pictures = [image(40, 50), image(33, 70, seed=1)]
-    got = preprocess_batch(pictures, spec)
-    assert torch.equal(got, torch.stack([preprocess(picture, spec) for picture in pictures]))
-    assert preprocess_batch([], spec).shape == (0, 3, 32, 64)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def open_stored(path: str | Path) -> Image.Image:
 def _refusing(name: str) -> Iterator[None]:
     """Decode with Pillow's switches held, and turn what it raises into one error."""
     try:
-        with pillow_session(False, MAX_PIXELS):
+        with pillow_session():
             yield
     except HieraxError:
         raise

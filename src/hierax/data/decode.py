@@ -18,14 +18,13 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..errors import InputError
 from .files import open_regular
-from .pillow_session import pillow_session
+from .pillow_session import MAX_PIXELS, pillow_session
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
 # Only these decoders ever run. Phones write MPO under the name .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO")
-MAX_PIXELS = 100_000_000
-WHITE = (255, 255, 255)
+_WHITE = (255, 255, 255)  # shows through transparent pixels
 
 _EXIF_ORIENTATION = 0x0112
 _TURN_UPRIGHT = {
@@ -42,63 +41,46 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _IMAGE_LOCKS = tuple(threading.Lock() for _ in range(61))
 
 
-def decode_image(
-    source: ImageSource,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    background: tuple[int, int, int] = WHITE,
-    allow_truncated: bool = False,
-) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
     """Decode an image to RGB bytes.
 
-    EXIF orientation is applied and broken EXIF ignored. Integers of more than 8 bits keep their high bits, by
-    the depth the file declares (65535 becomes 255). Floats are black at 0 and white at the smallest of 1, 255
-    and 65535 that holds the largest value, or at the largest value itself. Of an animation the first frame
-    is taken. ICC profiles are not applied, because no origin of the weights applies them.
+    EXIF orientation is applied and broken EXIF ignored; transparency shows white. Integers of more than 8 bits keep
+    their high bits, by the depth the file declares (65535 becomes 255). Floats are black at 0 and white at the
+    smallest of 1, 255 and 65535 that holds the largest value, or at the largest value itself. Of an animation the
+    first frame is taken. ICC profiles are not applied, because no origin of the weights applies them.
 
     Args:
         source: A path, the bytes of a file, a PIL image of any mode, or RGB bytes as a NumPy array (h, w, 3).
-        max_pixels: Largest declared size, width times height; checked before any pixel is allocated.
-        background: RGB colour, 0..255, under transparent pixels.
-        allow_truncated: Fill what is missing from a file that ends too early, where its decoder can
-            (JPEG, PNG, GIF, BMP, TIFF, PPM), instead of refusing it.
 
     Returns:
         RGB bytes. A contiguous NumPy source is returned itself; everything else is new and writable.
 
     Raises:
-        InputError: The source cannot be opened, identified or decoded, is too large, or is of another type.
+        InputError: The source cannot be opened, identified or decoded whole, declares more than `MAX_PIXELS` pixels
+            (checked before any is allocated), or is of another type.
     """
     if isinstance(source, np.ndarray):
         return check_rgb(source)
-    options = {"max_pixels": max_pixels, "background": background, "allow_truncated": allow_truncated}
-    return np.array(open_rgb(source, **options))
+    return np.array(open_rgb(source))
 
 
-def open_rgb(
-    source: ImageSource,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    background: tuple[int, int, int] = WHITE,
-    allow_truncated: bool = False,
-) -> Image.Image:
+def open_rgb(source: ImageSource) -> Image.Image:
     """`decode_image` without the copy to NumPy: an upright PIL image of mode RGB, already loaded.
 
     Raises:
         InputError: As `decode_image`.
     """
-    _check_options(max_pixels, background)
     if isinstance(source, np.ndarray):
         return Image.fromarray(check_rgb(source))
     name = _name(source)
     try:
-        with pillow_session(allow_truncated, max_pixels):
+        with pillow_session():
             if isinstance(source, Image.Image):
                 with _IMAGE_LOCKS[id(source) % len(_IMAGE_LOCKS)]:
-                    image = _decode(source, name, max_pixels, background)
+                    image = _decode(source, name)
                     return image.copy() if image is source else image
             with _open_stream(source) as stream, Image.open(stream, formats=_formats()) as image:
-                return _decode(image, name, max_pixels, background)
+                return _decode(image, name)
     except InputError:
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
@@ -131,17 +113,6 @@ def check_rgb(array: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     )
 
 
-def _check_options(max_pixels: int, background: tuple[int, int, int]) -> None:
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, (int, np.integer)) or max_pixels < 1:
-        raise InputError(f"max_pixels must be a positive whole number; got {max_pixels!r}.")
-    if (
-        not isinstance(background, (tuple, list))
-        or len(background) != 3
-        or not all(isinstance(value, (int, np.integer)) and 0 <= value <= 255 for value in background)
-    ):
-        raise InputError(f"background must be three numbers in 0..255, red, green, blue; got {background!r}.")
-
-
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """The allowed decoders that this Pillow has."""
@@ -171,7 +142,7 @@ def _explain(source: Any, name: str, error: Exception) -> str:
     """The refusal of an image whose bytes could not be decoded."""
     formats = ", ".join(_formats())
     if isinstance(error, Image.DecompressionBombError):
-        return f"An image may not declare more pixels than the limit; {name}: {error} Raise max_pixels."
+        return f"An image may not declare more pixels than the limit; {name}: {error} Scale it down first."
     if isinstance(error, UnidentifiedImageError):
         return f"An image must be one of {formats}; {name} is none of them{_guess(source)}."
     if isinstance(error, MemoryError):
@@ -195,18 +166,18 @@ def _guess(source: Any) -> str:
     return ""
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int, background: tuple[int, int, int]) -> Image.Image:
+def _decode(image: Image.Image, name: str) -> Image.Image:
     """The steps after opening, in the order that matters: declared size, pixels, colour, orientation."""
     width, height = image.size
     if width * height == 0:
         raise InputError(f"An image must have at least one pixel; {name} is {width} x {height}.")
-    if width * height > max_pixels:
+    if width * height > MAX_PIXELS:
         raise InputError(
-            f"An image may have at most {max_pixels:,} pixels; {name} declares {width} x {height} = "
-            f"{width * height:,}. Raise max_pixels if you trust it."
+            f"An image may have at most {MAX_PIXELS:,} pixels; {name} declares {width} x {height} = "
+            f"{width * height:,}. Scale it down first."
         )
     image.load()
-    rgb = _to_rgb(image, (background[0], background[1], background[2]))
+    rgb = _to_rgb(image)
     turn = _TURN_UPRIGHT.get(_orientation(image))
     return rgb.transpose(turn) if turn is not None else rgb
 
@@ -219,9 +190,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return _deep_to_rgb(image, background)
+        return _deep_to_rgb(image)
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -229,12 +200,12 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
     if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*background, 255))
+        canvas = Image.new("RGBA", image.size, (*_WHITE, 255))
         return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB") if image.mode != "RGB" else image
 
 
-def _deep_to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
     """Grey pixels of more than 8 bits, which Pillow alone would clip to white."""
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
@@ -255,7 +226,7 @@ def _deep_to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.
     rgb = Image.fromarray(grey).convert("RGB")
     hidden = image.info.get("transparency")
     if isinstance(hidden, int) and image.mode != "F":
-        rgb.paste(background, mask=Image.fromarray(np.where(values == hidden, 255, 0).astype(np.uint8)))
+        rgb.paste(_WHITE, mask=Image.fromarray(np.where(values == hidden, 255, 0).astype(np.uint8)))
     return rgb
 
 

@@ -1,4 +1,4 @@
-"""Batches of preprocessed images, decoded ahead of the network by a few threads.
+"""Batches of prepared images or clips, decoded ahead of the network by a few threads.
 
 Threads suffice: Pillow and torch let go of the interpreter while they decode and resize.
 """
@@ -17,10 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..config import PreprocessSpec
 from ..errors import InputError
-from .decode import MAX_PIXELS, WHITE, open_rgb
-from .preprocess import check_spec, preprocess
 
 _MAX_DEFAULT_WORKERS = 8
 
@@ -31,54 +28,13 @@ class Batch:
 
     Attributes:
         indices: Positions, in the run, of the items that could be prepared.
-        tensor: Those items, (k, 3, height, width), in the order of `indices`; k may be 0.
+        tensor: Those items in the order of `indices`; k may be 0.
         errors: Why the others could not be prepared, by position.
     """
 
     indices: tuple[int, ...]
-    tensor: Float[Tensor, "k 3 *size"]
+    tensor: Float[Tensor, "k ..."]
     errors: dict[int, str] = field(default_factory=dict)
-
-
-def load_batches(
-    items: Iterable[Any],
-    spec: PreprocessSpec,
-    *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    background: tuple[int, int, int] = WHITE,
-    allow_truncated: bool = False,
-) -> Iterator[Batch]:
-    """Decode and preprocess items, in order, a batch at a time.
-
-    A bad item becomes an entry in `errors` and never stops the others. Memory is bounded: at most
-    `workers` images are open at once, and about one batch of results is prepared ahead of the caller.
-
-    Args:
-        items: What `decode_image` takes, or tensors already preprocessed, (3, height, width) of `spec.size`.
-        spec: The recipe of `preprocess`.
-        batch_size: Items a batch spans, the bad ones included.
-        workers: Decoding threads; 0 decodes in the caller's thread, None takes one per processor, up to 8.
-        max_pixels: As `decode_image`.
-        background: As `decode_image`.
-        allow_truncated: As `decode_image`.
-
-    Yields:
-        Batches whose indices and errors together cover every item once.
-
-    Raises:
-        InputError: The recipe or an option is impossible.
-    """
-    check_spec(spec)
-
-    def prepare(item: Any) -> Tensor:
-        if isinstance(item, Tensor):
-            return _prepared(item, spec)
-        image = open_rgb(item, max_pixels=max_pixels, background=background, allow_truncated=allow_truncated)
-        return preprocess(image, spec)
-
-    return map_batches(items, prepare, batch_size=batch_size, workers=workers, empty=(3, *spec.size))
 
 
 def map_batches(
@@ -89,14 +45,20 @@ def map_batches(
     workers: int | None = None,
     empty: tuple[int, ...] = (3, 0, 0),
 ) -> Iterator[Batch]:
-    """`load_batches` for any preparation, such as that of clips.
+    """Prepare items, in order, a batch at a time.
+
+    A bad item becomes an entry in `errors` and never stops the others. Memory is bounded: at most `workers` items
+    are open at once, and about one batch of results is prepared ahead of the caller.
 
     Args:
         items: Anything; drawn from only as far ahead as is needed.
         prepare: Gives the tensor of one item, the same shape for all, or raises InputError.
-        batch_size: Items a batch spans.
-        workers: As `load_batches`.
+        batch_size: Items a batch spans, the bad ones included.
+        workers: Threads; 0 prepares in the caller's thread, None takes one per processor, up to 8.
         empty: Shape of one item, for a batch in which every item failed.
+
+    Yields:
+        Batches whose indices and errors together cover every item once.
 
     Raises:
         InputError: batch_size or workers is impossible.
@@ -118,14 +80,6 @@ def default_workers() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return min(processors, _MAX_DEFAULT_WORKERS)
-
-
-def _prepared(item: Tensor, spec: PreprocessSpec) -> Tensor:
-    if not item.is_floating_point() or tuple(item.shape) != (3, *spec.size):
-        raise InputError(
-            f"A preprocessed tensor must be floats of shape {(3, *spec.size)}; got {item.dtype} {tuple(item.shape)}."
-        )
-    return item.detach().to("cpu", torch.float32)
 
 
 def _attempt(prepare: Callable[[Any], Tensor], item: Any) -> Tensor | str:

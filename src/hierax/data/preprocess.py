@@ -7,7 +7,6 @@ rounds, and whether the aspect ratio survives. `PreprocessSpec` names them, this
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -50,19 +49,6 @@ def preprocess(image: UInt8[np.ndarray, "h w 3"] | Image.Image, spec: Preprocess
         return _normalize(_crop_of_resized(image, resized, spec), spec)
     resize = _resize_pil if spec.engine == "pil" else _resize_torch
     return _normalize(center_crop(resize(image, resized, spec), spec), spec)
-
-
-def preprocess_batch(
-    images: Sequence[UInt8[np.ndarray, "h w 3"] | Image.Image], spec: PreprocessSpec
-) -> Float[Tensor, "b 3 out_h out_w"]:
-    """`preprocess` for several images of any sizes; an empty sequence gives an empty batch.
-
-    Raises:
-        InputError: As `preprocess`.
-    """
-    if not images:
-        return torch.zeros(0, 3, *spec.size)
-    return torch.stack([preprocess(image, spec) for image in images])
 
 
 def check_spec(spec: PreprocessSpec) -> None:
