@@ -8,6 +8,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingf
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,3 +24,27 @@ def seeded() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    """A server on 127.0.0.1 that misbehaves on request."""
+    from .net.server import Hub
+
+    server = Hub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Our folder in a cache of this test alone, online, where nothing waits before another attempt."""
+    from huggingface_hub import constants
+
+    from hierax.net import transfer
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(transfer, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "earlier"))
+    return tmp_path / "cache" / "hierax"

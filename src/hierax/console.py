@@ -20,6 +20,7 @@ _LEVELS = {"quiet": logging.ERROR, "normal": logging.WARNING, "verbose": logging
 _EVERY_S = {True: 0.2, False: 10.0}  # how often progress is shown on a terminal, and in a log file
 _open = False  # whether the cursor stands behind a progress line
 _shown_at = -1e9
+_hushed = False  # whether a block asked for no progress
 
 
 def set_up(verbosity: Verbosity) -> None:
@@ -32,6 +33,22 @@ def set_up(verbosity: Verbosity) -> None:
 def quiet() -> bool:
     """Whether to say nothing but errors."""
     return bool(os.environ.get(_QUIET)) or os.environ.get("RANK", "0") != "0"
+
+
+def shows_progress() -> bool:
+    """Whether progress is wanted."""
+    return not (quiet() or _hushed)
+
+
+@contextlib.contextmanager
+def progress(wanted: bool) -> Iterator[None]:
+    """Show no progress inside a block unless it is wanted."""
+    global _hushed
+    before, _hushed = _hushed, _hushed or not wanted
+    try:
+        yield
+    finally:
+        _hushed = before
 
 
 def say(text: str) -> None:
@@ -60,7 +77,7 @@ def show(text: str, *, now: bool = False) -> None:
     """
     global _open, _shown_at
     terminal = sys.stderr.isatty()
-    if quiet() or (not now and time.monotonic() - _shown_at < _EVERY_S[terminal]):
+    if not shows_progress() or (not now and time.monotonic() - _shown_at < _EVERY_S[terminal]):
         return
     _shown_at, _open = time.monotonic(), terminal
     _write(f"\r\033[K{text}" if terminal else f"hierax: {text}\n")

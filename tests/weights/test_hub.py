@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from .hub_server import COMMIT, Hub
+from ..net.server import COMMIT, Hub
 
 SOURCE = str(Path(__file__).parents[2] / "src")
-WEIGHTS = bytes(range(256)) * 200
+WEIGHTS = b"\x80\x02" + bytes(range(256)) * 200  # begins as a torch file does
 SHA = hashlib.sha256(WEIGHTS).hexdigest()
 RESOLVE = "/org/repo/resolve/main/"
 PRELUDE = """
 import dataclasses, json, sys
 from pathlib import Path
-import hierax.net.download as download
+import hierax.net.transfer as transfer
 from hierax.weights.catalog import CatalogEntry, resolve
 from hierax.weights.hub import fetch, fetch_repo, fetch_url, announce_license
 from hierax.errors import HieraxError
-download._FIRST_WAIT_S = 0.01
+transfer._FIRST_WAIT_S = 0.01
 HUB = {hub!r}
 def entry(**fields):
     return CatalogEntry(name="toy", architecture="hiera_tiny_224", format="meta", **fields)
@@ -39,18 +39,16 @@ def tell(call):
 
 
 @pytest.fixture
-def hub():
-    server = Hub()
-    server.repos["org/repo"] = {
+def hub(web):
+    web.repos["org/repo"] = {
         "config.json": b'{"a": 1}',
         "preprocessor_config.json": b"{}",
         "model.safetensors": WEIGHTS,
         "pytorch_model.bin": b"never needed",
         "README.md": b"never needed",
     }
-    server.plain["toy.pth"] = WEIGHTS
-    yield server
-    server.close()
+    web.plain["toy.pth"] = WEIGHTS
+    return web
 
 
 def start(hub, home, code, **extra):
@@ -253,7 +251,7 @@ def test_fetch_url__resumes_a_short_body_and_gives_up_on_a_stall(hub, tmp_path):
     hub.plain["cut.pth"] = WEIGHTS
     hub.faults["GET /plain/cut.pth"] = [500, 503, "right"]
     hub.faults["GET /plain/toy.pth"] = ["stall"]
-    code = "download.ATTEMPTS = 2\ndownload.patiently.__defaults__ = (3,)\n"
+    code = "transfer.ATTEMPTS = 3\n"
     code += "".join(f'tell(lambda: fetch_url(HUB + "/plain/{n}.pth"))\n' for n in ("big", "cut", "toy"))
     [(_, path), (kind, _), (stalled, text)], _ = run(hub, tmp_path, code)
     assert Path(path).read_bytes() == WEIGHTS * 20
@@ -270,7 +268,7 @@ def test_fetch_repo__stall_and_redirect_loop_end(hub, tmp_path):
     hub.repos["org/loop"] = {"model.safetensors": WEIGHTS}
     hub.faults["* /org/loop/resolve/main/model.safetensors"] = ["loop"]
     hub.faults[f"HEAD {RESOLVE}model.safetensors"] = ["stall"]
-    code = "download.patiently.__defaults__ = (2,)\n" + REPO + '\ntell(lambda: fetch_repo("org/loop"))'
+    code = "transfer.ATTEMPTS = 2\n" + REPO + '\ntell(lambda: fetch_repo("org/loop"))'
     [(stalled, text), (looped, loop_text)], _ = run(hub, tmp_path, code)
     assert (stalled, looped) == ("CheckpointError", "CheckpointError")
     assert "reachable" in text
@@ -329,14 +327,13 @@ def test_fetch_url__hub_address_goes_through_the_hub_cache(hub, tmp_path):
     assert COMMIT in path
 
 
-def test_announce_license__once_and_on_stderr(hub, tmp_path):
-    """Said on stdout it corrupts piped data; said on every load it is noise; unsaid it misleads products."""
+@pytest.mark.parametrize(("quiet", "times"), [("", 1), ("1", 0)])
+def test_announce_license__once_and_on_stderr(hub, tmp_path, quiet, times):
+    """Said on stdout it corrupts piped data; said on every load, or with -q, it is noise; unsaid it misleads products."""
     code = "for _ in range(3):\n    announce_license(resolve('hiera_tiny_224'))\n    announce_license(resolve('sam2_hiera_tiny'))"
-    results, err = run(hub, tmp_path, code)
+    results, err = run(hub, tmp_path, code, HIERAX_QUIET=quiet)
     assert results == []
-    assert err.count("CC-BY-NC-4.0") == 1
-    assert err.count("NON-COMMERCIAL") == 1
-    assert err.count("APACHE-2.0") == 1
+    assert [err.count(word) for word in ("CC-BY-NC-4.0", "NON-COMMERCIAL", "APACHE-2.0")] == [times] * 3
 
 
 def test_fetch__cache_that_takes_no_notes_still_serves(hub, tmp_path):

@@ -108,13 +108,13 @@ def verify(source: Positional[str], name: str | None = None) -> int:
         source: Local file or folder, or a catalogue name.
         name: Architecture, where the tensors do not determine it.
     """
+    from ..net.integrity import sha256_of
     from ..registry import find_weights
-    from ..weights.files import sha256
 
     weights, entry = find_weights(source, name=name)
     print(printable(f"{weights.config.name}: {weights.report}"))
     if weights.raw is not None:
-        digest = sha256(weights.raw.path)
+        digest = sha256_of(weights.raw.path)
         known = f" (the published {entry.name})" if entry is not None and digest == entry.sha256 else ""
         print(f"sha256 {digest}{known}")
     return 0

@@ -1,317 +1,145 @@
-"""One file from a plain URL: streamed, resumed, bounded in time and redirects, whole before it has its name.
+"""One file from a plain URL in the cache: fetched once, whole, and what its caller expects; or not there at all.
 
-Nothing here ever sends a token; hub addresses go through huggingface_hub in `fetch.py` instead.
+Files of the hub go through huggingface_hub in `weights/hub.py` instead.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import http.client
 import re
-import shutil
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from ..errors import CheckpointError, HieraxError, IntegrityError
-from .integrity import cache_root, forget, known_hash, last_hash, locked, matches, remember, say, sha256_of
+from ..console import close, progress, say
+from ..errors import HieraxError, IntegrityError
+from .cache import alone, cache_root, cached_place, offline, short_hash
+from .integrity import UNKNOWN, Published, forget, is_unchanged, verified_hash
+from .transfer import Transfer, Transient, patiently, shown
 
-ATTEMPTS = 5
-RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_RETRY_AFTER_S = 0.5, 8.0, 30.0
-_CHUNK_BYTES = 1 << 18
-# A server that sends less than this within ten timeouts has stalled, though each byte keeps the socket alive.
-_DRIP_BYTES = 1 << 14
-_T = TypeVar("_T")
+_PAGE_BEGINS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<script")
 
 
-class Transient(Exception):
-    """A failure that may pass; carries what to raise if it does not, and how long the server asks to wait."""
+@dataclass(frozen=True)
+class Kind:
+    """What a caller fetches.
 
-    def __init__(self, final: HieraxError, wait_s: float | None = None) -> None:
-        super().__init__(str(final))
-        self.final, self.wait_s = final, wait_s
-
-
-def patiently(call: Callable[[], _T], attempts: int = ATTEMPTS) -> _T:
-    """Call until it succeeds, waiting longer each time.
-
-    Raises:
-        HieraxError: It still failed at the last attempt; what the last `Transient` carries.
+    Attributes:
+        noun: What it is, for messages: "a weights file".
+        error: What to raise.
+        folder: Where it lies inside the cache.
+        most_bytes: The largest that is accepted, whatever the server announces.
+        trouble: Why a file is none, in words that follow "it"; empty if it is one. Asked before a fetched file takes
+            its name, and of what the cache holds, unless the hash of the file is known.
     """
-    wait = _FIRST_WAIT_S
-    for attempt in range(attempts):
-        try:
-            return call()
-        except Transient as failure:
-            if attempt == attempts - 1:
-                raise failure.final from failure
-            asked = failure.wait_s
-            time.sleep(wait if asked is None else min(asked, _LONGEST_RETRY_AFTER_S))
-            wait = min(2 * wait, _LONGEST_WAIT_S)
-    raise AssertionError("attempts must be positive")
+
+    noun: str
+    error: type[HieraxError]
+    folder: str
+    most_bytes: int
+    trouble: Callable[[Path], str]
 
 
-def retry_after(headers: Any) -> float | None:
-    """Seconds that a server asks to wait, where it says so as a number."""
-    with contextlib.suppress(TypeError, ValueError, AttributeError):
-        return max(0.0, float(headers.get("Retry-After")))
-    return None
-
-
-def download(
-    url: str, *, wanted: tuple[str, ...] = (), superseded: tuple[str, ...] = (), progress: bool = True
-) -> Path:
-    """Path of a URL's file in the cache, downloaded if it is not there whole.
+def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: bool = False) -> Path:
+    """Path of a URL's file in the cache, downloaded if it is not there whole; several processes download it once.
 
     Args:
         url: http or https.
-        wanted: SHA-256 hashes that the file may have; empty accepts any and remembers the first.
-        superseded: Hashes of earlier files, accepted with a note.
-        progress: Show a bar on stderr.
+        kind: What is expected there.
+        published: What is known of the file; without any hash the first download is remembered.
+        changing: Ask the server again even if there is a copy, and fall back on that if it does not answer.
 
     Raises:
-        CheckpointError: The address is wrong, refused, unreachable, or offline mode is on and nothing is cached.
+        HieraxError: Of the kind's type: the address is wrong, refused or unreachable, something else is there, the
+            cache cannot be written, or offline mode is on and nothing is cached.
         IntegrityError: The bytes are not the published ones, twice.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise CheckpointError(
-            f"A download address must start with http:// or https://; got {shown(url)!r}. "
-            "A local file is named by its path."
-        )
-    # An address given as "#..." is the same file; the query is part of what the server sends.
-    key = hashlib.sha256(url.partition("#")[0].encode()).hexdigest()[:16]
-    name = re.sub(r"[^\w.+-]", "_", urllib.parse.unquote(Path(parts.path).name)) or "file"
-    path = cache_root() / "urls" / key / name[-120:]
-    with locked(shown(url)):
-        if path.is_file():
-            if _is_whole(path, wanted, superseded):
-                return path
-            forget(path)
-        _refuse_offline(url)
-        digest = ""
-        for _ in range(2):
-            digest = _transfer(url, path, progress)
-            if not wanted or matches(path, wanted, superseded):
-                return path
-            forget(path)
-            say(f"{shown(url)} has not the published bytes (sha256 {digest[:12]}...); deleted.")
-    raise IntegrityError(
-        f"{shown(url)} must have sha256 {wanted[0]}; got {digest}, twice. The file at the origin was changed or "
-        "something on the way alters it. Try another network, or a mirror through HIERAX_CATALOG."
-    )
+    from huggingface_hub.utils import are_progress_bars_disabled
 
-
-def shown(url: str) -> str:
-    """A URL fit for messages: without user, password, query and fragment."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _is_whole(path: Path, wanted: tuple[str, ...], superseded: tuple[str, ...]) -> bool:
-    """Whether the cached file is the one that was downloaded, and the published one where that is known."""
-    if wanted:
-        return matches(path, wanted, superseded)
-    first = last_hash(path)
-    return first is None or known_hash(path) is not None or matches(path, (first,))
-
-
-def _refuse_offline(url: str) -> None:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise CheckpointError(
-            f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {shown(url)} is not, or was corrupted. "
-            f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
-        )
-
-
-def _transfer(url: str, path: Path, progress: bool) -> str:
-    """Download to a temporary file, then give it its name; returns its hash, which is also remembered."""
+    path = _place_of(url, kind)
     part = path.with_name(path.name + ".part")
+    transfer = Transfer(url, part, kind.noun, kind.error, kind.most_bytes)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        patiently(lambda: _receive(url, part, progress))
-        part.replace(path)
-        _tag(part).unlink(missing_ok=True)
-        digest = sha256_of(path)
-        remember(path, digest)
+        with alone(shown(url)), progress(not are_progress_bars_disabled()):
+            cached = path.is_file() and _is_good(path, kind, published)
+            if cached and (offline() or not changing):
+                return path
+            if offline():
+                raise kind.error(
+                    f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {shown(url)} is not, or was corrupted. "
+                    f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
+                )
+            try:
+                return _fetch(transfer, path, kind, published, attempts=1 if cached else None)
+            except kind.error as error:
+                if not (cached and isinstance(error.__cause__, Transient)):
+                    raise
+                say(f"{shown(url)} does not answer ({error}); the copy in the cache is used.")
+                return path
     except OSError as error:
         if isinstance(error, HieraxError):
             raise
-        raise CheckpointError(
+        raise kind.error(
             f"The cache must be writable to download {shown(url)}; {path.parent}: {error.strerror or error}. "
             "Free some space, or point HF_HOME to another folder."
         ) from error
-    return digest
+    finally:
+        close()
 
 
-def _receive(url: str, part: Path, progress: bool) -> None:
-    """One attempt: continue the partial file if the server still has the same one, else start again.
-
-    Raises:
-        Transient: Worth another attempt.
-        CheckpointError: Refused for good.
-    """
-    start, tag = _partial(part)
-    # "identity": a compressed body has another length than the file.
-    headers = {"User-Agent": "hierax", "Accept-Encoding": "identity"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": tag}
-    with (
-        _translated(url, part),
-        _opener().open(urllib.request.Request(url, headers=headers), timeout=_timeout_s()) as r,
-    ):
-        if r.headers.get_content_type() == "text/html":
-            raise CheckpointError(
-                f"{shown(url)} answered with a web page where a weights file was expected. "
-                "Check the address; a login or proxy page may be in the way."
-            )
-        continued = r.status == 206 and (r.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
-        if r.status == 206 and not continued:
-            part.unlink(missing_ok=True)
-            raise Transient(_short_body(url, start, None))
-        start = start if continued else 0
-        length = r.headers.get("Content-Length")
-        total = int(length) + start if length is not None and length.isdigit() else None
-        _check_space(part, (total or 0) - start)
-        _tag(part).write_text(r.headers.get("ETag") or r.headers.get("Last-Modified") or "", "utf-8")
-        with part.open("ab" if continued else "wb") as stream:
-            received = start + _copy(r, stream, url, start, total, progress)
-        if total is not None and received != total:
-            raise Transient(_short_body(url, received, total))
-
-
-def _copy(response: Any, stream: IO[bytes], url: str, start: int, total: int | None, progress: bool) -> int:
-    """Write the body as it comes; returns the number of bytes, and stops a server that only drips."""
-    written, since, at = 0, 0, time.monotonic()
-    with _bar(shown(url), start, total, progress) as advance:
-        while chunk := response.read1(_CHUNK_BYTES):
-            stream.write(chunk)
-            written += len(chunk)
-            since += len(chunk)
-            advance(len(chunk))
-            now = time.monotonic()
-            if now - at > 10 * _timeout_s():
-                if since < _DRIP_BYTES:
-                    raise TimeoutError("stalled")
-                since, at = 0, now
-    return written
-
-
-def _partial(part: Path) -> tuple[int, str]:
-    """Size and validator of a partial file that can be continued; (0, "") where there is none."""
-    with contextlib.suppress(OSError):
-        tag = _tag(part).read_text("utf-8")
-        # Quirk(HTTP): a weak validator does not promise the same bytes.
-        if tag and not tag.startswith("W/"):
-            return part.stat().st_size, tag
-    return 0, ""
-
-
-def _tag(part: Path) -> Path:
-    return part.with_name(part.name + ".etag")
-
-
-def _check_space(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise CheckpointError(
-            f"The download needs {needed / 1e6:.0f} MB on {part.parent}; {free / 1e6:.0f} MB are free. "
-            "Free some space, or point HF_HOME to another folder."
-        )
-
-
-def _short_body(url: str, got: int, total: int | None) -> IntegrityError:
-    whole = f"{total} bytes" if total is not None else "the range that was asked for"
-    return IntegrityError(
-        f"{shown(url)} must send {whole}; it stopped at {got}, also after {ATTEMPTS} attempts. Try again later."
-    )
-
-
-@contextlib.contextmanager
-def _translated(url: str, part: Path) -> Iterator[None]:
-    """Turn what the standard library raises into our errors, or into `Transient` where waiting may help."""
-    place = shown(url)
+def _place_of(url: str, kind: Kind) -> Path:
+    """Where a URL's file lies in the cache; nothing of its query is part of a name."""
     try:
-        yield
-    except urllib.error.HTTPError as error:
-        with error:
-            final = refusal(place, error.code, str(error.reason))
-            if error.code == 416:  # the partial file is as long as the whole, or longer: start again
-                part.unlink(missing_ok=True)
-                raise Transient(final, 0.0) from error
-            if error.code in RETRIED_STATUS:
-                raise Transient(final, retry_after(error.headers)) from error
-            raise final from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Transient(
-            CheckpointError(
-                f"{place} must be reachable; {ATTEMPTS} attempts ended with: {reason or type(error).__name__}. "
-                "Check the network and proxy settings, or name a local copy of the file."
-            )
-        ) from error
-
-
-def refusal(place: str, status: int, reason: str = "") -> HieraxError:
-    """The error for an HTTP status that is not success."""
-    if 300 <= status < 400:
-        return CheckpointError(
-            f"{place} redirects in a circle, too often, or to a forbidden kind of address (HTTP {status}). "
-            "Check the address or the mirror in HF_ENDPOINT."
+        parts = urlsplit(url)
+        is_address = (
+            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
         )
-    remedies = {
-        401: "It needs a login: set HF_TOKEN for a hub repository, or check the address.",
-        403: "Access is refused: accept the repository's conditions in a browser and set HF_TOKEN.",
-        404: "There is no such file: check the name and the revision; see `hierax list`.",
-        410: "The file was removed: see `hierax list` for others.",
-        429: "Too many requests: wait a few minutes, or set HF_TOKEN for higher limits.",
-    }
-    otherwise = "The server has a problem: try again later." if status >= 500 else "Check the address."
-    answer = f"HTTP {status} {reason}".strip()
-    return CheckpointError(
-        f"{place} must be downloadable; the server answered {answer}. {remedies.get(status, otherwise)}"
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise kind.error(
+            f"A download address must start with http:// or https://, without user and password; got {shown(url)!r}. "
+            "A local file is named by its path."
+        )
+    # An address given as "#..." is the same file; the query is part of what the server sends.
+    key = short_hash(url.partition("#")[0], 16)
+    name = re.sub(r"[^\w.+-]", "_", unquote(parts.path).rstrip("/").rpartition("/")[2]).lstrip(".")
+    return cached_place(kind.folder, key, name[-120:] or "file")
+
+
+def _is_good(path: Path, kind: Kind, published: Published) -> bool:
+    """Whether a cached file is what it should be; what is not is deleted."""
+    known = bool(published.wanted)
+    good = published.matches(path) if known else not kind.trouble(path) and is_unchanged(path)
+    if not good:
+        forget(path)
+    return good
+
+
+def _fetch(transfer: Transfer, path: Path, kind: Kind, published: Published, attempts: int | None) -> Path:
+    """Download to a temporary file, then give it its name; once more if the bytes are not the published ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = ""
+    for _ in range(2):
+        patiently(transfer.attempt, attempts)
+        trouble = _page(transfer.part) or ("" if published.wanted else kind.trouble(transfer.part))
+        if trouble:
+            raise transfer.nothing_of_the_kind(trouble)
+        transfer.part.replace(path)
+        transfer.drop()
+        digest = verified_hash(path)
+        if not published.wanted or published.matches(path):
+            return path
+        forget(path)
+        say(f"{shown(transfer.url)} has not the published bytes (sha256 {digest[:12]}...); deleted.")
+    raise IntegrityError(
+        f"{shown(transfer.url)} must have sha256 {published.wanted[0]}; got {digest}, twice. The file at the origin "
+        "was changed or something on the way alters it. Try another network, or a mirror through HIERAX_CATALOG."
     )
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """At most ten, to the web only, and never from https down to http."""
-
-    max_redirections = 10
-    max_repeats = 2
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """The next request, or a refusal."""
-        scheme = urllib.parse.urlsplit(newurl).scheme
-        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            raise urllib.error.HTTPError(req.full_url, code, f"redirect to {scheme}:", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirects())
-
-
-def _timeout_s() -> float:
-    from huggingface_hub import constants
-
-    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
-
-
-@contextlib.contextmanager
-def _bar(label: str, start: int, total: int | None, progress: bool) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr where a person is watching."""
-    from huggingface_hub.utils import are_progress_bars_disabled
-    from tqdm.auto import tqdm
-
-    silent = True if not progress or are_progress_bars_disabled() else None
-    name = label.rpartition("/")[2][-40:]
-    with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name, disable=silent) as bar:
-        yield bar.update
+def _page(part: Path) -> str:
+    """What is wrong with a file that is a web page, whatever its server called it."""
+    with part.open("rb") as stream:
+        begin = stream.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return "is a web page" if begin.startswith(_PAGE_BEGINS) else ""

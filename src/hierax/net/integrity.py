@@ -5,31 +5,49 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import sys
-from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_file
+from ..console import say
+from .cache import cache_root, short_hash
 
 _CHUNK_BYTES = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def say(text: str) -> None:
-    """One line to the person at the terminal; stdout stays data."""
-    sys.stderr.write(f"hierax: {text}\n")
+@dataclass(frozen=True)
+class Published:
+    """What is known of a file before it is fetched.
+
+    Attributes:
+        wanted: SHA-256 hashes that it may have; empty where none is known.
+        superseded: Hashes of earlier files under the same name.
+    """
+
+    wanted: tuple[str, ...] = ()
+    superseded: tuple[str, ...] = ()
+
+    def matches(self, path: Path) -> bool:
+        """Whether a file has one of the hashes; an outdated one counts, with a note on stderr.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        digest = verified_hash(path)
+        if digest in self.superseded:
+            say(f"{path.name} is an earlier published version of this file; delete it to get the present one.")
+            return True
+        return digest in self.wanted
 
 
-def cache_root() -> Path:
-    """Our corner of the cache, beside huggingface_hub's own."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HOME) / "hierax"
+UNKNOWN = Published()
 
 
 def is_sha256(text: str | None) -> bool:
     """Whether a string can be a SHA-256 in hexadecimal."""
-    return bool(text) and _SHA256.fullmatch(str(text)) is not None
+    return re.fullmatch(r"[0-9a-f]{64}", text or "") is not None
 
 
 def sha256_of(path: Path) -> str:
@@ -45,20 +63,10 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def known_hash(path: Path) -> str | None:
-    """The remembered hash of a file that has not changed since; None if there is none."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        record = json.loads(_record(path).read_text("utf-8"))
-        if record["stamp"] == _stamp(path):
-            return str(record["sha256"])
-    return None
-
-
-def last_hash(path: Path) -> str | None:
-    """The hash that was remembered last for a path, whatever the file is now."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return str(json.loads(_record(path).read_text("utf-8"))["sha256"])
-    return None
+def is_unchanged(path: Path) -> bool:
+    """Whether a file still has the hash that was remembered of it; true where nothing was."""
+    first = _remembered(path)
+    return first is None or verified_hash(path) == first["sha256"]
 
 
 def verified_hash(path: Path) -> str:
@@ -67,66 +75,35 @@ def verified_hash(path: Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    remembered = known_hash(path)
-    if remembered is not None:
-        return remembered
-    digest = sha256_of(path)
-    remember(path, digest)
-    return digest
-
-
-def remember(path: Path, digest: str) -> None:
-    """Write a hash down beside the cache; a cache that cannot be written is no error."""
+    known = _remembered(path)
+    if known is not None and known.get("stamp") == _stamp(path):
+        return str(known["sha256"])
+    note: dict[str, Any] = {"path": str(path), "stamp": _stamp(path), "sha256": sha256_of(path)}
     record = _record(path)
-    text = json.dumps({"path": str(path), "stamp": _stamp(path), "sha256": digest})
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a cache that takes no notes costs time only
         record.parent.mkdir(parents=True, exist_ok=True)
-        part = record.with_name(f"{record.name}.{os.getpid()}")
-        part.write_text(text, "utf-8")
-        part.replace(record)
+        with atomic_file(record) as partial:
+            partial.write_text(json.dumps(note), "utf-8")
+    return str(note["sha256"])
 
 
 def forget(path: Path) -> None:
-    """Delete a file, what a link points at, and what was remembered of it."""
-    target = path.resolve()
-    for victim in (_record(target), path, target):
-        with contextlib.suppress(FileNotFoundError):
-            victim.unlink()
-
-
-def matches(path: Path, wanted: Collection[str], superseded: Collection[str] = ()) -> bool:
-    """Whether a file has one of the published hashes; an outdated one counts, with a note on stderr.
+    """Delete a file, what a link points at, and what was remembered of it.
 
     Raises:
-        OSError: The file cannot be read.
+        OSError: The cache is read-only.
     """
-    digest = verified_hash(path.resolve())
-    if digest in superseded:
-        say(f"{path.name} is an earlier published version of this file; delete it to get the present one.")
-        return True
-    return digest in wanted
+    for victim in (_record(path), path, path.resolve()):
+        victim.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def locked(key: str) -> Iterator[None]:
-    """Let one process at a time fetch a thing; without effect where the cache is read-only."""
-    import filelock
-
-    path = cache_root() / "locks" / f"{_short(key)}.lock"
-    lock = filelock.FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=1)
-    except filelock.Timeout:
-        say(f"waiting for another process that is fetching {key}")
-        lock.acquire()
-    except OSError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
+def _remembered(path: Path) -> dict[str, Any] | None:
+    """The record of a path, whatever the file is now; None where there is none, or a damaged one."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads(_record(path).read_text("utf-8"))
+        if isinstance(record, dict) and is_sha256(str(record.get("sha256"))):
+            return record
+    return None
 
 
 def _stamp(path: Path) -> list[int]:
@@ -135,8 +112,4 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _record(path: Path) -> Path:
-    return cache_root() / "verified" / f"{_short(str(path))}.json"
-
-
-def _short(key: str) -> str:
-    return hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
+    return cache_root() / "verified" / f"{short_hash(str(path.resolve()))}.json"

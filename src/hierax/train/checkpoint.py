@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..weights.files import sha256
+from ..net.integrity import sha256_of
 
 log = logging.getLogger("hierax")
 TENSORS, STATE, MARKER = "tensors.safetensors", "state.json", "complete.json"
@@ -80,7 +80,7 @@ def is_valid(path: Path) -> bool:
     """Whether the marker is there and both files are the ones it was written for."""
     try:
         digests = json.loads((path / MARKER).read_text("utf-8"))
-        return all(sha256(path / name) == digests[name] for name in (TENSORS, STATE))
+        return all(sha256_of(path / name) == digests[name] for name in (TENSORS, STATE))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -99,7 +99,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     digests = {}
     for name in (TENSORS, STATE):
         _sync(folder / name)
-        digests[name] = sha256(folder / name)
+        digests[name] = sha256_of(folder / name)
     (folder / MARKER).write_text(json.dumps(digests), "utf-8")
     _sync(folder / MARKER)
     _sync(folder)

@@ -6,7 +6,6 @@ safetensors files are memory-mapped; torch files are read by `torch_files`. What
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -278,12 +277,3 @@ def write_json(path: Path, data: Mapping[str, Any]) -> Path:
     """Write indented JSON, whole or not at all."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8"))
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import gzip
-import http.server
 import json
 import os
-import threading
-from typing import ClassVar
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from hierax.data import remote
 from hierax.data.datasets import shard_index
 from hierax.data.datasets.open import find_validation, open_data
-from hierax.data.remote import Progress, cache_folder, fetch
 from hierax.errors import InputError
 
 from .test_folders import png, samples, write_tar
 
+SOURCE = str(Path(__file__).parents[3] / "src")
+PAGE = b"<!DOCTYPE html><html><body>Log in, please</body></html>"
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+@pytest.fixture(autouse=True)
+def keep_all(cache, monkeypatch):
+    """Indices of small tars are kept as well."""
     monkeypatch.setattr(shard_index, "_WORTH_KEEPING", 0)
-    monkeypatch.setattr(remote, "_PAUSES_S", (0.0, 0.0))
-    return tmp_path / "cache" / "hierax"
 
 
 def contents(data):
@@ -101,107 +99,151 @@ def test_a_damaged_index_is_ignored(tmp_path, cache, scans, damage):
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, cache):
     """A read-only home must cost time, not the run."""
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "file"))
     assert len(open_data(write_tar(tmp_path / "x.tar", samples(4)))) == 4
 
 
-class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves ranges, and breaks off where it is told to."""
-
-    breaks: ClassVar[list[int]]
-    asked: ClassVar[list[tuple[str, str | None]]]
-    status: int | None = None
-    tag = '"one"'
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        kind = type(self)
-        kind.asked.append((self.path, self.headers.get("Range")))
-        if kind.status is not None:
-            self.send_error(kind.status)
-            return
-        try:
-            with open(self.translate_path(self.path), "rb") as stream:
-                data = stream.read()
-        except OSError:
-            self.send_error(404)
-            return
-        start = 0
-        if self.headers.get("Range") and self.headers.get("If-Range") == kind.tag:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("ETag", kind.tag)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        stop = kind.breaks.pop(0) if kind.breaks and not self.path.endswith(".json") else len(data)
-        self.wfile.write(data[start:stop])
-
-
 @pytest.fixture
-def server(tmp_path):
-    served = tmp_path / "served"
-    served.mkdir()
-    handler = type("Handler", (Server,), {"breaks": [], "asked": [], "status": None})
-    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(served)))
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield handler, served, f"http://127.0.0.1:{found.server_port}"
-    with contextlib.suppress(OSError):
-        found.shutdown()
-        found.server_close()
+def served(tmp_path, web):
+    """Puts tars behind an address, and gives the address of their folder."""
+
+    def serve(name, members):
+        web.plain[name] = write_tar(tmp_path / name, members).read_bytes()
+        return f"{web.url}/plain"
+
+    return serve
 
 
-def test_an_interrupted_transfer_goes_on(cache, server):
-    """Starting at byte 0 again never finishes a large shard on a bad line; gluing two versions together is worse."""
-    handler, served, url = server
-    path = write_tar(served / "s.tar", samples(4))
-    handler.breaks = [3000, 7000]
-    assert fetch(f"{url}/s.tar", Progress()).read_bytes() == path.read_bytes()
-    assert [given for _, given in handler.asked] == [None, "bytes=3000-", "bytes=7000-"]
-    assert sorted(entry.name for entry in cache.rglob("s.tar*")) == ["s.tar", "s.tar.lock"]
+def test_a_set_behind_an_address(web, served, capsys):
+    """Its validation split must be used and not trained on; without an answer, what is cached must do."""
+    served("a-0.tar", samples(6))
+    url = served("b-0.tar", samples(3, 6))
+    splits = {"train": {"filenames": ["a-0.tar"], "shard_lengths": [6]}, "validation": {"filenames": ["b-0.tar"]}}
+    web.plain["_info.json"] = json.dumps({"splits": splits}).encode()
+    for source in (url, f"{url}/", f"{url}/_info.json", f"{url}/_info.json?permit=s3cret"):
+        train, validation = open_data(source), find_validation(source)
+        assert (len(train), len(validation), train.problems) == (6, 3, [])
+    assert web.count("GET", "/a-0.tar") == 2  # with and without the permit
+    assert len(open_data(f"{url}/a-{{0..0}}.tar?download=true")) == 6
+    web.faults["*"] = [503]
+    assert len(open_data(url)) == 6
+    said = capsys.readouterr().err
+    assert "the copy in the cache is used" in said
+    assert "s3cret" not in said
 
 
-def test_a_transfer_that_fails_leaves_nothing_under_its_name(cache, server):
-    """A half shard under its final name is a damaged shard for ever; another process goes on with the part."""
-    handler, served, url = server
-    path = write_tar(served / "s.tar", samples(4))
-    handler.breaks = [3000, 3000, 3000]
+def test_a_permit_in_an_address_is_sent_and_never_said(web, served):
+    """A signed folder gives nothing without its query; in a message the query gives the folder away."""
+    url = served("a.tar", samples(2))
+    for source, info in ((f"{url}/?permit=s3cret", b"[]"), (f"{url}/?permit=s3cret", b'{"splits": {"x": {}}}'),
+                         (f"{url}/a.tar.gz?permit=s3cret", b""), ("pipe:curl -H s3cret", b"")):  # fmt: skip
+        web.plain["_info.json"] = info
+        with pytest.raises(InputError) as caught:
+            open_data(source)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_an_interrupted_shard_is_never_half(web, served, cache):
+    """A half shard under its final name is a damaged shard for ever."""
+    url = served("s.tar", samples(4))
+    web.faults["GET /plain/s.tar"] = [("cut", 3000)]
     with pytest.raises(InputError, match=r"s\.tar.*3000 of"):
         open_data(f"{url}/s.tar")
     assert not list(cache.rglob("s.tar"))
-    handler.tag = '"two"'  # the file was replaced meanwhile: the part is of no use
-    assert fetch(f"{url}/s.tar", Progress()).read_bytes() == path.read_bytes()
+    web.faults.clear()
+    assert len(open_data(f"{url}/s.tar")) == 4
+    assert web.ranges("s.tar")[-1] == "bytes=3000-"
+    with pytest.raises(InputError, match="404"):
+        open_data(f"{url}/other.tar")
 
 
-@pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 3)])
-def test_only_what_may_pass_is_tried_again(cache, server, status, tries):
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 5)])
+def test_only_what_may_pass_is_tried_again(web, cache, status, tries):
     """Hammering a 404 wastes a minute; giving up on a 503 wastes a night."""
-    handler, _, url = server
-    handler.status = status
+    web.faults["*"] = [status]
     with pytest.raises(InputError, match=str(status)):
-        fetch(f"{url}/s.tar", Progress())
-    assert len(handler.asked) == tries
+        open_data(f"{web.url}/plain/s.tar")
+    assert len(web.log) == tries
 
 
-def test_a_set_behind_an_address(cache, server, capsys):
-    """Its validation split must be used and not trained on; offline, what is cached must do."""
-    handler, served, url = server
-    write_tar(served / "a-0.tar", samples(6))
-    write_tar(served / "b-0.tar", samples(3, 6))
-    splits = {"train": {"filenames": ["a-0.tar"], "shard_lengths": [6]}, "validation": {"filenames": ["b-0.tar"]}}
-    (served / "_info.json").write_text(json.dumps({"splits": splits}))
-    for source in (url, f"{url}/", f"{url}/_info.json"):
-        train, validation = open_data(source), find_validation(source)
-        assert (len(train), len(validation), train.problems) == (6, 3, [])
-    assert [path for path, _ in handler.asked].count("/a-0.tar") == 1
-    assert len(open_data(f"{url}/a-{{0..0}}.tar?download=true")) == 6
-    handler.status = 503
-    assert len(open_data(url)) == 6
-    assert "the copy in the cache is used" in capsys.readouterr().err
+@pytest.mark.parametrize("kind", ["text/html", "application/x-tar"])
+@pytest.mark.parametrize("body", [PAGE, PAGE * 40, b"", gzip.compress(b"x" * 9000), b'{"error": "log in"}' * 60])
+def test_what_is_no_tar_is_never_kept_as_one(web, served, cache, kind, body):
+    """A login page at a shard's address, kept under the tar's name, is a damaged shard for ever."""
+    url = served("s.tar", samples(4))
+
+    def login(handler):
+        handler.reply(200, body, {"Content-Type": kind})
+
+    web.faults["GET /plain/s.tar"] = [login, "whole"]
+    with pytest.raises(InputError, match=r"s\.tar must be a plain tar"):
+        open_data(f"{url}/s.tar")
+    assert not list(cache.rglob("s.tar"))
+    assert len(open_data(f"{url}/s.tar")) == 4
+
+
+def test_a_page_that_an_earlier_version_kept_as_a_tar_is_fetched_anew(web, served, cache):
+    """The cache of a person who met the fault must mend itself, once, and say so clearly if it cannot."""
+    url = served("s.tar", samples(4))
+    open_data(f"{url}/s.tar")
+    (kept,) = cache.rglob("s.tar")
+    earlier = cache.parent.parent / "earlier" / "hierax" / kept.relative_to(cache)
+    earlier.parent.mkdir(parents=True)
+    for place in (kept, earlier):
+        kept.unlink(missing_ok=True)
+        place.write_bytes(PAGE)
+        assert len(open_data(f"{url}/s.tar")) == 4
+    web.faults["*"] = [lambda handler: handler.reply(200, PAGE, {})]
+    for path in cache.parent.parent.rglob("s.tar"):
+        path.write_bytes(PAGE)
+    with pytest.raises(InputError, match="web page"):
+        open_data(f"{url}/s.tar")
+
+
+def test_a_page_in_the_place_of_the_info_leaves_the_copy_alone(web, served):
+    """A captive portal would replace what is known of a set by its own page."""
+    url = served("a.tar", samples(2))
+    web.plain["_info.json"] = json.dumps({"splits": {"train": {"filenames": ["a.tar"]}}}).encode()
+    open_data(url)
+    web.faults["*"] = [lambda handler: handler.reply(200, PAGE, {})]
+    with pytest.raises(InputError, match="_info.json must be"):
+        open_data(url)
+    web.faults["*"] = [503]
+    assert len(open_data(url)) == 2
+
+
+def test_a_truncated_shard_is_reported_however_it_came(web, served):
+    """A tar cut between two samples ends like a whole one for most readers."""
+    url = served("s.tar", samples(4))
+    whole = web.plain["s.tar"].rstrip(b"\0")
+    web.plain["s.tar"] = whole + bytes(-len(whole) % 512)
+    data = open_data(f"{url}/s.tar")
+    assert len(data) == 4
+    assert "no end marker" in str(data.problems)
+
+
+def test_offline_mode_holds_for_shards(web, served, monkeypatch):
+    """A training run on a machine without a network would wait for every shard's timeout."""
+    url = served("a.tar", samples(2))
+    web.plain["_info.json"] = json.dumps({"splits": {"train": {"filenames": ["a.tar"]}}}).encode()
+    open_data(url)
+    asked = len(web.log)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert len(open_data(url)) == 2
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        open_data(f"{url}/b.tar")
+    assert len(web.log) == asked
+
+
+def test_processes_fetch_a_shard_once(web, served, tmp_path):
+    """Every worker of a node that fetches for itself fills the line, and the disk, as often as there are workers."""
+    url = served("s.tar", samples(4))
+    code = f"from hierax.data.datasets.open import open_data; print(len(open_data('{url}/s.tar')))"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "HF_HOME": str(tmp_path / "shared")}
+    commands = [[sys.executable, "-c", code]] * 2
+    running = [subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, text=True) for c in commands]
+    assert [process.communicate(timeout=120)[0].strip() for process in running] == ["4", "4"]
+    assert web.count("GET", "s.tar") == 1
 
 
 @pytest.mark.parametrize("info", ["<html>", "[]", '{"splits": {"train": {}}}', '{"splits": {"train": {"filenames": "a.tar"}}}',
@@ -225,9 +267,8 @@ def test_validation_tars_are_never_trained_on(tmp_path):
     assert find_validation(tmp_path) is None
 
 
-def test_small_tars_leave_no_trace(tmp_path, monkeypatch):
+def test_small_tars_leave_no_trace(tmp_path, monkeypatch, cache):
     """Thousands of small files in the cache for tars that are read in no time."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(shard_index, "_WORTH_KEEPING", 10**6)
     open_data(write_tar(tmp_path / "x.tar", samples(2)))
-    assert not (tmp_path / "cache").exists()
-    assert cache_folder("shards").parent.parent == tmp_path / "cache"
+    assert not cache.exists()

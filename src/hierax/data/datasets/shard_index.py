@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import json
 import tarfile
 import zlib
@@ -19,13 +18,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...atomic import atomic_file
-from ..remote import cache_folder
+from ...net.cache import cache_root, short_hash
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
 _BLOCK = 512
 _MAX_SIDECAR = 1_000_000
 _WORTH_KEEPING = 4_000_000  # bytes of a tar; smaller ones are read again in no time
 _VERSION = 1
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError)  # the latter for hostile numbers
 
 
 @dataclass
@@ -58,12 +58,25 @@ def index_of(path: Path) -> ShardIndex:
         return scan(path)
     place = str(path.resolve())
     identity = {"version": _VERSION, "path": place, "size": status.st_size, "mtime": status.st_mtime_ns}
-    kept = _kept_at(place)
+    kept = cache_root() / "shard-index" / f"{short_hash(place, 24)}.json.gz"
     found = _read(kept, identity)
-    if found is None:
-        found = scan(path)
-        _keep(kept, {**identity, "index": dataclasses.asdict(found)})
+    if found is not None:
+        return found
+    found = scan(path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs no more than the time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
+            json.dump({**identity, "index": dataclasses.asdict(found)}, stream)
     return found
+
+
+def not_a_tar(path: Path) -> str:
+    """Why a file cannot be a plain tar, by its first header; empty if it may be one."""
+    try:
+        with tarfile.open(path, "r:"):
+            return ""
+    except _DAMAGE as error:
+        return f"is no plain tar ({error})"
 
 
 def scan(path: Path) -> ShardIndex:
@@ -108,7 +121,7 @@ def _members(
                 elif stem and extension:
                     yield key, extension.lower(), (member.offset_data, member.size)
             after = tar.offset
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:  # the latter for hostile numbers
+    except _DAMAGE as error:
         problems.append((shard, f"is truncated or damaged: {error}"))
         return
     # tarfile takes the end of the file for the end of the archive; only the end marker proves that nothing is missing.
@@ -137,31 +150,15 @@ def _sidecar(stream: BinaryIO, place: tuple[int, int]) -> bytes:
     return stream.read(min(place[1], _MAX_SIDECAR))
 
 
-def _kept_at(path: str) -> Path:
-    name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return cache_folder("shard-index") / f"{name}.json.gz"
-
-
 def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
     """A kept index; None if there is none, it is of another tar or another state of it, or it is damaged."""
     try:
         with gzip.open(kept, "rt", encoding="utf-8") as stream:
             data = json.load(stream)
-        if any(data[key] != value for key, value in identity.items()):
-            return None
         index = ShardIndex(**data["index"])
-        places = list(zip(index.offsets, index.sizes, strict=True))
-        inside = all(min(place) >= 0 and sum(place) <= identity["size"] for place in places)
-        same = len(index.keys) == len(index.labels) == len(index.offsets)
         index.problems = [(str(name), str(reason)) for name, reason in index.problems]
-        return index if inside and same else None
+        places = zip(index.offsets, index.sizes, index.keys, index.labels, strict=True)
+        inside = all(min(at, size) >= 0 and at + size <= identity["size"] for at, size, *_ in places)
+        return index if inside and identity.items() <= data.items() else None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return None
-
-
-def _keep(kept: Path, data: dict[str, Any]) -> None:
-    """Keep an index for the next run; a cache that cannot be written costs no more than the time."""
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
-            json.dump(data, stream)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Int
 
+from ... import console
 from ...errors import InputError, nearest
-from ..remote import Progress, fetch
+from ...net.download import Kind, download
+from ...net.transfer import shown
+from ...schema import MOST_BYTES, read_json
 from .samples import SPLITS, TrainingData, number_labels
-from .shard_index import ShardIndex, index_of
+from .shard_index import index_of, not_a_tar
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_TAR = re.compile(r"(\.tar(\.\w+)?|\.tgz)$")
 _WEB = ("http://", "https://")
 _SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
 
@@ -27,7 +29,7 @@ _SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
 def is_shards(source: str | os.PathLike[str]) -> bool:
     """Whether a path, pattern or URL means shards."""
     text = os.fspath(source)
-    if text.startswith((*_WEB, "pipe:")) or re.search(r"\.tar(\.\w+)?$|\.tgz$", text):
+    if text.startswith((*_WEB, "pipe:")) or _TAR.search(text):
         return True
     path = Path(text)
     return path.is_dir() and ((path / "_info.json").is_file() or any(path.glob("*.tar")))
@@ -45,61 +47,51 @@ def open_shards(source: str | os.PathLike[str], *, split: str, aliases: Sequence
     Raises:
         InputError: No shard, a `pipe:` URL, compressed tars, no such split, or shards that cannot be fetched.
     """
-    data = ShardData()
     places, lengths = _list_shards(os.fspath(source), split, aliases)
-    progress = Progress()
-    keys: list[str] = []
-    labels: list[str] = []
-    parts = [np.empty((3, 0), dtype=np.int64)]
+    tar = Kind("a plain tar", InputError, folder="shards", most_bytes=1 << 40, trouble=not_a_tar)
+    shards: list[Path] = []
+    samples: list[tuple[str, str, int, int, int]] = []
+    problems: list[tuple[str, str]] = []
     for number, place in enumerate(places):
-        progress.show(f"shard {number + 1} of {len(places)}")
-        path = fetch(place, progress) if isinstance(place, str) else place
+        console.show(f"shard {number + 1} of {len(places)}")
+        path = download(place, tar) if isinstance(place, str) else place
         index = index_of(path)
-        good = [row for row, label in enumerate(index.labels) if label or not labelled]
-        data.shards.append(path)
-        data.problems += [*index.problems, *_unlabelled(path, index, good)]
+        shards.append(path)
+        problems += index.problems
+        found = zip(index.keys, index.labels, index.offsets, index.sizes, strict=True)
+        good = [(key, label, number, offset, size) for key, label, offset, size in found if label or not labelled]
+        if len(good) < len(index.keys):
+            unlabelled = [key for key, label in zip(index.keys, index.labels, strict=True) if not label]
+            problems += [(f"{path.name}/{key}", "has no cls and no label in json") for key in unlabelled]
         expected = lengths.get(path.name)
         if expected is not None and expected != len(good):
-            data.problems.append((path.name, f"holds {len(good)} good samples, _info.json says {expected}"))
-        keys += [index.keys[row] for row in good]
-        labels += [index.labels[row] for row in good]
-        rows = [(number, index.offsets[row], index.sizes[row]) for row in good]
-        parts.append(np.array(rows, dtype=np.int64).reshape(-1, 3).T)
-    progress.close()
-    data.fill(keys, labels, np.concatenate(parts, axis=1))
+            problems.append((path.name, f"holds {len(good)} good samples, _info.json says {expected}"))
+        samples += good
+    console.close()
+    data = ShardData(shards, samples)
+    data.problems = problems
     return data
 
 
-def _unlabelled(path: Path, index: ShardIndex, good: list[int]) -> list[tuple[str, str]]:
-    """The samples that are left out, with the reason."""
-    rows = sorted(set(range(len(index.keys))) - set(good))
-    return [(f"{path.name}/{index.keys[row]}", "has no cls and no label in json") for row in rows]
-
-
 class ShardData(TrainingData):
-    """One group of tar members a sample."""
+    """One group of tar members a sample, given as key, label, number of the shard, offset and size of the image."""
 
-    def __init__(self) -> None:
-        super().__init__([], [])
-        self.shards: list[Path] = []
-        self.fill([], [], np.empty((3, 0), dtype=np.int64))
-
-    def fill(self, keys: list[str], labels: list[str], places: Int[np.ndarray, "3 n"]) -> None:
-        """Set the samples; `places` are the shard, offset and size of each."""
-        numbers, self.classes = number_labels(labels)
-        self.labels = np.asarray(numbers, dtype=np.int64)
-        self.keys = keys
-        self.shard, self.offset, self.size = places
+    def __init__(self, shards: Sequence[Path], samples: Sequence[tuple[str, str, int, int, int]]) -> None:
+        super().__init__(*number_labels([label for _, label, *_ in samples]))
+        self.shards = shards
+        self.keys = [key for key, *_ in samples]
+        self.places = np.array([place for _, _, *place in samples], dtype=np.int64).reshape(-1, 3)
 
     def name(self, index: int) -> str:
         """Shard and key."""
-        return f"{self.shards[self.shard[index]].name}/{self.keys[index]}"
+        return f"{self.shards[self.places[index, 0]].name}/{self.keys[index]}"
 
     def read(self, index: int) -> bytes:
         """The bytes of the image."""
-        with self.shards[self.shard[index]].open("rb") as stream:
-            stream.seek(int(self.offset[index]))
-            return stream.read(int(self.size[index]))
+        shard, offset, size = map(int, self.places[index])
+        with self.shards[shard].open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(size)
 
 
 def splits_of(source: str | os.PathLike[str]) -> set[str]:
@@ -108,8 +100,7 @@ def splits_of(source: str | os.PathLike[str]) -> set[str]:
     Raises:
         InputError: An `_info.json` that cannot be fetched or read.
     """
-    text = os.fspath(source)
-    folder = _web_folder(text) or (text if Path(text).is_dir() else None)
+    folder = _folder_of(os.fspath(source))
     if folder is None:
         return set()
     info = _read_info(folder)
@@ -121,27 +112,28 @@ def splits_of(source: str | os.PathLike[str]) -> set[str]:
 def _list_shards(text: str, split: str, aliases: Sequence[str]) -> tuple[Sequence[Path | str], dict[str, int]]:
     """The tars of a split, as paths or addresses, and the sample counts that `_info.json` states."""
     if text.startswith("pipe:"):
-        raise InputError(f"Shards must be files or http(s) URLs; got {text!r}. Commands are never run.")
-    folder = _web_folder(text)
-    path = Path(text)
-    if folder is None and not text.startswith(_WEB) and path.is_dir():
-        folder = text
+        raise InputError(
+            "Shards must be files or http(s) URLs; got one that begins with pipe:. Commands are never run."
+        )
+    folder = _folder_of(text)
     if folder is not None:
         info = _read_info(folder)
         if info is None:
-            return _named(sorted(path.glob("*.tar")), aliases), {}
-        names, lengths = _split_of(info, split, aliases, folder)
-        if folder.startswith(_WEB):
-            return [f"{folder}/{name}" for name in names], lengths
-        return _existing([path / name for name in names]), lengths
-    if re.search(r"\.tar\.\w+$|\.tgz$", text):
-        raise InputError(f"Shards must be plain tars, which can be read at any place; got {text!r}. Unpack them.")
+            return _named(sorted(Path(folder).glob("*.tar")), aliases), {}
+        names, lengths = _split_of(info, split, aliases, _shown(folder))
+        return [
+            _beside(folder, name) if isinstance(folder, str) else _existing(folder / name) for name in names
+        ], lengths
+    if not _before_query(text).endswith(".tar"):
+        raise InputError(
+            f"Shards must be plain tars, which can be read at any place; got {_shown(text)!r}. Unpack them."
+        )
     places = _expanded(text)
     if text.startswith(_WEB):
         return places, {}
     if len(places) == 1 and not Path(places[0]).exists():
         places = sorted(glob.glob(places[0])) or places
-    return _existing([Path(place) for place in places]), {}
+    return [_existing(Path(place)) for place in places], {}
 
 
 def _named(tars: list[Path], aliases: Sequence[str]) -> list[Path]:
@@ -157,28 +149,50 @@ def _words(tar: Path) -> set[str]:
     return set(re.split(r"[-_.]", tar.stem.lower()))
 
 
-def _web_folder(text: str) -> str | None:
-    """The address of a folder with an `_info.json`, None where the text means tars or something local."""
-    if not text.startswith(_WEB) or re.search(r"\.tar(\.\w+)?$|\.tgz$", urlsplit(text).path):
-        return None
-    return text.removesuffix("_info.json").rstrip("/")
+def _before_query(text: str) -> str:
+    """An address without what may hold a secret; a path as it is."""
+    return re.split("[?#]", text)[0] if text.startswith(_WEB) else text
 
 
-def _read_info(folder: str) -> dict[str, Any] | None:
+def _shown(place: str | Path) -> str:
+    return shown(place) if isinstance(place, str) and place.startswith(_WEB) else str(place)
+
+
+def _folder_of(text: str) -> str | Path | None:
+    """The address of a folder with an `_info.json`, or a local folder; None where the text means tars."""
+    if text.startswith(_WEB):
+        return None if _TAR.search(_before_query(text)) else text
+    return Path(text) if Path(text).is_dir() else None
+
+
+def _beside(folder: str, name: str) -> str:
+    """The address of a file in a folder, with the folder's query, which may be a permit."""
+    address = _before_query(folder)
+    return f"{address.removesuffix('_info.json').rstrip('/')}/{quote(name)}{folder[len(address) :]}"
+
+
+def _read_info(folder: str | Path) -> dict[str, Any] | None:
     """The `_info.json` of a folder, None where a local folder has none."""
-    if folder.startswith(_WEB):
-        path = fetch(f"{folder}/_info.json", Progress(), changing=True)
+    what = f"_info.json of {_shown(folder)}"
+    if isinstance(folder, str):
+        kind = Kind("a JSON file", InputError, folder="shards", most_bytes=MOST_BYTES, trouble=_not_json)
+        path = download(_beside(folder, "_info.json"), kind, changing=True)
     else:
-        path = Path(folder) / "_info.json"
+        path = folder / "_info.json"
         if not path.is_file():
             return None
-    try:
-        info = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"_info.json of {folder} must be readable JSON: {error}.") from error
+    info = read_json(path, what=what)
     if not isinstance(info, dict):
-        raise InputError(f"_info.json of {folder} must hold an object with splits; got {type(info).__name__}.")
+        raise InputError(f"{what} must hold an object with splits; got {type(info).__name__}.")
     return info
+
+
+def _not_json(path: Path) -> str:
+    try:
+        read_json(path, what="it")
+    except InputError:
+        return "is no JSON"
+    return ""
 
 
 def _split_of(info: dict, split: str, aliases: Sequence[str], where: str) -> tuple[list[str], dict[str, int]]:
@@ -204,14 +218,12 @@ def _expanded(text: str) -> list[str]:
     if match is None:
         return [text]
     low, high = match.groups()
-    numbers = range(int(low), int(high) + 1)
     head, tail = text[: match.start()], text[match.end() :]
-    return [place for n in numbers for place in _expanded(f"{head}{n:0{len(low)}}{tail}")]
+    return [place for n in range(int(low), int(high) + 1) for place in _expanded(f"{head}{n:0{len(low)}}{tail}")]
 
 
-def _existing(paths: list[Path]) -> list[Path]:
-    for path in paths:
-        if not path.is_file():
-            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest(path.name, siblings)}".strip())
-    return paths
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest(path.name, siblings)}".strip())
+    return path

@@ -1,15 +1,19 @@
-"""A hub on 127.0.0.1 that speaks the routes huggingface_hub uses, and can misbehave on request.
+"""A server on 127.0.0.1 with plain files and the routes huggingface_hub uses, which can misbehave on request.
 
-Every answer is real HTTP over a real socket. `Hub.faults` maps "METHOD /path" (or "* /path") to a list of faults,
-one for each request in turn; the last one stays. `Hub.log` holds (method, path, headers) of what came in.
+Every answer is real HTTP over a real socket. `Hub.faults` maps "METHOD /path" (or "* /path", or "*" for any) to a list
+of faults, one for each request in turn; the last one stays. A fault is a status, a status with headers, a word that
+`_Handler` knows, a number of bytes after which the file breaks off as ("cut", count), or a function that is given the
+handler and answers itself. `Hub.log` holds (method, path, headers) of what came in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 COMMIT = "c0ffee" * 6 + "abcd"
 LFS = (".safetensors", ".pt", ".pth", ".bin")
@@ -41,11 +45,15 @@ class Hub:
         self.server.shutdown()
         self.server.server_close()
 
+    def ranges(self, ending: str) -> list[str | None]:
+        """The `Range` of every GET of a path."""
+        return [headers.get("Range") for m, path, headers in self.log if m == "GET" and path.endswith(ending)]
+
     def count(self, method: str, ending: str) -> int:
         return sum(m == method and path.endswith(ending) for m, path, _ in self.log)
 
     def fault(self, method: str, path: str):
-        for key in (f"{method} {path}", f"* {path}"):
+        for key in (f"{method} {path}", f"* {path}", "*"):
             steps = self.faults.get(key)
             if steps:
                 return steps.pop(0) if len(steps) > 1 else steps[0]
@@ -66,13 +74,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self):
-        path = self.path.partition("?")[0]
+        path = urlsplit(self.path).path  # a proxy is asked for whole addresses
         self.hub.log.append((self.command, path, dict(self.headers)))
         fault = self.hub.fault(self.command, path)
         if isinstance(fault, int):
             return self.reply(fault, b"", {"Retry-After": "0"})
         if isinstance(fault, dict):  # a status with headers
             return self.reply(fault["status"], b"", fault["headers"])
+        if callable(fault):
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # the client has heard enough
+                fault(self)
+            return None
         if fault == "loop":
             return self.reply(302, b"", {"Location": self.path})
         if fault == "stall":
@@ -108,16 +121,19 @@ class _Handler(BaseHTTPRequestHandler):
             sent = bytes(len(body) - 1) + b"!"
         if fault == "html":
             headers = {**headers, "Content-Type": "text/html"}
-        asked = self.headers.get("Range")
         headers.setdefault("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-        length = len(sent)
+        asked = self.headers.get("Range")
+        if self.headers.get("If-Range") not in (None, headers["ETag"]):
+            asked = None
+        length, start = len(sent), 0
         if asked:
             start = int(asked.removeprefix("bytes=").split("-")[0])
             if start >= length:
                 return self.reply(416, b"", {"Content-Range": f"bytes */{length}"})
             status, sent = 206, sent[start:]
             headers = {**headers, "Content-Range": f"bytes {start}-{length - 1}/{length}"}
-        return self.reply(status, sent, headers, cut=len(sent) // 2 if fault == "short" else None)
+        cut = fault[1] - start if isinstance(fault, tuple) else len(sent) // 2 if fault == "short" else None
+        return self.reply(status, sent, headers, cut)
 
     def reply(self, status, body, headers, cut=None):
         self.send_response(status)

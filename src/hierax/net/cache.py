@@ -1,0 +1,51 @@
+"""Where fetched things lie on this disk, and how processes take turns at fetching them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..atomic import locked
+from ..console import say
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network, for plain addresses as for the hub's."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def cache_root() -> Path:
+    """Our corner of the cache, beside huggingface_hub's own: HF_HOME moves both."""
+    from huggingface_hub import constants
+
+    home = Path(constants.HF_HOME)
+    return (home if home.parts[:1] != ("~",) else Path(tempfile.gettempdir())) / "hierax"  # "~": nobody has a home
+
+
+def cached_place(*parts: str) -> Path:
+    """Path of a thing in the cache, which need not exist; earlier versions kept shards in XDG_CACHE_HOME/hierax."""
+    path = cache_root().joinpath(*parts)
+    earlier = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "hierax", *parts)
+    return earlier if earlier.is_file() and not path.exists() else path
+
+
+def short_hash(text: str, digits: int = 32) -> str:
+    """A file name for any text."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:digits]
+
+
+@contextlib.contextmanager
+def alone(thing: str) -> Iterator[None]:
+    """Let one process at a time fetch a thing; without effect where the cache is read-only."""
+    path = cache_root() / "locks" / f"{short_hash(thing)}.lock"
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, NotImplementedError):  # the latter: a file system without locks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path, waiting=lambda: say(f"waiting for another process that fetches {thing}")))
+        yield
