@@ -16,7 +16,7 @@ from hierax.errors import CheckpointError, InputError
 from hierax.weights.formats.transformers_processor import processor_json, read_processor
 
 from ..peer_files import write_hf_folder
-from ..peers import loud, peer
+from ..peers import hf_sam2, loud, peer
 from ..tolerance import FP32, distance
 from .test_transformers import EVERYTHING, assert_same_output
 
@@ -145,3 +145,21 @@ def test_recipe__what_it_cannot_say_is_said(caplog: pytest.LogCaptureFixture) ->
         read_processor({"image_processor_type": "BitImageProcessor", **changes})
         assert word in caplog.text
     assert isinstance(read_processor({}), PreprocessSpec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"num_attention_heads_per_stage": [2, 2, 4, 8]}, "double"), ({"hidden_act": "relu"}, "gelu")]
+)
+def test_sam2__beyond_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Heads that were read from a field which transformers does not use split the channels elsewhere."""
+    sam2 = hf_sam2()
+    folder = write_hf_folder(sam2.module, tmp_path / "m")
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**data, "num_attention_heads": 7}))
+    with torch.no_grad():
+        x = torch.randn(1, 3, 64, 64)
+        maps, expected = hierax.load(folder).model.detection_features(x), sam2.answers(x)
+    assert distance(maps["stage4"], expected["stage4"]) <= FP32
+    (folder / "config.json").write_text(json.dumps({**data, **changes}))
+    with pytest.raises(CheckpointError, match=said):
+        hierax.load(folder)

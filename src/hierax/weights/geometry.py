@@ -18,9 +18,6 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Heads of stage 1 by width, in every public member.
-HEADS_BY_WIDTH = {96: 1, 112: 2, 144: 2, 256: 4}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...model.precision import as_dtype
 from ...registry import find_weights
 from ...weights import catalog
+from ...weights.formats.birder import class_indices, item, signature
 from ...weights.load import to_module
 from ...weights.resize import to_input_size
 from ...weights.state import Weights
@@ -99,45 +99,22 @@ def load_pretrained_model(  # noqa: PLR0913 - birder's signature
     return net, info
 
 
-def load_pretrained_model_and_transform(  # noqa: PLR0913 - birder's signature
-    weights: str,
-    *,
-    dst: str | Path | None = None,
-    file_format: str = "pt",
-    inference: bool = True,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    custom_config: Mapping[str, Any] | None = None,
-    progress_bar: bool = True,
-    classification_kwargs: Mapping[str, Any] | None = None,
+def load_pretrained_model_and_transform(
+    weights: str, *, inference: bool = True, classification_kwargs: Mapping[str, Any] | None = None, **options: Any
 ) -> tuple[Net, ModelInfo, ClassificationTransform]:
     """`load_pretrained_model` together with its `classification_transform`.
 
     Args:
-        weights: As for `load_pretrained_model`, like the arguments that are not listed here.
-        dst: As there.
-        file_format: As there.
+        weights: As for `load_pretrained_model`.
         inference: As there, but true by default.
-        device: As there.
-        dtype: As there.
-        custom_config: As there.
-        progress_bar: As there.
         classification_kwargs: `center_crop` and `simple_crop` of the transform.
+        **options: Any other option of `load_pretrained_model`.
 
     Raises:
         UnknownNameError: No such name or format.
         CheckpointError: The weights are missing, broken, or of another network.
     """
-    net, info = load_pretrained_model(
-        weights,
-        dst=dst,
-        file_format=file_format,
-        inference=inference,
-        device=device,
-        dtype=dtype,
-        custom_config=custom_config,
-        progress_bar=progress_bar,
-    )
+    net, info = load_pretrained_model(weights, inference=inference, **options)
     size = get_size_from_signature(info.signature)
     return net, info, classification_transform(size, info.rgb_stats, **(classification_kwargs or {}))
 
@@ -235,30 +212,13 @@ def _overridden(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
 
 def _model_info(weights: Weights) -> ModelInfo:
     """What the file says; what it does not say, from the network."""
-    config, spec = weights.config, weights.preprocess
-    signature = {
-        "inputs": [{"data_shape": [0, config.in_channels, *config.input_size[-2:]]}],
-        "outputs": [{"data_shape": [0, config.num_classes]}],
-    }
-    classes = {name: index for index, name in enumerate(weights.labels or [])}
-    said = {key: _said(weights, key) for key in ("class_to_idx", "signature", "rgb_stats", "config")}
+    raw = weights.raw
+    said = {key: item(raw, key) if raw else None for key in ("class_to_idx", "signature", "rgb_stats", "config")}
+    said = {key: dict(value) if isinstance(value, Mapping) else None for key, value in said.items()}
+    classes, spec = said["class_to_idx"], weights.preprocess
     return ModelInfo(
-        class_to_idx=said["class_to_idx"] if said["class_to_idx"] is not None else classes,
-        signature=said["signature"] or signature,
+        class_to_idx=class_indices(weights.labels or []) if classes is None else classes,
+        signature=said["signature"] or signature(weights.config),
         rgb_stats=said["rgb_stats"] or {"mean": spec.mean, "std": spec.std},
         custom_config=said["config"] or None,
     )
-
-
-def _said(weights: Weights, key: str) -> dict[str, Any] | None:
-    """An entry of the `.pt`, or of the safetensors metadata, which holds JSON."""
-    raw = weights.raw
-    if raw is None:
-        return None
-    value = raw.container.get(key)
-    if value is None and key in raw.metadata:
-        try:
-            value = json.loads(raw.metadata[key])
-        except ValueError:
-            return None
-    return dict(value) if isinstance(value, Mapping) else None

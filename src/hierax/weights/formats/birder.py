@@ -84,7 +84,7 @@ class Birder(Format):
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """Squash to the signature's size, bicubic, the file's own colour statistics."""
-        stats = _item(raw, "rgb_stats")
+        stats = item(raw, "rgb_stats")
         stats = stats if isinstance(stats, Mapping) else RGB
         return PreprocessSpec(
             size=(config.input_size[-2], config.input_size[-1]),
@@ -96,7 +96,7 @@ class Birder(Format):
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """`class_to_idx`, by index."""
-        classes = _item(raw, "class_to_idx")
+        classes = item(raw, "class_to_idx")
         if not isinstance(classes, Mapping):
             return None
         return ordered_labels({index: name for name, index in classes.items()}, num_classes)
@@ -156,16 +156,11 @@ class Birder(Format):
 
     def _items(self, weights: Weights) -> dict[str, Any]:
         config, spec = weights.config, weights.preprocess
-        height, width = config.input_size
-        outputs = [0, config.in_channels, height, width] if config.decoder else [0, config.num_classes]
         items: dict[str, Any] = {
             "birder_version": "0.8.4",
             "task": "masked_image_modeling" if config.decoder else "image_classification",
-            "signature": {
-                "inputs": [{"data_shape": [0, config.in_channels, height, width]}],
-                "outputs": [{"data_shape": outputs}],
-            },
-            "class_to_idx": _class_indices(weights.labels or []),
+            "signature": signature(config),
+            "class_to_idx": class_indices(weights.labels or []),
             "rgb_stats": {"mean": tuple(spec.mean), "std": tuple(spec.std)},
         }
         known = ARCHITECTURES.get(config.name)
@@ -176,7 +171,14 @@ class Birder(Format):
         return items
 
 
-def _class_indices(labels: list[str]) -> dict[str, int]:
+def signature(config: ModelConfig) -> dict[str, Any]:
+    """Shapes of inputs and outputs as birder stores them, 0 for the batch axis."""
+    shape = [0, config.in_channels, *config.input_size[-2:]]
+    outputs = shape if config.decoder else [0, config.num_classes]
+    return {"inputs": [{"data_shape": shape}], "outputs": [{"data_shape": outputs}]}
+
+
+def class_indices(labels: list[str]) -> dict[str, int]:
     """Index of each class by name, as birder stores them; a name that two classes share gets the index behind it."""
     shared = {name for name, count in Counter(labels).items() if count > 1}
     return {f"{name} [{index}]" if name in shared else name: index for index, name in enumerate(labels)}
@@ -194,7 +196,7 @@ def _initial_norm(config: ModelConfig) -> dict[str, Tensor]:
     return {"norm.weight": torch.ones(size), "norm.bias": torch.full(size, bias)}
 
 
-def _item(raw: RawCheckpoint, key: str) -> Any:
+def item(raw: RawCheckpoint, key: str) -> Any:
     """An entry of the `.pt`, of the safetensors metadata (JSON), or of the sidecar."""
     if key in raw.container:
         return raw.container[key]
@@ -207,7 +209,7 @@ def _item(raw: RawCheckpoint, key: str) -> Any:
 
 
 def _signature_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
-    signature = _item(raw, "signature")
+    signature = item(raw, "signature")
     try:
         shape = signature["inputs"][0]["data_shape"]
         return (int(shape[2]), int(shape[3]))
@@ -216,7 +218,7 @@ def _signature_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
 
 
 def _overrides(raw: RawCheckpoint, key: str) -> dict[str, Any]:
-    found = _item(raw, key) or (raw.config.get("model_config") if key == "config" else None)
+    found = item(raw, key) or (raw.config.get("model_config") if key == "config" else None)
     return dict(found) if isinstance(found, Mapping) else {}
 
 

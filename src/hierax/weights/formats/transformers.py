@@ -81,7 +81,16 @@ class Transformers(Format):
             if named.decoder is None and geometry.decoder_pools < 0 and not geometry.has_norm:
                 named = dataclasses.replace(named, head="pool")
             return adapt(named, geometry)
-        data = raw.config
+        try:
+            config = self._described(raw, geometry)
+        except InputError as error:
+            raise CheckpointError(str(error)) from error
+        if geometry.decoder_pools < 0 and not geometry.has_norm:
+            config = dataclasses.replace(config, head="pool")
+        return adapt(config, geometry, config.input_size)
+
+    def _described(self, raw: RawCheckpoint, geometry: Geometry) -> ModelConfig:
+        data, decodes = raw.config, geometry.decoder_pools >= 0
         vision = data.get("vision_config", data)
         trunk = vision.get("backbone_config", vision) if isinstance(vision, Mapping) else {}
         if data.get("model_type") == "hiera" and "embed_dim" in data:
@@ -90,19 +99,11 @@ class Transformers(Format):
                     f"config.json says depths {data['depths']!r:.60}, but {raw.path} has {geometry.depths}. "
                     "They do not belong together."
                 )
-            decodes = geometry.decoder_pools >= 0
-            try:
-                config = read_hiera(data, head="pool" if decodes else "pool_norm", decoder=decodes)
-            except InputError as error:
-                raise CheckpointError(str(error)) from error
-        elif isinstance(trunk, Mapping) and trunk.get("model_type") == "sam2_hiera_det_model":
-            config = read_sam2(trunk)
-        else:
-            names = [n for n in ARCHITECTURES if n.startswith(("hiera_", "mae_hiera_", "sam2_"))]
-            config = choose(geometry, [n for n in names if n.endswith("_224") or "sam2" in n], str(raw.path))
-        if geometry.decoder_pools < 0 and not geometry.has_norm:
-            config = dataclasses.replace(config, head="pool")
-        return adapt(config, geometry, config.input_size)
+            return read_hiera(data, head="pool" if decodes else "pool_norm", decoder=decodes)
+        if isinstance(trunk, Mapping) and trunk.get("model_type") == "sam2_hiera_det_model":
+            return read_sam2(trunk)
+        names = [n for n in ARCHITECTURES if n.startswith(("hiera_", "mae_hiera_", "sam2_"))]
+        return choose(geometry, [n for n in names if n.endswith("_224") or "sam2" in n], str(raw.path))
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`preprocessor_config.json`, or what its conversion script writes for these models."""

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...config import Head, ModelConfig, block_table
+from ...config import Head, ModelConfig, block_table, square_windows
 from ...errors import InputError
-from ..geometry import HEADS_BY_WIDTH, public_name
+from ..geometry import public_name
 
 Windows = tuple[tuple[int, ...] | None, ...]
 
@@ -102,10 +102,7 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
 
 def hiera_json(config: ModelConfig) -> dict[str, Any]:
     """The fields of a `HieraConfig` that say what a plain Hiera without an obstacle is; `read_hiera` inverts it."""
-    data: dict[str, Any] = {"model_type": "hiera"}
-    for theirs, ours in _SAME.items():
-        value = getattr(config, ours)
-        data[theirs] = list(value) if isinstance(value, tuple) else value
+    data: dict[str, Any] = {"model_type": "hiera", **_shared(config, _SAME)}
     data["num_heads"] = [config.num_heads * 2**stage for stage in range(len(config.depths))]
     data["embed_dim_multiplier"], data["hidden_act"] = 2.0, "gelu"
     data["masked_unit_attention"] = list(_local_stages(config) or ())
@@ -203,30 +200,59 @@ def _local_stages(config: ModelConfig) -> tuple[bool, ...] | None:
 
 # --- Sam2HieraDetConfig ---------------------------------------------------------------------------------------------
 
+_SAM2_SAME = {
+    "hidden_size": "embed_dim",
+    "num_channels": "in_channels",
+    "image_size": "input_size",
+    "patch_kernel_size": "patch_kernel",
+    "patch_stride": "patch_stride",
+    "patch_padding": "patch_padding",
+    "query_stride": "q_stride",
+    "window_positional_embedding_background_size": "position_size",
+    "num_query_pool_stages": "q_pool",
+    "blocks_per_stage": "depths",
+    "global_attention_blocks": "global_blocks",
+    "mlp_ratio": "mlp_ratio",
+    "layer_norm_eps": "norm_eps",
+}
+# What the class has where nobody says otherwise, but for what our defaults say too.
+_SAM2_DEFAULTS: dict[str, Any] = {
+    "image_size": (1024, 1024),
+    "window_positional_embedding_background_size": (7, 7),
+    "blocks_per_stage": (1, 2, 7, 2),
+    "num_attention_heads_per_stage": (1, 2, 4, 8),
+    "window_size_per_stage": (8, 4, 14, 7),
+    "global_attention_blocks": (5, 7, 9),
+    "hidden_act": "gelu",
+}
+
 
 def read_sam2(data: Mapping[str, Any]) -> ModelConfig:
-    """Our architecture of a `Sam2HieraDetConfig`; absent fields have that class's defaults."""
-    size = data.get("image_size") or (1024, 1024)
-    windows = data.get("window_size_per_stage") or (8, 4, 14, 7)
-    table = data.get("window_positional_embedding_background_size") or (7, 7)
-    embed_dim = int(data.get("hidden_size", 96))
-    config = ModelConfig(
-        family="hieradet",
-        num_classes=0,
-        input_size=(size, size) if isinstance(size, int) else tuple(size),
-        in_channels=int(data.get("num_channels", 3)),
-        embed_dim=embed_dim,
-        num_heads=int(data.get("num_attention_heads", HEADS_BY_WIDTH.get(embed_dim, 1))),
-        depths=tuple(data.get("blocks_per_stage") or (1, 2, 7, 2)),
-        windows=tuple((w, w) if w else None for w in windows),
-        mask_unit=(windows[0], windows[0]),
-        global_blocks=tuple(data.get("global_attention_blocks") or ()),
-        q_pool=int(data.get("num_query_pool_stages", 3)),
-        position="window",
-        position_size=tuple(table),
-        mlp_ratio=float(data.get("mlp_ratio", 4.0)),
-        norm_eps=float(data.get("layer_norm_eps", 1e-6)),
-        head="pool",
+    """Our architecture of a `Sam2HieraDetConfig`'s fields; its defaults stand for those that are absent or None.
+
+    Raises:
+        InputError: A network that ours cannot be: heads that do not double, or another activation.
+    """
+    said = {**_SAM2_DEFAULTS, **{key: value for key, value in data.items() if value is not None}}
+    heads, windows = said["num_attention_heads_per_stage"], said["window_size_per_stage"]
+    if list(heads) != [heads[0] * 2**stage for stage in range(len(said["blocks_per_stage"]))]:
+        raise InputError(f"Heads of a HieraDet double from stage to stage; got {list(heads)}.")
+    if said["hidden_act"] != "gelu":
+        raise InputError(f"HieraDet's activation is 'gelu'; got {said['hidden_act']!r}.")
+    fields = {ours: said[theirs] for theirs, ours in _SAM2_SAME.items() if theirs in said}
+    pairs = ("input_size", "patch_kernel", "patch_stride", "patch_padding", "q_stride")
+    fields |= {key: (fields[key],) * 2 for key in pairs if isinstance(fields.get(key), int)}
+    config = ModelConfig.from_dict(
+        {
+            **fields,
+            "family": "hieradet",
+            "num_classes": 0,
+            "num_heads": heads[0],
+            "windows": square_windows(tuple(windows)),
+            "mask_unit": (windows[0], windows[0]),
+            "position": "window",
+            "head": "pool",
+        }
     )
     return dataclasses.replace(config, name=public_name(config))
 
@@ -235,22 +261,17 @@ def sam2_json(config: ModelConfig) -> dict[str, Any]:
     """The fields of a `Sam2HieraDetConfig`; `read_sam2` inverts it."""
     return {
         "model_type": "sam2_hiera_det_model",
-        "hidden_size": config.embed_dim,
-        "num_attention_heads": config.num_heads,
-        "num_channels": config.in_channels,
-        "image_size": list(config.input_size),
-        "patch_kernel_size": list(config.patch_kernel),
-        "patch_stride": list(config.patch_stride),
-        "patch_padding": list(config.patch_padding),
-        "query_stride": list(config.q_stride),
+        **_shared(config, _SAM2_SAME),
         "window_positional_embedding_background_size": list(config.table_size),
-        "num_query_pool_stages": config.q_pool,
-        "blocks_per_stage": list(config.depths),
+        "num_attention_heads": config.num_heads,
         "embed_dim_per_stage": list(config.channels),
         "num_attention_heads_per_stage": [config.num_heads * 2**stage for stage in range(len(config.depths))],
         "window_size_per_stage": [w[0] for w in config.windows if isinstance(w, tuple)],
-        "global_attention_blocks": list(config.global_blocks),
-        "mlp_ratio": config.mlp_ratio,
         "hidden_act": "gelu",
-        "layer_norm_eps": config.norm_eps,
     }
+
+
+def _shared(config: ModelConfig, table: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that a table pairs, as JSON has them."""
+    values = {theirs: getattr(config, ours) for theirs, ours in table.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
