@@ -98,3 +98,10 @@ def test_closed_stderr_is_no_error(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Closed())
     console.say("hello")
     console.show("half", now=True)
+
+
+def test_complain__cannot_steer_a_terminal(capsys):
+    """A name from an archive could clear the screen; the lines of a long message must stay lines."""
+    console.complain("a\x1b[2Jb\x9bc\u202e\u00e9\nsecond ")
+    assert capsys.readouterr().err == "hierax: a\\x1b[2Jb\\x9bc\\u202e\u00e9\nsecond\n"
+    assert console.printable("a\nb\udcff") == "a\\nb\\udcff"

@@ -60,12 +60,12 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """A line that stays, also where only errors are wanted."""
     close()
-    _write(f"hierax: {printable(text)}\n")
+    _write("hierax: " + printable(text.rstrip(), keep="\n") + "\n")
 
 
-def printable(text: str) -> str:
-    """Text of which nothing steers a terminal: what does not print, but for line ends, becomes its escape."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+def printable(text: str, *, keep: str = "") -> str:
+    """Text of which nothing steers a terminal: what does not print becomes its escape, but for what is kept."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def show(text: str, *, now: bool = False) -> None:

@@ -10,14 +10,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..atomic import atomic_file
 from ..errors import InputError, MissingExtraError, nearest
-from ..predictor import Predictor
-from .run import Row
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
+    from .run import Row
 
 SCHEMA_VERSION = 1
 _ROWS_PER_GROUP = 4096
@@ -162,7 +164,7 @@ def write_maps(rows: Iterable[Row], path: Path, *, stages: Iterable[str], metada
     return kept
 
 
-def _write_npz(rows: list[Row], path: Path, metadata: dict[str, str], **columns: np.ndarray) -> None:
+def _write_npz(rows: list[Row], path: Path, metadata: dict[str, str], **columns: Any) -> None:
     names, errors = np.array([row.name for row in rows]), np.array([row.error or "" for row in rows])
     # An open file: to a name that ends otherwise, `.NPZ` too, savez would add `.npz`.
     with _whole(path) as temporary, temporary.open("wb") as file:

@@ -38,12 +38,13 @@ def open_inputs(
         InputError: No file that the model takes, or several views for a model of images.
         HieraxError: As `hierax.load`.
     """
-    from .. import load
     from ..data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images
 
     if not inputs:
         raise InputError("Name at least one file, folder or glob, or - for a list on stdin.")
     found = find_images(inputs, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
+    from .. import load  # torch, some seconds, which a wrong path does not wait for
+
     predictor = load(model, device=device, dtype=dtype, fast=fast)
     video = predictor.encoder.config.is_video
     if views < 1 or (views > 1 and not video):
@@ -70,7 +71,7 @@ def name_problems(problems: Iterable[tuple[str, str]]) -> None:
     """Say which files could not be read and why, the first of them one by one."""
     problems = list(problems)
     for name, reason in problems[:_NAMED]:
-        console.say(f"{name}: {reason}")
+        console.say(f"{console.printable(name)}: {reason}")
     if len(problems) > _NAMED:
         console.say(f"... and {len(problems) - _NAMED} more")
 

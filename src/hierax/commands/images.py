@@ -49,9 +49,9 @@ def classify(
         top_k: Classes per image.
         format: How to print; jsonl and csv print as results come.
     """
+    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
     from ..bulk.run import run
 
-    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
     predictor.classify([], top_k=top_k)  # what it refuses is refused before any file is opened
     rows = run(
         predictor,
@@ -100,11 +100,12 @@ def embed(
         normalize: Scale each vector to length 1.
         overwrite: Replace an existing output.
     """
-    from ..bulk.run import run
     from ..bulk.write import check_output, provenance, write_vectors
 
     path = check_output(output, (".parquet", ".npz"), overwrite=overwrite)
     predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
+    from ..bulk.run import run
+
     rows = run(
         predictor,
         paths,
@@ -138,7 +139,6 @@ def features(
         plot: A .png that shows each image beside its maps in colours of their principal components.
         overwrite: Replace existing outputs.
     """
-    from ..bulk.run import run
     from ..bulk.write import check_output, provenance, write_maps
 
     path = check_output(output, (".npz",), overwrite=overwrite)
@@ -149,6 +149,8 @@ def features(
     predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast)
     if picture is not None and predictor.encoder.config.is_video:
         raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
+    from ..bulk.run import run
+
     predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
 
     def maps(batch: Any) -> list[dict[str, Any]]:
@@ -171,9 +173,9 @@ def features(
 def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of a table for one file, its name on the first."""
     if record["error"] is not None:
-        return [{"path": record["path"], "label": f"error: {record['error']}", "score": ""}]
+        return [{"path": record["path"], "score": "", "label": f"error: {record['error']}"}]
     return [
-        {"path": "" if rank else record["path"], "label": guess["label"], "score": f"{guess['score']:.3f}"}
+        {"path": "" if rank else record["path"], "score": f"{guess['score']:.3f}", "label": guess["label"]}
         for rank, guess in enumerate(record["predictions"])
     ]
 

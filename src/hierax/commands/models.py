@@ -57,7 +57,7 @@ def describe(model: Positional[str]) -> int:
     """
     from .. import describe as describe_model
 
-    print(printable(str(describe_model(model))))
+    print(printable(str(describe_model(model)), keep="\n"))
     return 0
 
 
@@ -112,7 +112,7 @@ def verify(source: Positional[str], name: str | None = None) -> int:
     from ..registry import find_weights
 
     weights, entry = find_weights(source, name=name)
-    print(printable(f"{weights.config.name}: {weights.report}"))
+    print(printable(f"{weights.config.name}: {weights.report}", keep="\n"))
     if weights.raw is not None:
         digest = sha256_of(weights.raw.path)
         known = f" (the published {entry.name})" if entry is not None and digest == entry.sha256 else ""

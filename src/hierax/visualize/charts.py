@@ -139,10 +139,9 @@ def _chart(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     except ImportError as error:
         raise MissingExtraError("viz", "matplotlib") from error
     # The person's own settings (usetex, say) neither change the picture nor are changed.
-    plain: dict[Any, Any] = {
-        key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if "backend" not in key
-    }
-    with matplotlib.rc_context({**plain, **_STYLE}), warnings.catch_warnings():
+    default = matplotlib.rcParamsDefault
+    style: Any = {**{key: default[key] for key in default if "backend" not in key}, **_STYLE}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks shows as boxes
         figure = Figure(figsize=size, layout="constrained")
         yield figure.add_subplot()
