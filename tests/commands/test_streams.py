@@ -146,8 +146,8 @@ def test_wrong_path__is_told_without_torch(desk):
     """Seconds of loading for a slip of the finger; in a script over many files, hours."""
     code = (
         "import sys; from hierax.cli import main\n"
-        "codes = [main(['classify', 'b.png']), main(['embed', 'b.png', '-o', 'v.npz'])]\n"
-        "sys.exit(codes != [1, 1] or 'torch' in sys.modules)"
+        "codes = [main(['classify', 'b.png']), main(['embed', 'b.png', '-o', 'v.npz']), main(['list', 'zzz'])]\n"
+        "sys.exit(codes != [1, 1, 1] or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
