@@ -79,7 +79,7 @@ $(VENV)/.tests: $(VENV)/.check
 	@touch $@
 
 $(VENV)/.engines: $(VENV)/.tests
-	$(PIP) install -e ".[openvino,int8,onnx]"
+	$(PIP) install -e ".[openvino,int8]" --group bench
 	@touch $@
 
 clean:
