@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: no test may reach out
@@ -48,3 +49,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(transfer, "_FIRST_WAIT_S", 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "earlier"))
     return tmp_path / "cache" / "hierax"
+
+
+@pytest.fixture(autouse=True)
+def loudness() -> Iterator[None]:
+    """A command that a test runs with -q must not silence the tests after it."""
+    logger, quiet = logging.getLogger("hierax"), os.environ.get("HIERAX_QUIET")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+    os.environ.pop("HIERAX_QUIET", None)
+    if quiet is not None:
+        os.environ["HIERAX_QUIET"] = quiet

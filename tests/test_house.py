@@ -17,7 +17,7 @@ FLOORS = (
     ("weights", "data", "visualize", "store"),
     ("predictor", "registry"),
     ("bulk", "train", "evaluate", "search", "export", "explain", "segment"),
-    ("__init__", "__main__", "cli", "commands", "training", "drawing", "serve", "compat", "accelerate"),
+    ("__init__", "__main__", "cli", "commands", "serve", "compat", "accelerate"),
 )
 SEPARATE = (
     {"net", "model"},

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from .registry import describe as describe
     from .registry import list_models as list_models
     from .registry import load as load
-    from .training import finetune as finetune
-    from .training import pretrain as pretrain
+    from .train import finetune as finetune
+    from .train import pretrain as pretrain
     from .weights.card import ModelCard as ModelCard
 
 __version__ = "0.1.0"
@@ -57,11 +57,11 @@ _HOMES = {
     "convert": "registry",
     "create": "registry",
     "describe": "registry",
-    "finetune": "training",
+    "finetune": "train",
     "list_models": "registry",
     "load": "registry",
     "optimize": "model.engines",
-    "pretrain": "training",
+    "pretrain": "train",
 }
 
 __all__ = [

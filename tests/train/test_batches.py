@@ -15,6 +15,7 @@ from hierax.data.inputs import Plain, plain_batches
 from hierax.errors import HieraxError
 from hierax.train import batches
 from hierax.train.batches import Part, Stream, Views, random_clip, steps_of_parts
+from hierax.train.reading import recipe_of
 from hierax.train.recipe import Recipe
 
 from . import tiny
@@ -51,8 +52,8 @@ def test_order_depends_on_seed_and_epoch_only():
 
 
 def views_of(folder, **settings):
-    recipe = Recipe(**{"batch_size": 4, "epochs": 2, "workers": 0, **settings})
-    return Views(open_data(folder), tiny.CONFIG, recipe, True), recipe
+    recipe = recipe_of({"batch_size": 4, "epochs": 2, "workers": 0, **settings})
+    return Views(open_data(folder), recipe.settings.views(tiny.weights()), tiny.CONFIG, recipe), recipe
 
 
 def test_views_are_the_same_in_any_worker_and_place(tmp_path):
@@ -66,7 +67,10 @@ def test_views_are_the_same_in_any_worker_and_place(tmp_path):
         for rank in range(world):
             for parts in steps_of_parts(views, stream, recipe, start=0, rank=rank, world=world):
                 for part in parts:
-                    found |= {s: (p, k) for s, p, k in zip(part.samples, part.pixels, part.keys.tolist(), strict=True)}
+                    found |= {
+                        s: (p, k)
+                        for s, p, k in zip(part.samples, part.views["pixels"], part.keys.tolist(), strict=True)
+                    }
         return found
 
     one, two = all_views(0, 1), all_views(2, 2)
@@ -105,7 +109,7 @@ def test_starting_later_gives_the_same_steps(tmp_path):
     every = list(steps_of_parts(views, stream, recipe, start=0, rank=0, world=1))
     late = list(steps_of_parts(views, stream, recipe, start=3, rank=0, world=1))
     assert [part[0].samples for part in late] == [part[0].samples for part in every[3:]]
-    assert all(torch.equal(a[0].pixels, b[0].pixels) for a, b in zip(late, every[3:], strict=True))
+    assert all(torch.equal(a[0].views["pixels"], b[0].views["pixels"]) for a, b in zip(late, every[3:], strict=True))
 
 
 class Pinned(torch.Tensor):
@@ -118,9 +122,9 @@ class Pinned(torch.Tensor):
 def test_parts_are_pinned():
     """The data loader pins what it knows, and hands anything else on as it is unless it can pin itself."""
     pixels, labels = torch.zeros(2, 3, 8, 8).as_subclass(Pinned), torch.zeros(2).as_subclass(Pinned)
-    part = Part(pixels, labels, torch.tensor([3, 4]), [0, 1], [("a", "b")])
+    part = Part({"pixels": pixels}, labels, torch.tensor([3, 4]), [0, 1], [("a", "b")])
     got = pin_memory(part)
-    assert (got.pixels, got.labels) == ("pinned", "pinned")
+    assert (got.views, got.labels) == ({"pixels": "pinned"}, "pinned")
     assert (got.keys.tolist(), got.samples, got.failures) == ([3, 4], [0, 1], [("a", "b")])
 
 
@@ -159,7 +163,7 @@ def test_repeats_are_different_views_of_one_read(tmp_path):
     parts = next(iter(steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1)))
     samples = parts[0].samples
     assert samples[0] == samples[1] != samples[2]
-    assert not torch.equal(parts[0].pixels[0], parts[0].pixels[1])
+    assert not torch.equal(*parts[0].views["pixels"][:2])
 
 
 def test_unreadable_samples_are_named(tmp_path):
@@ -168,7 +172,7 @@ def test_unreadable_samples_are_named(tmp_path):
     (folder / "class_1" / "001.png").write_bytes(b"<html>")
     views, recipe = views_of(folder, epochs=1)
     parts = [p for step in steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1) for p in step]
-    assert sum(len(part.pixels) for part in parts) == 8
+    assert sum(len(part.views["pixels"]) for part in parts) == 8
     failures = [name for part in parts for name, _ in part.failures]
     assert failures == ["class_1/001.png"]
 
@@ -194,11 +198,13 @@ def test_tall_and_tiny_images_can_be_cropped(tmp_path):
 
     for name, size in {"a": (1, 1), "b": (3, 900), "c": (900, 2)}.items():
         Image.new("RGB", size, (9, 9, 9)).save(tmp_path / f"{name}.png")
-    views = Views(FileData(tmp_path, ["a.png", "b.png", "c.png"], [0, 0, 0], ["x"]), tiny.CONFIG, Recipe(), True)
+    recipe, data = recipe_of({}), FileData(tmp_path, ["a.png", "b.png", "c.png"], [0, 0, 0], ["x"])
+    views = Views(data, recipe.settings.views(tiny.weights()), tiny.CONFIG, recipe)
     for index in range(3):
         _, found = views[(index, 0)]
-        assert found[0][0].shape == (3, tiny.SIZE, tiny.SIZE)
-        assert np.array(found[0][0]).dtype == np.uint8
+        pixels = found[0][0]["pixels"]
+        assert pixels.shape == (3, tiny.SIZE, tiny.SIZE)
+        assert pixels.dtype == torch.uint8
 
 
 def test_a_worker_that_is_killed(tmp_path, monkeypatch):

@@ -99,3 +99,24 @@ def test_resume_and_partial(place, capsys):
     out, err = capsys.readouterr()
     assert "of 3)" in out
     assert "class_0/000.png" in err
+
+
+@pytest.mark.parametrize("command", ["finetune", "pretrain"])
+def test_unreadable_samples_make_a_run_partial(place, capsys, command):
+    """`eval` said so by its exit code and training did not: a script took half-read data for whole. The result stands."""
+    tiny.save(place / "mae", decoder=True)
+    (place / "pets" / "class_0" / "000.png").write_bytes(b"")
+    model = "mae" if command == "pretrain" else "start"
+    line = [command, "pets", "out", "-m", model, "--steps", "2", "--batch-size", "4", "--set", "workers=0"]
+    assert main(line) == 3
+    out, err = capsys.readouterr()
+    assert out.strip() == "out/model"
+    assert "class_0/000.png" in err
+    assert (place / "out" / "model" / "config.json").is_file()
+
+
+def test_quiet_training_says_nothing(place, capsys):
+    """`-q` is for scripts: every line of the run's report went past it."""
+    assert main(["finetune", "pets", "out", "-m", "start", "--steps", "2", "-q", "--set", "workers=0"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.strip(), err) == ("out/model", "")

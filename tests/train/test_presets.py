@@ -10,20 +10,22 @@ import torch
 
 from hierax.config import DecoderConfig, ModelConfig, architecture
 from hierax.data.datasets.samples import TrainingData
-from hierax.drawing import Drawing
 from hierax.model.init import build
-from hierax.train import finetune, pretrain
+from hierax.train import run
 from hierax.train.batches import Stream
+from hierax.train.methods.mae import as_autoencoder
+from hierax.train.methods.supervised import as_classifier
 from hierax.train.optim import parameter_groups
 from hierax.train.presets import PRESETS
-from hierax.train.start import as_autoencoder, as_classifier, starting_weights
+from hierax.train.reading import recipe_of, with_options
+from hierax.train.start import starting_weights
 from hierax.weights import catalog
 from hierax.weights.load import from_module, write_weights
 from hierax.weights.state import Weights
 
 from . import tiny
 
-NAMED = sorted(name for name, recipe in PRESETS.items() if recipe.model)
+NAMED = sorted(name for name, keys in PRESETS.items() if "model" in keys)
 
 
 class Memory(TrainingData):
@@ -61,11 +63,11 @@ def shrunk(config: ModelConfig) -> ModelConfig:
 @pytest.mark.parametrize("name", NAMED)
 def test_preset_resolves_to_a_network_that_it_fits(name):
     """A misspelt model, a size or drop path that its network cannot have, or weights nobody published, all at once."""
-    recipe = PRESETS[name]
+    recipe = recipe_of(PRESETS[name])
     entry = catalog.resolve(recipe.model)
     assert entry.pretrained, "a fine-tuning preset that starts from no published weights would start at random"
     assert entry.architecture.startswith("mae_") == (recipe.task == "pretrain" or "hieradet" not in entry.architecture)
-    bare = starting_weights(entry.architecture, recipe.with_options(pretrained=False), [])
+    bare = starting_weights(entry.architecture, with_options(recipe, pretrained=False), [])
     if recipe.task == "pretrain":
         config = as_autoencoder(bare, recipe).config
         assert config.decoder == DecoderConfig(dim=512, depth=8, num_heads=8 if config.is_video else 16)
@@ -86,7 +88,7 @@ def test_preset_resolves_to_a_network_that_it_fits(name):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_preset_trains(tmp_path, name):
     """Two steps of everything that the preset turns on, over a tiny network of its kind: weights move and stay finite."""
-    recipe = PRESETS[name]
+    recipe = recipe_of(PRESETS[name])
     real = architecture(catalog.resolve(recipe.model).architecture if recipe.model else _usual(recipe.task))
     config = shrunk(real)
     assert kind(config) == kind(real)
@@ -99,10 +101,9 @@ def test_preset_trains(tmp_path, name):
                "lr_batch": None, "lr": 1e-3, "input_size": 64 if recipe.input_size else None,
                "frame_stride": 2, "log_every": 1}  # fmt: skip
     settings = dataclasses.replace(recipe, epochs=None, model=str(start), **changes)
-    train = pretrain if recipe.task == "pretrain" else finetune
     if recipe.task == "finetune":
         settings = dataclasses.replace(settings, validation_fraction=0.5)
-    summary = train(data, tmp_path / "out", settings=settings, pictures=Drawing())
+    summary = run(data, tmp_path / "out", settings)
     assert summary.steps == 2
     assert summary.skipped_steps == 0
     assert not summary.unreadable

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from hierax.errors import RecipeError, UnknownNameError
+from hierax.train.methods import METHODS
 from hierax.train.presets import PRESETS
-from hierax.train.recipe import Recipe, read_recipe
+from hierax.train.reading import read_recipe, recipe_of, to_dict, to_toml, with_options
+from hierax.train.recipe import Recipe
+
+RECIPES = {name: recipe_of(data) for name, data in PRESETS.items()}
 
 
 def write(tmp_path, text):
@@ -23,7 +27,7 @@ def test_unknown_key_names_the_nearest(tmp_path):
     with pytest.raises(RecipeError, match="label_smoothing"):
         read_recipe(write(tmp_path, "label_smoothin = 0.1"), "finetune")
     with pytest.raises(RecipeError, match="weight_decay"):
-        Recipe().with_options(weight_deca=0.1)
+        with_options(recipe_of({}), weight_deca=0.1)
     with pytest.raises(RecipeError, match=r"\[before\].*mask_ratio"):
         read_recipe(write(tmp_path, "[before]\nmask_rati = 0.5"), "finetune")
 
@@ -31,9 +35,10 @@ def test_unknown_key_names_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "lr = 'fast'", "steps = 0", "steps = 1.5", "flip = 1.2", "mask_ratio = 1.0", "batch_size = true",
+        "lr = 'fast'", "steps = 0", "steps = 1.5", "flip = 1.2", "[before]\nmask_ratio = 1.0", "batch_size = true",
         "optimizer = 'adam'", "crop_scale = [0.9, 0.2]", "betas = [0.9]", "accumulate = 3", "epochs = 0",
-        "lr = nan", "query_pools = 1", "not toml",
+        "lr = nan", "[before]\nquery_pools = 1", "not toml", "supervised = 3", "task = 'train'", "task = 'pretrain'",
+        "[supervised]\nlr = 1e-3", "flip = 0.1\n[supervised]\nflip = 0.2", "before = 3",
     ],
 )  # fmt: skip
 def test_impossible_values_are_refused(tmp_path, line):
@@ -53,43 +58,49 @@ def test_unknown_preset_and_wrong_task():
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_survives_toml(tmp_path, name):
     """A value lost on the way out would make `recipe.toml` of a run a different run."""
-    path = write(tmp_path, PRESETS[name].to_toml())
-    assert read_recipe(path, PRESETS[name].task) == PRESETS[name]
+    path = write(tmp_path, to_toml(RECIPES[name]))
+    assert read_recipe(path, RECIPES[name].task) == RECIPES[name]
+    assert read_recipe(name, RECIPES[name].task) == RECIPES[name]
 
 
 def test_stages_survive_toml(tmp_path):
     """The stage before must come back whole."""
-    first = Recipe(task="pretrain", method="mae", steps=3, betas=(0.9, 0.95))
-    recipe = Recipe(before=Recipe(before=first, data="shapes:9"), steps=2)
-    assert read_recipe(write(tmp_path, recipe.to_toml()), "finetune") == recipe
+    first = {"task": "pretrain", "steps": 3, "betas": (0.9, 0.95), "mae": {"decoder_dim": 96}}
+    recipe = recipe_of({"before": {"task": "finetune", "before": first, "data": "shapes:9", "mixup": 0.5}, "steps": 2})
+    assert recipe.before.before.settings.decoder_dim == 96
+    assert read_recipe(write(tmp_path, to_toml(recipe)), "finetune") == recipe
 
 
 def test_paper_values():
     """Spot checks against the published tables; a swapped column or a rescaled rate fails."""
-    large = PRESETS["imagenet_finetune_large"]
+    large = RECIPES["imagenet_finetune_large"]
     assert (large.lr, large.epochs, large.drop_path, large.layer_decay) == (1e-3, 50, 0.1, 0.85)
-    assert PRESETS["imagenet_pretrain_base"].peak_lr == pytest.approx(8e-4)
-    assert PRESETS["imagenet_pretrain_base"].with_options(batch_size=1024).peak_lr == pytest.approx(2e-4)
-    huge = PRESETS["kinetics_pretrain_huge"]
-    assert (huge.lr, huge.repeats, huge.mask_ratio, huge.drop_path) == (3.2e-4, 4, 0.9, 0.4)
-    assert PRESETS["kinetics_finetune_base"].head_dropout == 0.3
-    assert PRESETS["ssv2_pretrain_large"].clip_norm == 0.02
-    twelve = PRESETS["imagenet12k"]
+    assert RECIPES["imagenet_pretrain_base"].peak_lr == pytest.approx(8e-4)
+    assert with_options(RECIPES["imagenet_pretrain_base"], batch_size=1024).peak_lr == pytest.approx(2e-4)
+    huge = RECIPES["kinetics_pretrain_huge"]
+    assert (huge.lr, huge.repeats, huge.settings.mask_ratio, huge.drop_path) == (3.2e-4, 4, 0.9, 0.4)
+    assert RECIPES["kinetics_finetune_base"].settings.head_dropout == 0.3
+    assert RECIPES["ssv2_pretrain_large"].clip_norm == 0.02
+    twelve = RECIPES["imagenet12k"]
     assert (twelve.batch_size, twelve.lr, twelve.layer_decay, twelve.groups) == (512, 5e-4, 0.65, "birder")
 
 
 def test_steps_and_epochs_exclude_each_other():
     """Taking one and dropping the other in silence would change the length of a run."""
     with pytest.raises(RecipeError, match="not both"):
-        Recipe().with_options(steps=3, epochs=2)
-    assert Recipe(steps=5).with_options(epochs=2).steps is None
+        with_options(recipe_of({}), steps=3, epochs=2)
+    assert with_options(recipe_of({"steps": 5}), epochs=2).steps is None
 
 
 def test_every_key_is_documented():
     """A key that nobody can find in the documentation is a key that nobody sets."""
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-    missing = [field.name for field in dataclasses.fields(Recipe) if f"`{field.name}`" not in text]
-    assert not missing
+    kinds = [Recipe, *(method.Settings for method in METHODS.values())]
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)} - {"settings"}
+    assert not sorted(name for name in names if f"`{name}`" not in text)
+    for kind in kinds:  # `help` shows what a class says of its own keys
+        own = [name for name in kind.__annotations__ if f"        {name}: " not in kind.__doc__]
+        assert not own, kind
 
 
 @pytest.mark.parametrize(
@@ -98,4 +109,54 @@ def test_every_key_is_documented():
 def test_keys_of_other_trainers(theirs, ours):
     """By spelling, `learning_rate` is nearest to `linear_probe`, which would send a person the wrong way."""
     with pytest.raises(RecipeError, match=f"Did you mean '{ours}'"):
-        Recipe().with_options(**{theirs: 1})
+        with_options(recipe_of({}), **{theirs: 1})
+
+
+def test_a_method_has_its_own_table(tmp_path):
+    """Keys that end up at another method, or in none, would train with another setting than the person wrote."""
+    flat = read_recipe(write(tmp_path, "task = 'pretrain'\nmask_ratio = 0.7\nflip = 0.0"), "pretrain")
+    table = read_recipe(write(tmp_path, "method = 'mae'\n[mae]\nmask_ratio = 0.7\nflip = 0.0"), "pretrain")
+    assert flat == table
+    assert (flat.settings.mask_ratio, flat.settings.flip) == (0.7, 0.0)
+    assert with_options(flat, mask_ratio=0.5, lr=1.0).settings == dataclasses.replace(flat.settings, mask_ratio=0.5)
+    assert "[mae]\n" in to_toml(flat)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mask_ratio = 0.5", "'supervised'.*'mask_ratio' is a key of 'mae'"),
+        ("[mae]\nmask_ratio = 0.5", "'mae' is a table of 'mae'"),
+        ("[before]\nmixup = 0.5", r"\[before\].*'mixup' is a key of 'supervised'"),
+        ("method = 'mae'\ntask = 'finetune'", "for finetune.*'mae'.*pretrain"),
+    ],
+)
+def test_keys_of_another_method_are_refused(tmp_path, text, words):
+    """A person who sets mask_ratio for a classifier believes that something is hidden."""
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(write(tmp_path, text), "finetune")
+    with pytest.raises(RecipeError, match="An option.*'mask_ratio' is a key of 'mae'"):
+        with_options(recipe_of({}), mask_ratio=0.5)
+
+
+def test_recipes_that_hierax_0_1_wrote(tmp_path):
+    """It wrote every key of every method; what a person set for another method was without effect even then."""
+    common = to_dict(recipe_of({"steps": 3, "lr": 0.1}))
+    mae = dataclasses.asdict(recipe_of({"method": "mae"}).settings)
+    flat = {**mae, **common.pop("supervised"), **common}
+    flat = {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items() if value is not None}
+    assert recipe_of({**flat, "mixup": 0.3}) == recipe_of({"steps": 3, "lr": 0.1, "mixup": 0.3})
+    with pytest.raises(RecipeError, match="a key of 'mae'"):
+        recipe_of({**flat, "decoder_dim": 64})
+
+
+def test_a_method_is_asked_for_by_name():
+    """The preset for one method under another would be neither's."""
+    assert read_recipe(None, "pretrain").method == read_recipe(None, "pretrain", "mae").method == "mae"
+    assert read_recipe(None, "finetune").method == "supervised"
+    with pytest.raises(UnknownNameError, match="got 'dinov2'.*Methods: supervised, mae"):
+        read_recipe(None, "pretrain", "dinov2")
+    with pytest.raises(RecipeError, match="for finetune; got pretrain"):
+        read_recipe("small_finetune", "pretrain", "supervised")
+    with pytest.raises(RecipeError, match="method='mae'; got 'supervised'"):
+        with_options(read_recipe("small_pretrain", "pretrain"), method="supervised")

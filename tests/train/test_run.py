@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -15,11 +16,15 @@ from safetensors.torch import load_file
 
 from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import Subset
-from hierax.drawing import Drawing
 from hierax.errors import HieraxError, InputError, RecipeError, UnknownNameError
 from hierax.registry import convert, load
 from hierax.train import finetune, pretrain
-from hierax.train.methods import FineTuning
+from hierax.train.batches import Views
+from hierax.train.methods.mae import MaskedPretraining
+from hierax.train.methods.supervised import Supervised
+from hierax.train.pictures import first_views
+from hierax.train.reading import recipe_of
+from hierax.visualize import charts, sheets
 from hierax.visualize.reconstruction import reconstruction
 
 from . import tiny
@@ -39,7 +44,7 @@ def start(tmp_path):
 def test_learns_and_everything_is_written(tmp_path, start):
     """Colours are separable in a few dozen steps; a trainer with a wrong sign, label or rate stays at 1/3."""
     settings = {**PLAIN, "lr": 4e-3, "validation_fraction": 0.34}
-    summary = finetune(start[0], tmp_path / "out", model=start[1], steps=25, pictures=Drawing(), **settings)
+    summary = finetune(start[0], tmp_path / "out", model=start[1], steps=25, **settings)
     assert summary.metrics["top1"] == 1.0
     assert summary.metrics["total"] == 6
     for name in ("recipe.toml", "run.json", "summary.json", "log.jsonl", "curves.png", "confusion.png", "model"):
@@ -92,14 +97,14 @@ def test_shuffled_labels_teach_nothing(tmp_path, start):
 
 def test_nan_is_skipped_then_stops_with_the_batch(tmp_path, start, monkeypatch):
     """Stepping on a NaN gradient would poison every weight; stopping at the first would waste the run."""
-    real, calls = FineTuning.loss, []
+    real, calls = Supervised.loss, []
 
     def loss(self, model, part, context):
         value, shown = real(self, model, part, context)
         calls.append(context.step)
         return (value * math.nan if context.step in poisoned else value), shown
 
-    monkeypatch.setattr(FineTuning, "loss", loss)
+    monkeypatch.setattr(Supervised, "loss", loss)
     poisoned = {1, 2}
     summary = finetune(start[0], tmp_path / "once", model=start[1], steps=5, max_bad_steps=3, **PLAIN)
     assert summary.skipped_steps == 2
@@ -146,7 +151,7 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
     settings = {**PLAIN, "epochs": 2, "validation_fraction": 0.0, "ema_decay": 0.5}
     summary = train(start[0], tmp_path / "one", model=model, **settings)
     assert set(summary.unreadable) == {"class_0/002.png", "class_2/004.png"}
-    drawn = {**settings, "sharding": sharding, "pictures": Drawing()}
+    drawn = {**settings, "sharding": sharding}
     codes = tiny.in_processes(lambda: train(start[0], tmp_path / "two", model=model, **drawn), 2)
     assert codes == [0, 0]
     pictures = {path.name for path in (tmp_path / "two").glob("*.png")}
@@ -192,7 +197,7 @@ def test_pretraining_then_finetuning_in_one_call(tmp_path, start):
 def test_mae_learns_and_shows_reconstructions(tmp_path, start):
     """A decoder fed with the wrong positions stays at the baseline of predicting zero."""
     settings = {**PLAIN, "lr": 3e-3, "lr_batch": 8, "mask_ratio": 0.5}
-    summary = pretrain(start[0], tmp_path / "out", model=start[2], steps=6, pictures=Drawing(), **settings)
+    summary = pretrain(start[0], tmp_path / "out", model=start[2], steps=6, **settings)
     assert summary.losses[-1] < summary.losses[0]
     assert (tmp_path / "out" / "reconstructions.png").exists()
     model = load(tmp_path / "out" / "model").model
@@ -201,14 +206,9 @@ def test_mae_learns_and_shows_reconstructions(tmp_path, start):
 
 def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch):
     """Images, masks or predictions of different views, or in another order, do not give the image back."""
-    from hierax.train.batches import Views
-    from hierax.train.gallery import first_views, rebuilt
-    from hierax.train.methods import MaskedPretraining
-    from hierax.train.recipe import Recipe
-
-    recipe = Recipe(task="pretrain", method="mae", mask_ratio=0.5, repeats=2)
-    method = MaskedPretraining(tiny.weights(decoder=True), recipe)
-    part = first_views(Views(open_data(start[0]), method.weights.config, recipe, True), 3)
+    recipe = recipe_of({"method": "mae", "mask_ratio": 0.5, "repeats": 2})
+    method = MaskedPretraining(tiny.weights(decoder=True), recipe, [])
+    part = first_views(Views(open_data(start[0]), method.views(), method.weights.config, recipe), 3)
     assert part.samples == [0, 1, 2]  # one view each, though training takes two
     real = method.module.forward
 
@@ -217,81 +217,95 @@ def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch)
         return output._replace(prediction=output.target)
 
     monkeypatch.setattr(method.module, "forward", perfect)
-    made = rebuilt(method, part)
-    for image, visible, prediction in zip(made.images, made.visible, made.predictions, strict=True):
-        whole = reconstruction(image, visible, prediction, pixels=made.pixels, unit=made.unit)
+    shape = {"pixels": method.module.pixels, "unit": method.module.unit}
+    for image, visible, prediction in method.rebuilt(part):
+        whole = reconstruction(image, visible, prediction, **shape)
         np.testing.assert_allclose(whole, image, atol=1e-5)
-        empty = reconstruction(image, visible, prediction * 0, pixels=made.pixels, unit=made.unit)
+        empty = reconstruction(image, visible, prediction * 0, **shape)
         assert np.abs(empty - image).max() > 0.1
 
 
-class Recorder:
-    """Remembers what it was asked to draw, and fails at it."""
+@pytest.fixture
+def drawn(monkeypatch):
+    """The names of the pictures that a run asks for, and with what; drawing them fails."""
+    asked = []
 
-    def __init__(self):
-        self.asked = []
+    def fail(name):
+        def draw(*given, **named):
+            asked.append((name, (*given, named)))
+            raise OSError("no space left")
 
-    def _draw(self, *given):
-        self.asked.append((given[-1].name, given[:-1]))
-        raise OSError("no space left")
+        return draw
 
-    curves = confusion = mistakes = triptychs = _draw
+    monkeypatch.setattr(charts, "training_curves", fail("curves.png"))
+    monkeypatch.setattr(charts, "confusion", fail("confusion.png"))
+    monkeypatch.setattr(sheets, "contact_sheet", fail("mistakes.png"))
+    monkeypatch.setattr(MaskedPretraining, "draw", fail("reconstructions.png"))
+    return asked
 
 
-def test_reconstructions_are_shown_during_the_run(tmp_path, start):
+def test_reconstructions_are_shown_during_the_run(tmp_path, start, monkeypatch):
     """Pictures only at the end come too late; pictures that draw random numbers or move weights change the run."""
     settings = {**PLAIN, "ema_decay": 0.5, "steps": 6, "checkpoint_every": 2, "validate_every": 3}
-    recorder = Recorder()
-    seen = pretrain(start[0], tmp_path / "seen", model=start[2], pictures=recorder, **settings)
-    assert [name for name, _ in recorder.asked] == ["reconstructions.png"] * 4 + ["curves.png"]  # 2, 3, 4 and the end
-    first, last = recorder.asked[0][1][0], recorder.asked[3][1][0]
-    assert np.array_equal(first.images, last.images)
-    assert np.array_equal(first.visible, last.visible)
-    assert not np.array_equal(first.predictions, last.predictions)
-    assert recorder.asked[4][1][1] == pytest.approx(1 - 1 / 768)
+    shown, real = [], MaskedPretraining.rebuilt
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedPretraining, "rebuilt", lambda self, part: shown.append(real(self, part)) or shown[-1])
+        seen = pretrain(start[0], tmp_path / "seen", model=start[2], **settings)
+    assert len(shown) == 4  # after steps 2, 3, 4 and at the end
+    for (image, visible, prediction), (later, visible_later, prediction_later) in zip(shown[0], shown[3], strict=True):
+        assert np.array_equal(image, later)
+        assert np.array_equal(visible, visible_later)
+        assert not np.array_equal(prediction, prediction_later)
+    monkeypatch.setattr(MaskedPretraining, "picture", None)
     unseen = pretrain(start[0], tmp_path / "unseen", model=start[2], **settings)
     assert seen.losses == unseen.losses
     assert tiny.identical(tiny.result(tmp_path / "seen"), tiny.result(tmp_path / "unseen"))
-    assert not list((tmp_path / "unseen").glob("*.png"))
+    assert not (tmp_path / "unseen" / "reconstructions.png").exists()
 
 
-def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog):
+def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog, drawn):
     """A full disk or a strange image in the last second would throw the trained model's summary away."""
-    recorder = Recorder()
     with caplog.at_level(logging.WARNING):
-        summary = finetune(start[0], tmp_path / "out", model=start[1], steps=1, pictures=recorder, **PLAIN)
+        summary = finetune(start[0], tmp_path / "out", model=start[1], steps=1, **PLAIN)
+        pretrain(start[0], tmp_path / "mae_out", model=start[2], steps=1, **PLAIN)
     assert summary.model.is_dir()
-    names = [name for name, _ in recorder.asked]
-    assert names[:2] == ["curves.png", "confusion.png"]
+    assert (tmp_path / "mae_out" / "summary.json").is_file()
+    names = [name for name, _ in drawn]
+    assert {"curves.png", "confusion.png", "reconstructions.png"} <= set(names)
     assert [message.split()[0] for message in caplog.messages if "was not drawn" in message] == names
-    assert recorder.asked[1][1][0].sum() == summary.metrics["total"]
+    given = dict(drawn)
+    assert given["confusion.png"][0].sum() == summary.metrics["total"]
+    assert given["curves.png"][-1] == {"baseline": pytest.approx(1 - 1 / 768)}
 
 
-def test_only_the_main_process_draws(tmp_path, start):
+def test_a_missing_matplotlib_is_one_note(tmp_path, start, capsys, monkeypatch):
+    """Two warnings for one missing package are one too many; an exception would cost the run."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    finetune(start[0], tmp_path / "out", model=start[1], steps=1, **PLAIN)
+    assert capsys.readouterr().err.count('pip install "hierax[viz]"') == 1
+    assert not (tmp_path / "out" / "curves.png").exists()
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     """Two processes that write one file make a broken picture; one that waits for the other's forward pass hangs."""
 
-    class Marks(Recorder):
-        def _draw(self, *given):
-            (tmp_path / f"{given[-1].name}.{os.getpid()}").touch()
+    def mark(picture, path):
+        (tmp_path / f"{path.name}.{os.getpid()}").touch()
 
-        curves = confusion = mistakes = triptychs = _draw
-
-    for sharding in ("ddp", "fsdp2"):
-        settings = {**PLAIN, "steps": 2, "checkpoint_every": 1, "sharding": sharding, "pictures": Marks()}
-        codes = tiny.in_processes(
-            lambda s=settings: pretrain(start[0], tmp_path / s["sharding"], model=start[2], **s), 2
-        )
-        assert codes == [0, 0]
-        marks = sorted(path.name.rpartition(".")[0] for path in tmp_path.glob("*.png.*"))
-        assert marks == ["curves.png", "reconstructions.png"]
-        for path in tmp_path.glob("*.png.*"):
-            path.unlink()
+    monkeypatch.setattr(sheets, "write_picture", mark)
+    monkeypatch.setattr(charts, "training_curves", lambda losses, path, *, baseline: mark(None, path))
+    settings = {**PLAIN, "steps": 2, "checkpoint_every": 1, "sharding": sharding}
+    codes = tiny.in_processes(lambda: pretrain(start[0], tmp_path / sharding, model=start[2], **settings), 2)
+    assert codes == [0, 0]
+    marks = sorted(path.name.rpartition(".")[0] for path in tmp_path.glob("*.png.*"))
+    assert marks == ["curves.png", "reconstructions.png"]
 
 
 def test_a_picture_that_cannot_be_is_missed_aloud(tmp_path, start, monkeypatch, capsys):
     """A confusion matrix that is silently absent looks like a bug of the run."""
-    monkeypatch.setattr("hierax.train.gallery._CLASSES", 2)
-    finetune(start[0], tmp_path / "out", model=start[1], steps=1, pictures=Drawing(), **PLAIN)
+    monkeypatch.setattr("hierax.train.pictures._CLASSES", 2)
+    finetune(start[0], tmp_path / "out", model=start[1], steps=1, **PLAIN)
     assert not (tmp_path / "out" / "confusion.png").exists()
     assert "confusion.png is not drawn: 3 classes" in capsys.readouterr().err
     notes = json.loads((tmp_path / "out" / "summary.json").read_text())["notes"]
@@ -370,8 +384,10 @@ def test_refusals(tmp_path, start):
         finetune(start[0], tmp_path / "o", model=start[1], lrr=1)
     with pytest.raises(UnknownNameError, match="mae"):
         pretrain(start[0], tmp_path / "o", method="mea", model=start[2])
+    with pytest.raises(UnknownNameError, match=r"'dinov2'.*Methods: supervised, mae"):
+        pretrain(start[0], tmp_path / "o", method="dinov2", model=start[2])
     with pytest.raises(RecipeError, match="model"):
-        pretrain(start[0], tmp_path / "o")
+        pretrain(start[0], tmp_path / "o", model=None)
     with pytest.raises(UnknownNameError):
         finetune(start[0], tmp_path / "o", model="hiera_tinny_224")
     with pytest.raises(InputError, match="two classes"):
@@ -402,10 +418,7 @@ def test_classes_that_stay_keep_their_head(tmp_path, start):
 
 def test_drop_path_of_the_recipe_reaches_the_network(tmp_path):
     """A config that is replaced but not rebuilt from would ignore the setting."""
-    from hierax.train.methods import FineTuning
-    from hierax.train.recipe import Recipe
-
-    method = FineTuning(tiny.weights(), ["a", "b"], Recipe(drop_path=0.5, head_dropout=0.25))
+    method = Supervised(tiny.weights(), recipe_of({"drop_path": 0.5, "head_dropout": 0.25}), ["a", "b"])
     assert method.module.blocks[-1].drop_path.rate == pytest.approx(0.5)
     assert method.module.head.dropout.p == 0.25
     assert dataclasses.asdict(method.weights.config)["drop_path"] == 0.5

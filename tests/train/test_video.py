@@ -11,13 +11,11 @@ from PIL import Image
 
 import hierax
 from hierax.config import DecoderConfig, ModelConfig, PreprocessSpec, architecture
-from hierax.drawing import Drawing
 from hierax.model.init import build
 from hierax.train import finetune, pretrain
 from hierax.train.batches import Part
-from hierax.train.gallery import frames, rebuilt
-from hierax.train.methods import MaskedPretraining
-from hierax.train.recipe import Recipe
+from hierax.train.methods.mae import MaskedPretraining, frames
+from hierax.train.reading import recipe_of
 from hierax.visualize.reconstruction import reconstruction
 from hierax.weights.load import from_module, write_weights
 from hierax.weights.state import Weights
@@ -60,7 +58,7 @@ def test_clips_train_both_ways(tmp_path):
     assert summary.metrics["total"] + len(summary.unreadable) >= 2
     assert hierax.load(summary.model).preprocess.frame_stride == 2
     summary = pretrain(data, tmp_path / "pt", model=model, mask_ratio=0.7, decoder_dim=16, decoder_depth=1,
-                       decoder_heads=2, pictures=Drawing(), **settings)  # fmt: skip
+                       decoder_heads=2, **settings)  # fmt: skip
     with Image.open(tmp_path / "pt" / "reconstructions.png") as picture:
         assert picture.height >= 2 * 224  # two frames of each of two clips: one row a frame
     assert list(summary.unreadable) == ["class_0/bad.mp4"]
@@ -76,9 +74,10 @@ def test_frames_of_a_perfect_prediction_are_the_clip(monkeypatch, ratio):
         decoder=DecoderConfig(dim=16, depth=1, num_heads=2),
     )  # fmt: skip
     empty = Weights(config=config, tensors={}, preprocess=PreprocessSpec(size=(96, 96)))
-    method = MaskedPretraining(from_module(build(config), empty), Recipe(task="pretrain", mask_ratio=ratio))
+    recipe = recipe_of({"method": "mae", "mask_ratio": ratio})
+    method = MaskedPretraining(from_module(build(config), empty), recipe, [])
     pixels = torch.randint(0, 256, (2, 3, 8, 96, 96), dtype=torch.uint8)
-    part = Part(pixels, torch.zeros(2), torch.tensor([5, 6]), [0, 1], [])
+    part = Part({"pixels": pixels}, torch.zeros(2), torch.tensor([5, 6]), [0, 1], [])
     real = method.module.forward
 
     def perfect(x, **kwargs):
@@ -86,15 +85,16 @@ def test_frames_of_a_perfect_prediction_are_the_clip(monkeypatch, ratio):
         return output._replace(prediction=output.target)
 
     monkeypatch.setattr(method.module, "forward", perfect)
-    made = rebuilt(method, part)
-    assert len(made.images) == len(made.visible) == len(made.predictions) >= 2
-    mean, std = (np.array(values).reshape(3, 1, 1) for values in (made.preprocess.mean, made.preprocess.std))
+    made = method.rebuilt(part)
+    assert len(made) >= 2
+    spec, shape = method.weights.preprocess, {"pixels": method.module.pixels, "unit": method.module.unit[-2:]}
+    mean, std = (np.array(values).reshape(3, 1, 1) for values in (spec.mean, spec.std))
     real_frames = [(pixels[clip, :, 2 * token].numpy() / 255 - mean) / std for clip in range(2) for token in range(4)]
-    for image, visible, prediction in zip(made.images, made.visible, made.predictions, strict=True):
+    for image, visible, prediction in made:
         assert min(np.abs(image - frame).max() for frame in real_frames) < 1e-5
-        whole = reconstruction(image, visible, prediction, pixels=made.pixels, unit=made.unit)
+        whole = reconstruction(image, visible, prediction, **shape)
         np.testing.assert_allclose(whole, image, atol=1e-5)
-        empty_one = reconstruction(image, visible, prediction * 0, pixels=made.pixels, unit=made.unit)
+        empty_one = reconstruction(image, visible, prediction * 0, **shape)
         assert np.abs(empty_one - image).max() > 0.1
 
 

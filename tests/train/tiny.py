@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +65,11 @@ def images(folder: Path, *, per_class: int = 8, classes: int = 3, seed: int = 0)
 def result(out: Path) -> dict[str, torch.Tensor]:
     """The tensors of a finished run."""
     return load_file(out / "model" / "model.safetensors")
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """The summary that a finished run left."""
+    return json.loads((out / "summary.json").read_text("utf-8"))
 
 
 def identical(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

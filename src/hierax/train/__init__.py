@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .run import RunSummary, finetune, pretrain
+from .run import RunSummary, finetune, pretrain, run
 
-__all__ = ["RunSummary", "finetune", "pretrain"]
+__all__ = ["RunSummary", "finetune", "pretrain", "run"]

@@ -7,9 +7,8 @@ epoch whatever the number of processes and workers, and a run resumes anywhere b
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import ModelConfig
-from ..data.augment import Augment
 from ..data.datasets.samples import TrainingData
 from ..data.decode import decode_image
 from ..data.inputs import one_thread, whole_loader
@@ -37,22 +35,26 @@ class Part:
     """What one process computes at once.
 
     Attributes:
-        pixels: Bytes of images or clips.
+        views: What the method made of each image or clip, by name, stacked.
         labels: Class of each.
         keys: A random number for each view, the same on any process.
         samples: Positions in the data.
         failures: Samples that could not be read, as (name, reason).
     """
 
-    pixels: UInt8[Tensor, "b 3 *pixels"]
+    views: dict[str, Tensor]
     labels: Int[Tensor, " b"]
     keys: Int[Tensor, " b"]
     samples: list[int]
     failures: list[tuple[str, str]]
 
+    def __len__(self) -> int:
+        return len(self.keys)
+
     def pin_memory(self) -> Part:
         """The same in memory that a GPU reads without waiting; the data loader calls this."""
-        return dataclasses.replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
+        views = {name: view.pin_memory() for name, view in self.views.items()}
+        return dataclasses.replace(self, views=views, labels=self.labels.pin_memory())
 
 
 def mixed(*numbers: int) -> int:
@@ -88,10 +90,14 @@ class Stream:
         """Passes over the data that `step` steps are."""
         return min(step * self.step_size, self.end) / self.samples
 
-    def draws(self, step: int) -> list[Draw]:
-        """What one step reads, on all processes together; the last step may be short."""
+    def positions(self, step: int) -> range:
+        """Places in the stream of what one step reads, on all processes together; the last step may be short."""
         first = step * self.step_size
-        return [self._draw(position) for position in range(first, min(first + self.step_size, self.end))]
+        return range(first, min(first + self.step_size, self.end))
+
+    def draws(self, step: int) -> list[Draw]:
+        """What one step reads."""
+        return [self._draw(position) for position in self.positions(step)]
 
     def _draw(self, position: int) -> Draw:
         epoch, place = divmod(position, self.samples)
@@ -107,36 +113,45 @@ class Stream:
 
 
 class Views(Dataset):
-    """Augmented views by draw; what cannot be read comes back as its reason."""
+    """Views by draw, as a method makes them; what cannot be read comes back as its reason."""
 
-    def __init__(self, data: TrainingData, config: ModelConfig, recipe: Recipe, bicubic: bool) -> None:
-        self.data, self.config, self.recipe = data, config, recipe
-        size = config.input_size[-2:]
-        self.augment = Augment(
-            size=(size[0], size[1]),
-            crop_scale=recipe.crop_scale,
-            crop_ratio=recipe.crop_ratio,
-            flip=recipe.flip,
-            color_jitter=recipe.color_jitter,
-            rand_augment=recipe.rand_augment,
-            erasing=recipe.erasing,
-            bicubic=bicubic,
-        )
+    def __init__(
+        self,
+        data: TrainingData,
+        make: Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]],
+        config: ModelConfig,
+        recipe: Recipe,
+    ) -> None:
+        self.data, self.make, self.config, self.recipe = data, make, config, recipe
 
-    def __getitem__(self, draw: Draw) -> tuple[Draw, list[tuple[Tensor, int]] | str]:
+    def __getitem__(self, draw: Draw) -> tuple[Draw, list[tuple[dict[str, Tensor], int]] | str]:
         """The views of one draw, each with its key."""
         sample, epoch = draw
         try:
             source = self.data.read(sample)
-            views = []
-            for view in range(self.recipe.repeats):
-                key = mixed(self.recipe.seed, 3, sample, epoch, view)
-                frames = self.augment(self._frames(source, key), key)
-                pixels = frames.permute(1, 0, 2, 3) if self.config.is_video else frames[0]  # (3, [t,] h, w)
-                views.append((pixels.contiguous(), key))
-            return draw, views
+            keys = [mixed(self.recipe.seed, 3, sample, epoch, view) for view in range(self.recipe.repeats)]
+            return draw, [(self.make(self._frames(source, key), key), key) for key in keys]
         except (InputError, OSError, MemoryError) as error:
             return draw, str(error) or type(error).__name__
+
+    def collate(self, items: Sequence[tuple[Draw, Any]]) -> Part:
+        """Stack what could be read and name what could not."""
+        failures = [(self.data.name(sample), found) for (sample, _), found in items if isinstance(found, str)]
+        good = [(sample, *view) for (sample, _), found in items if not isinstance(found, str) for view in found]
+        samples = [sample for sample, _, _ in good]
+        if good:
+            views = {name: torch.stack([made[name] for _, made, _ in good]) for name in good[0][1]}
+        else:
+            views = {name: tensor[:0] for name, tensor in self.blank().views.items()}
+        labels = torch.from_numpy(self.data.labels[np.array(samples, dtype=np.int64)])
+        return Part(views, labels, torch.tensor([key for *_, key in good], dtype=torch.int64), samples, failures)
+
+    def blank(self) -> Part:
+        """One black sample, for a process that has none."""
+        *time, height, width = self.config.input_size
+        made = self.make(np.zeros((*(time or [1]), height, width, 3), dtype=np.uint8), 0)
+        zero = torch.zeros(1, dtype=torch.int64)
+        return Part({name: tensor[None] for name, tensor in made.items()}, zero, zero, [], [])
 
     def _frames(self, source: Any, key: int) -> UInt8[np.ndarray, "t h w 3"]:
         """One image, or a clip from a random place of a video."""
@@ -153,29 +168,6 @@ def random_clip(source: Any, frames: int, stride: int, key: int) -> UInt8[np.nda
         return np.repeat(decode_image(source)[None], frames, axis=0)
     start = np.random.Generator(np.random.PCG64([key, 1])).random()
     return read_clip(source, frames=frames, stride=stride, size=320, start=start)[0]
-
-
-def collate(items: Sequence[tuple[Draw, Any]], data: TrainingData, shape: tuple[int, ...]) -> Part:
-    """Stack what could be read and name what could not."""
-    pixels: list[Tensor] = []
-    keys: list[int] = []
-    samples: list[int] = []
-    failures: list[tuple[str, str]] = []
-    for (sample, _), views in items:
-        if isinstance(views, str):
-            failures.append((data.name(sample), views))
-            continue
-        for view, key in views:
-            pixels.append(view)
-            keys.append(key)
-            samples.append(sample)
-    return Part(
-        torch.stack(pixels) if pixels else torch.zeros(0, *shape, dtype=torch.uint8),
-        torch.from_numpy(data.labels[samples]) if samples else torch.zeros(0, dtype=torch.int64),
-        torch.tensor(keys, dtype=torch.int64),
-        samples,
-        failures,
-    )
 
 
 class _Plan:
@@ -198,7 +190,7 @@ def steps_of_parts(
         views,
         batch_sampler=plan,  # type: ignore[arg-type]
         num_workers=recipe.workers,
-        collate_fn=functools.partial(collate, data=views.data, shape=(3, *views.config.input_size)),
+        collate_fn=views.collate,
         worker_init_fn=one_thread,
         prefetch_factor=4 if recipe.workers else None,
         pin_memory=torch.cuda.is_available() and recipe.device.partition(":")[0] in ("auto", "cuda"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,11 +36,12 @@ class Devices:
         self.sharded = recipe.sharding == "fsdp2"
         options: dict[str, Any] = {"fsdp_plugin": _fsdp2()} if self.sharded else {}
         try:
-            self.accelerator = Accelerator(
-                cpu=_wanted(recipe) == "cpu",
-                mixed_precision="no" if self.precision == "fp32" else self.precision,
-                **options,
-            )
+            with _placed(wanted(recipe.device)):
+                self.accelerator = Accelerator(
+                    cpu=wanted(recipe.device).type == "cpu",
+                    mixed_precision="no" if self.precision == "fp32" else self.precision,
+                    **options,
+                )
         except (ValueError, RuntimeError) as error:
             raise RecipeError(
                 f"device={recipe.device!r}, precision={recipe.precision!r}, sharding={recipe.sharding!r} must be "
@@ -46,6 +50,11 @@ class Devices:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
         self.device: torch.device = self.accelerator.device
+        if self.world > 1 and wanted(recipe.device).index is not None:
+            raise RecipeError(
+                f"device must be without a number where each of {self.world} processes takes its own; "
+                f"got {recipe.device!r}."
+            )
         if recipe.batch_size % (self.world * recipe.accumulate * recipe.repeats):
             raise RecipeError(
                 f"batch_size must be a multiple of processes x accumulate x repeats = "
@@ -58,18 +67,16 @@ class Devices:
         prepared = self.accelerator.prepare(module, optimizer)
         return prepared[0], prepared[1]
 
-    def sum(self, *numbers: float) -> list[float]:
-        """Sums over all processes, in float64 where the device has it."""
-        if self.world == 1:
-            return list(numbers)
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        values = torch.tensor(numbers, dtype=dtype, device=self.device)
-        torch.distributed.all_reduce(values)
-        return values.tolist()
+    def sum(self, numbers: Tensor) -> Tensor:
+        """Element-wise sums over all processes, on the device; nothing waits for them here."""
+        if self.world > 1:
+            torch.distributed.all_reduce(numbers)
+        return numbers
 
-    def any(self, flag: bool) -> bool:
-        """Whether it holds on any process."""
-        return self.sum(float(flag))[0] > 0
+    def vector(self, numbers: Sequence[float | Tensor]) -> Tensor:
+        """Numbers, on the host or the device, as one vector on the device, in float64 where it has that."""
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return torch.stack([torch.as_tensor(n, dtype=dtype).to(self.device, non_blocking=True) for n in numbers])
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""
@@ -83,17 +90,12 @@ class Devices:
         """Until all processes are here."""
         self.accelerator.wait_for_everyone()
 
-    def norm(self, parameters: list[nn.Parameter], clip: float | None, optimizer: Any) -> float:
-        """Gradient norm over everything, clipped if asked for."""
+    def norm(self, parameters: list[nn.Parameter], optimizer: Any) -> Tensor:
+        """Norm of all gradients together, on the device."""
         if self.precision == "fp16":
             self.accelerator.unscale_gradients(optimizer)
-        if clip is not None:
-            norm: Any = self.accelerator.clip_grad_norm_(parameters, clip)
-        else:
-            grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return float(norm)
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return whole(torch.nn.utils.get_total_norm(grads))
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
         """Whole parameters on the CPU, wherever they are kept."""
@@ -105,28 +107,51 @@ class Devices:
         return get_model_state_dict(module, options=options)  # type: ignore[return-value]
 
 
-def _wanted(recipe: Recipe) -> str:
-    """The kind of device that the recipe asks for.
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be spread over processes, in one piece."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+
+
+def wanted(name: str) -> torch.device:
+    """The device that a recipe asks for, with its index if it names one.
 
     Raises:
         RecipeError: It is not there.
     """
     mps = getattr(torch.backends, "mps", None)
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": bool(mps and mps.is_available())}
-    kind = recipe.device.split(":")[0]
-    if kind == "auto":
-        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
-    if not there.get(kind, False):
-        names = ", ".join(name for name, here in there.items() if here)
-        raise RecipeError(f"device must be auto or one that is here ({names}); got {recipe.device!r}.")
-    return kind
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(bool(mps and mps.is_available()))}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if counts[kind]))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or (device.index or 0) >= counts.get(device.type, 0):
+        there = ", ".join(f"{kind}:{count - 1}" if count > 1 else kind for kind, count in counts.items() if count)
+        raise RecipeError(f"device must be auto or one that is here (up to {there}); got {name!r}.")
+    return device
+
+
+@contextlib.contextmanager
+def _placed(device: torch.device) -> Iterator[None]:
+    """Let accelerate take a device with an index, which it takes from the environment alone."""
+    variable = "ACCELERATE_TORCH_DEVICE"
+    before = os.environ.get(variable)
+    if device.index is not None:
+        os.environ[variable] = str(device)
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before
 
 
 def _precision(recipe: Recipe) -> str:
     if recipe.precision != "auto":
         return recipe.precision
-    native = _wanted(recipe) == "cuda" and torch.cuda.get_device_capability()[0] >= 8
-    return "bf16" if native else "fp32"
+    device = wanted(recipe.device)
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
 
 
 def _fsdp2() -> Any:

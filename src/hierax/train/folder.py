@@ -8,19 +8,20 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from ..atomic import atomic_file
+from ..atomic import atomic_file, locked
 from ..errors import InputError, RecipeError
+from .methods import METHODS
+from .reading import recipe_of, to_dict
 from .recipe import Recipe
 
 # What may differ between a run and its continuation without changing its result.
-_FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every", "max_bad_steps", "accumulate",
-         "validation", "sharding")  # fmt: skip
-
-
+_FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every", "max_bad_steps", "validation",
+         "sharding", "checkpoint_blocks")  # fmt: skip
 # What a run writes: a folder that holds any of these without being a run's is somebody's work.
 _WRITTEN = ("model", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json", "log.jsonl",
-            "curves.png", "confusion.png", "mistakes.png", "reconstructions.png")  # fmt: skip
+            "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
 _RECIPE = "run_recipe.json"
 
 
@@ -33,7 +34,8 @@ def check_free(folder: Path, *, resume: bool) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = [name for name in _WRITTEN if os.path.lexists(folder / name)]
+        written = [*_WRITTEN, *(method.picture for method in METHODS.values() if method.picture)]
+        held = [name for name in written if os.path.lexists(folder / name)]
         ran = (folder / _RECIPE).exists()
     except OSError as error:
         raise InputError(
@@ -62,20 +64,24 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, main: bool, fingerprint
     if not main:
         yield
         return
-    with _locked(folder):
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock"))
+        except BlockingIOError as error:
+            raise InputError(f"A folder takes one run at a time; {str(folder)!r} is in use by another.") from error
         check_free(folder, resume=resume)
         before = folder / _RECIPE
         if before.exists():
             _check_same(json.loads(before.read_text("utf-8")), recipe, fingerprint)
         else:
-            text = json.dumps({"recipe": recipe.to_dict(), "fingerprint": fingerprint})
+            text = json.dumps({"recipe": to_dict(recipe), "fingerprint": fingerprint})
             with atomic_file(before) as partial:
                 partial.write_text(text, "utf-8")
         yield
 
 
-def _check_same(before: dict, recipe: Recipe, fingerprint: str) -> None:
-    old, new = before["recipe"], json.loads(json.dumps(recipe.to_dict()))
+def _check_same(before: dict[str, Any], recipe: Recipe, fingerprint: str) -> None:
+    old, new = _flat(recipe_of(before["recipe"], "The recipe of the run that goes on")), _flat(recipe)
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
     if changed:
         listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
@@ -87,20 +93,10 @@ def _check_same(before: dict, recipe: Recipe, fingerprint: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """An advisory lock that dies with the process, so that a killed run leaves none."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"A folder takes one run at a time; {str(folder)!r} is in use by another.") from error
-        yield
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """All keys, the method's among them."""
+    values = to_dict(recipe)
+    return {**values, **values.pop(recipe.method)}
 
 
 def publish(write: Callable[[Path], object], target: Path) -> None:

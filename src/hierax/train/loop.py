@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..data.datasets.samples import TrainingData
 from ..errors import HieraxError
+from ..model.encoder import Encoder
+from ..model.metrics import Accuracy
 from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
-from .devices import Devices
-from .methods import Method, StepContext
-from .optim import AveragedWeights, build_optimizer, learning_rate, parameter_groups
+from .devices import Devices, whole
+from .methods import Method
+from .methods.base import StepContext
+from .optim import AveragedWeights, build_optimizer, learning_rate
+from .pictures import draw_method
 from .recipe import Recipe
 from .report import Report
 
@@ -37,14 +41,26 @@ class Loop:
         resumed_from: The step that the run went on from, 0 for a fresh one.
     """
 
-    def __init__(self, method: Method, views: Views, recipe: Recipe, out: Path, devices: Devices) -> None:
-        self.method, self.views, self.recipe, self.out, self.devices = method, views, recipe, out, devices
+    def __init__(
+        self,
+        method: Method,
+        views: Views,
+        validation: TrainingData | None,
+        recipe: Recipe,
+        out: Path,
+        devices: Devices,
+    ) -> None:
+        self.method, self.views, self.validation = method, views, validation
+        self.recipe, self.out, self.devices = recipe, out, devices
         self.stream = Stream(len(views.data), recipe)
-        groups = parameter_groups(method.module, views.config, recipe)
-        self.names = [name for group in groups for name in group["names"]]  # type: ignore[attr-defined]
-        self.scales = [float(group["lr_scale"]) for group in groups]  # type: ignore[arg-type]
-        optimizer = build_optimizer(groups, recipe)
-        self.model, self.optimizer = devices.prepare(method.module, optimizer)
+        groups = method.groups()
+        self.names = [name for group in groups for name in group["names"]]
+        self.scales = [float(group["lr_scale"]) for group in groups]
+        self.model, self.optimizer = devices.prepare(method.module, build_optimizer(groups, recipe))
+        method.kept.to(devices.device)
+        for module in method.module.modules():
+            if isinstance(module, Encoder):
+                module.checkpoint_blocks = recipe.checkpoint_blocks
         self.average = AveragedWeights(self.trained(), recipe.ema_decay) if recipe.ema_decay else None
         self.report = Report(out, devices.main, self.stream.total, recipe.log_every, baseline=method.baseline)
         self.failures: dict[str, str] = {}
@@ -62,45 +78,35 @@ class Loop:
         passes = self.recipe.warmup_epochs / self.recipe.repeats
         return min(math.ceil(passes * self.stream.samples / self.stream.step_size), self.stream.total)
 
-    def run(
-        self,
-        *,
-        resume: bool,
-        validate: Callable[[int], dict[str, float]] | None = None,
-        show: Callable[[], None] | None = None,
-        begin: Callable[[], None] | None = None,
-    ) -> None:
-        """Train to the end.
+    def open(self, *, resume: bool) -> None:
+        """Open the log, and go back to the newest whole checkpoint if that is wanted."""
+        if resume:
+            self._restore()
+        start = self.resumed_from
+        self.report.open(start)
+        if resume:
+            done = f"going on after step {start} of {self.stream.total}"
+            self.report.say(done if start else f"no checkpoint in {self.out}: this run starts from the beginning")
 
-        Args:
-            resume: Go on from the newest whole checkpoint.
-            validate: Gives metrics after a number of steps.
-            show: Called between steps after each checkpoint but the last, and every `validate_every` steps.
-            begin: Called once the run is known to go ahead.
+    def run(self) -> None:
+        """Train to the end.
 
         Raises:
             HieraxError: Too many steps in a row were not finite; the batch is saved.
             KeyboardInterrupt: The person or the machine asked to stop; the run is saved first.
         """
-        start = self._restore() if resume else 0
-        self.resumed_from = start
-        self.report.open(start)
-        if begin is not None:
-            begin()
-        if resume:
-            done = f"going on after step {start} of {self.stream.total}"
-            self.report.say(done if start else f"no checkpoint in {self.out}: this run starts from the beginning")
+        start, devices = self.resumed_from, self.devices
         steps = steps_of_parts(
-            self.views, self.stream, self.recipe, start=start, rank=self.devices.rank, world=self.devices.world
+            self.views, self.stream, self.recipe, start=start, rank=devices.rank, world=devices.world
         )
         try:
             with _stop_signals() as stop:
                 for step in range(start, self.stream.total):
                     before = time.perf_counter()
                     parts = next(steps)
-                    self._step(step, parts, time.perf_counter() - before)
-                    self._after(step + 1, validate, show)
-                    if self.devices.any(stop.is_set()):
+                    stopping = self._step(step, parts, time.perf_counter() - before, stop)
+                    self._after(step + 1)
+                    if stopping:
                         self.save(step + 1)
                         raise KeyboardInterrupt
         finally:
@@ -109,10 +115,9 @@ class Loop:
     def save(self, step: int) -> None:
         """Commit a checkpoint."""
         tensors = {f"model.{name}": tensor for name, tensor in self.devices.state(self.method.module).items()}
-        if self.average is not None:
-            tensors |= {f"ema.{name}": _whole(tensor) for name, tensor in self.average.values.items()}
+        tensors |= {name: whole(tensor) for name, tensor in self._beside().items()}
         optimizer = checkpoints.optimizer_tensors(self._bare_optimizer(), self.names)
-        tensors |= {name: _whole(tensor) for name, tensor in optimizer.items()}
+        tensors |= {name: whole(tensor) for name, tensor in optimizer.items()}
         failures = {name: reason for found in self.devices.gather(self.failures) for name, reason in found.items()}
         if self.devices.main:
             state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row}
@@ -130,59 +135,85 @@ class Loop:
             if self.average is not None:
                 self.average.swap(self.trained())
 
-    def _step(self, step: int, parts: list[Part], wait_s: float) -> None:
-        """One optimiser step over all parts of all processes."""
+    def validate(self) -> Accuracy | None:
+        """What the method measures of the present weights, where there is something to measure it on."""
+        return None if self.validation is None else self.method.validate(self.validation, self.devices)
+
+    def draw(self) -> None:
+        """Draw the method's picture."""
+        draw_method(self.method, self.views, self.devices, self.out)
+
+    def _beside(self) -> dict[str, Tensor]:
+        """The tensors of a checkpoint that are neither the network's nor the optimiser's, as they are in use."""
+        tensors = {f"method.{name}": tensor for name, tensor in self.method.kept.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"ema.{name}": tensor for name, tensor in self.average.values.items()}
+        return tensors
+
+    def _step(self, step: int, parts: list[Part], wait_s: float, stop: threading.Event) -> bool:
+        """One optimiser step over all parts of all processes; whether any process was asked to stop."""
+        recipe, devices = self.recipe, self.devices
         for part in parts:
             self.failures.update(part.failures)
-        total = self.devices.sum(float(sum(len(part.pixels) for part in parts)))[0]
         lr = learning_rate(
             step,
             total=self.stream.total,
             warmup=self.warmup,
-            peak=self.recipe.peak_lr,
-            end=self.recipe.min_lr,
-            schedule=self.recipe.schedule,
+            peak=recipe.peak_lr,
+            end=recipe.min_lr,
+            schedule=recipe.schedule,
         )
-        for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+        groups = self.optimizer.param_groups
+        for group, scale in zip(groups, self.scales, strict=True):
             group["lr"] = lr * scale
         self.model.train()
-        loss, shown = (math.nan, {}) if total == 0 else self._backward(step, parts, total)
-        norm = math.nan
-        if total:
-            norm = self.devices.norm([p for _, p in self.trained()], self.recipe.clip_norm, self.optimizer)
-        if math.isfinite(loss) and math.isfinite(norm):
+        planned = len(self.stream.positions(step)) * recipe.repeats
+        sums = self._backward(step, parts, planned)
+        self.method.before_step(StepContext(step, self.stream.total, recipe.seed), groups)
+        parameters = [p for _, p in self.trained()]
+        norm = devices.norm(parameters, self.optimizer)
+        # Everything that the host must know of a step, in one reduction and one wait for the device.
+        own = devices.vector([sum(map(len, parts)), float(stop.is_set()), *sums.values()])
+        total, stopping, *means, length = torch.cat([devices.sum(own), norm.to(own)[None]]).tolist()
+        shown = {name: value / total if total else math.nan for name, value in zip(sums, means, strict=True)}
+        loss, length = shown.pop("loss", math.nan), length * planned / max(total, 1)
+        if total and math.isfinite(loss) and math.isfinite(length):
+            clip = math.inf if recipe.clip_norm is None else recipe.clip_norm / (length + 1e-6)
+            _scale(parameters, planned / total * min(1.0, clip))
             self.optimizer.step()
             self._bad_in_a_row = 0
-            if self.average is not None and (step + 1) % self.recipe.ema_every == 0:
+            if self.average is not None and (step + 1) % recipe.ema_every == 0:
                 self.average.update(self.trained())
-            self.method.after_step(StepContext(step + 1, self.stream.total, self.recipe.seed))
+            self.method.after_step(StepContext(step + 1, self.stream.total, recipe.seed))
         else:
-            self._skip(step, parts, loss, norm, total)
+            self._skip(step, parts, loss, length, total)
         self.optimizer.zero_grad(set_to_none=True)
-        if not total:
-            return
-        self.report.step(
-            step + 1,
-            loss,
-            samples=int(total),
-            wait_s=wait_s,
-            epoch=round(self.stream.epochs(step + 1), 4),
-            lr=lr,
-            gradient_norm=norm,
-            **shown,
-        )
+        if total:
+            self.report.step(
+                step + 1,
+                loss,
+                samples=int(total),
+                wait_s=wait_s,
+                epoch=round(self.stream.epochs(step + 1), 4),
+                lr=lr,
+                gradient_norm=length,
+                **shown,
+            )
+        return stopping > 0
 
-    def _backward(self, step: int, parts: list[Part], total: float) -> tuple[float, dict[str, float]]:
-        """Gradients of the mean loss over all samples of the step; the loss, and its parts."""
+    def _backward(self, step: int, parts: list[Part], planned: int) -> dict[str, Tensor]:
+        """Gradients of the sum of this step's losses over `planned`; sums of the loss, and of its parts, on the device.
+
+        How many samples could be read on all processes together is known only later.
+        """
         devices = self.devices
-        sums: dict[str, float] = {"loss": 0.0}
+        sums: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            count = len(part.pixels)
+            last, count = index == len(parts) - 1, len(part)
             if count == 0:
                 if devices.world == 1:
                     continue
-                part = _placeholder(part)  # other processes wait for this one's gradients
+                part = self.views.blank()  # other processes wait for this one's gradients; it gets no weight
             seed = mixed(self.recipe.seed, 4, step, index, devices.rank)
             torch.manual_seed(seed)  # drop path and dropout; resuming needs no saved generator
             context = StepContext(step, self.stream.total, seed)
@@ -191,11 +222,12 @@ class Loop:
                 with devices.accelerator.autocast():
                     loss, shown = self.method.loss(self.model, part, context)
                 # Processes average their gradients, so each part weighs its share of all samples.
-                devices.accelerator.backward(loss * (count * devices.world / total))
-            for key, value in {"loss": loss, **shown}.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach()) * (count / total if count else 0.0)
-        reduced = dict(zip(sums, devices.sum(*sums.values()), strict=True))
-        return reduced.pop("loss"), reduced
+                devices.accelerator.backward(loss * (count * devices.world / planned))
+            for name, value in {"loss": loss, **shown}.items():
+                # A black sample's loss may be NaN, which no weight makes 0.
+                added = value.detach() * count if count else torch.zeros_like(value)
+                sums[name] = sums[name] + added if name in sums else added
+        return sums
 
     def _skip(self, step: int, parts: list[Part], loss: float, norm: float, total: float) -> None:
         """Leave a step out, and stop the run when too many follow each other."""
@@ -219,83 +251,74 @@ class Loop:
             f"is in {path}. Lower lr, lengthen the warm-up or set clip_norm; the newest checkpoint is unharmed."
         )
 
-    def _after(
-        self, done: int, validate: Callable[[int], dict[str, float]] | None, show: Callable[[], None] | None
-    ) -> None:
+    def _after(self, done: int) -> None:
         """Checkpoints, validation and pictures between steps."""
         recipe, last = self.recipe, done == self.stream.total
         saves = last or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0)
         validates = not last and recipe.validate_every and done % recipe.validate_every == 0
         if saves:
             self.save(done)
-        if validate is not None and validates:
-            with self.averaged():
-                metrics = validate(done)
+        if last or not (saves or validates):
+            return
+        with self.averaged():
+            result = self.validate() if validates else None
+            self.draw()
+        if result is not None:
+            metrics = result.to_dict()
             self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})
             self.report.say(f"step {done}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
-        if show is not None and not last and (saves or validates):
-            with self.averaged():
-                show()
 
-    def _restore(self) -> int:
-        """Go back to the newest whole checkpoint; the step that it was made after."""
+    def _restore(self) -> None:
+        """Go back to the newest whole checkpoint, if there is one."""
         found = checkpoints.newest(self.out / "checkpoints")
         if found is None:
-            return 0
+            return
         tensors = found.tensors
-        model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        _load_parameters(self.method.module, model)
-        if self.average is not None:
-            for name, value in self.average.values.items():
-                _copy(value, tensors[f"ema.{name}"])
+        _copy_all(self.method.module.state_dict(), tensors, "model.")
+        _copy_all(self._beside(), tensors)
         checkpoints.load_optimizer(self._bare_optimizer(), self.names, self._sharded_like(tensors))
         self.failures = dict(found.state["failures"])
         self.skipped, self._bad_in_a_row = found.state["skipped"], found.state["bad_in_a_row"]
-        return found.step
+        self.resumed_from = found.step
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
-    def _sharded_like(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _sharded_like(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Optimiser tensors spread as their parameters are."""
         if not self.devices.sharded:
             return tensors
         spread = dict(tensors)
         for name, parameter in self.trained():
             for key in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
-                whole = tensors.get(f"optimizer.{name}.{key}")
-                if whole is not None:
+                saved = tensors.get(f"optimizer.{name}.{key}")
+                if saved is not None:
                     like = torch.zeros_like(parameter)
-                    _copy(like, whole)
+                    _copy(like, saved)
                     spread[f"optimizer.{name}.{key}"] = like
         return spread
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that may be spread over processes, in one piece."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+def _scale(parameters: list[nn.Parameter], factor: float) -> None:
+    """Multiply all gradients."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if factor != 1 and grads:
+        torch._foreach_mul_(grads, factor)
 
 
 @torch.no_grad()
-def _copy(to: torch.Tensor, whole: torch.Tensor) -> None:
+def _copy(to: Tensor, saved: Tensor) -> None:
     """Fill a tensor, spread or not, from one in one piece."""
     if hasattr(to, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
-        whole = distribute_tensor(whole.to(to.device), to.device_mesh, to.placements)  # type: ignore[attr-defined]
-    to.copy_(whole)
+        saved = distribute_tensor(saved.to(to.device), to.device_mesh, to.placements)  # type: ignore[attr-defined]
+    to.copy_(saved)
 
 
-def _load_parameters(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    for name, tensor in module.state_dict().items():
-        _copy(tensor, state[name])
-
-
-def _placeholder(part: Part) -> Part:
-    """One black sample, for a process that has none; it gets no weight."""
-    pixels = torch.zeros(1, *part.pixels.shape[1:], dtype=torch.uint8)
-    zero = torch.zeros(1, dtype=torch.int64)
-    return dataclasses.replace(part, pixels=pixels, labels=zero, keys=zero)
+def _copy_all(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], prefix: str = "") -> None:
+    for name, tensor in live.items():
+        _copy(tensor, saved[prefix + name])
 
 
 def _save_parts(path: Path, parts: list[Part]) -> None:
@@ -303,7 +326,8 @@ def _save_parts(path: Path, parts: list[Part]) -> None:
 
     tensors: dict[str, Any] = {}
     for index, part in enumerate(parts):
-        tensors |= {f"{index}.pixels": part.pixels, f"{index}.labels": part.labels, f"{index}.keys": part.keys}
+        tensors |= {f"{index}.{name}": view for name, view in part.views.items()}
+        tensors |= {f"{index}.labels": part.labels, f"{index}.keys": part.keys}
         tensors[f"{index}.samples"] = torch.from_numpy(np.array(part.samples, dtype=np.int64))
     save_file(tensors, path)
 

@@ -1,56 +1,100 @@
-"""What a run asks of whoever draws its pictures; nothing is drawn here."""
+"""The pictures of a run; one that fails never stops it: hours of training are worth more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
-from jaxtyping import Float, Int, UInt8
-from numpy import ndarray
+import numpy as np
+from jaxtyping import Int, UInt8
 
-from ..config import PreprocessSpec
+from ..data.decode import decode_image
+from ..errors import HieraxError, MissingExtraError
+from ..model.metrics import Accuracy
+from ..visualize import charts, sheets
+from .batches import Part, Views
+from .devices import Devices
+from .methods import Method
+
+_log = logging.getLogger(__name__)
+_CLASSES = 2000  # a larger confusion matrix takes gigabytes to draw and cannot be read
 
 
-@dataclass(frozen=True)
-class Reconstructions:
-    """What a masked autoencoder made of some images, or of frames of clips, of which each may be seen to another share.
+def draw_run(
+    losses: Sequence[float], baseline: float | None, result: Accuracy | None, classes: Sequence[str], folder: Path
+) -> list[str]:
+    """Write `curves.png`, and after validation `confusion.png` and `mistakes.png`; which there are not, and why."""
+    notes = []
+    if result is not None and result.total:
+        with _at_most_a_warning("mistakes.png"):
+            images, captions = mistakes(result, classes)
+            if images:
+                sheets.write_picture(sheets.contact_sheet(images, captions), folder / "mistakes.png")
+    if importlib.util.find_spec("matplotlib") is None:
+        return [f"charts are not drawn. {MissingExtraError('viz', 'matplotlib')}"]
+    if losses:
+        with _at_most_a_warning("curves.png"):
+            charts.training_curves(losses, folder / "curves.png", baseline=baseline)
+    if result is not None and result.total and len(classes) > _CLASSES:
+        notes = [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]
+    elif result is not None and result.total:
+        with _at_most_a_warning("confusion.png"):
+            charts.confusion(counts(result, len(classes)), classes, folder / "confusion.png")
+    return notes
 
-    Attributes:
-        images: Preprocessed images or frames.
-        visible: Of each, row-major indices of the mask units that it saw.
-        predictions: Of each, for each hidden decoder token in raster order, its square as (channel, row, column).
-        pixels: Side of a decoder token's square.
-        unit: Mask unit in decoder tokens.
-        normalized: Whether predictions lack the mean and deviation of their square.
-        preprocess: Its mean and std turn values back into colours.
+
+def draw_method(method: Method, views: Views, devices: Devices, folder: Path) -> None:
+    """Write the method's own picture, always of the same views.
+
+    The main process writes. Where weights are spread over processes, all of them must compute.
     """
+    if method.picture is None or not (devices.main or devices.sharded):
+        return
+    part = None
+    with _at_most_a_warning(method.picture):
+        part = first_views(views, method.shown)
+    empty = part is None or not len(part)
+    if part is None or (any(devices.gather(empty)) if devices.sharded else empty):
+        return
+    with _at_most_a_warning(method.picture):
+        sheet = method.draw(part)
+        if devices.main:
+            sheets.write_picture(sheet, folder / method.picture)
 
-    images: Sequence[Float[ndarray, "3 h w"]] | Float[ndarray, "b 3 h w"]
-    visible: Sequence[Int[ndarray, " n"]] | Int[ndarray, "b n"]
-    predictions: Sequence[Float[ndarray, "masked pixels"]] | Float[ndarray, "b masked pixels"]
-    pixels: int
-    unit: tuple[int, int]
-    normalized: bool
-    preprocess: PreprocessSpec
+
+def counts(result: Accuracy, classes: int) -> Int[np.ndarray, "classes classes"]:
+    """The confusion matrix, true classes in rows."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    for (truth, answer), count in result.confusion.items():
+        matrix[truth, answer] = count
+    return matrix
 
 
-class Pictures(Protocol):
-    """Draws what it is given into a file; whatever it raises costs a run the picture and no more."""
+def mistakes(result: Accuracy, classes: Sequence[str]) -> tuple[list[UInt8[np.ndarray, "h w 3"]], list[str]]:
+    """Images of the most confident mistakes, and what to write below them."""
+    images, captions = [], []
+    for confidence, _, truth, answer, index in result.worst:
+        try:
+            images.append(decode_image(result.data.read(index)))
+        except (HieraxError, OSError):  # a clip, or a file that is gone
+            continue
+        captions.append(f"{confidence:.0%} {classes[answer]}\nis {classes[truth]}")
+    return images, captions
 
-    def curves(self, losses: Sequence[float], baseline: float | None, path: Path) -> None:
-        """Loss of each step, and the loss that means nothing was learned."""
-        ...
 
-    def confusion(self, matrix: Int[ndarray, "classes classes"], classes: Sequence[str], path: Path) -> None:
-        """Counts by true class (rows) and answered class (columns)."""
-        ...
+def first_views(views: Views, count: int) -> Part:
+    """One view of each of the first samples."""
+    items = [views[index, 0] for index in range(min(count, len(views.data)))]
+    return views.collate([(draw, found if isinstance(found, str) else found[:1]) for draw, found in items])
 
-    def mistakes(self, images: Sequence[UInt8[ndarray, "h w 3"]], captions: Sequence[str], path: Path) -> None:
-        """The most confident mistakes, with a caption each."""
-        ...
 
-    def triptychs(self, made: Reconstructions, path: Path) -> None:
-        """Image, what was visible, and the reconstruction of what was not."""
-        ...
+@contextlib.contextmanager
+def _at_most_a_warning(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong into a warning."""
+    try:
+        yield
+    except Exception as error:
+        _log.warning("%s was not drawn, the run goes on: %s: %s", name, type(error).__name__, error)

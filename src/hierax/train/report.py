@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-_PLAIN_EVERY_S = 10.0
+from .. import console
 
 
 class Report:
-    """Writes the log and talks on stderr, in the main process only.
+    """Writes the log and talks, in the main process only.
 
     Attributes:
         path: The JSON lines.
         losses: Mean loss of every step since the start of the run, resumed parts included.
     """
 
-    def __init__(self, out: Path, main: bool, total: int, log_every: int, *, baseline: float | None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        main: bool,
+        total: int,
+        log_every: int,
+        *,
+        baseline: float | None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.path = out / "log.jsonl"
         self.main, self.total, self.log_every, self.baseline = main, total, log_every, baseline
         self.losses: list[float] = []
@@ -28,8 +37,9 @@ class Report:
         self._board: Any = None
         self._out = out
         self._since: dict[str, float] = dict.fromkeys(("steps", "samples", "wait_s", "loss"), 0.0)
-        self._start = self._mark = self._shown = time.perf_counter()
-        self._open_line = False
+        self._clock = clock
+        self._begun, self._start = 0, clock()  # of this session
+        self._mark = self._start
 
     def open(self, step: int) -> None:
         """Start, or go on after `step` steps: later lines of an interrupted run are dropped."""
@@ -53,7 +63,8 @@ class Report:
             self._board = SummaryWriter(str(self._out / "tensorboard"), purge_step=step)
         except ImportError:
             self.say("no TensorBoard log: pip install tensorboard")
-        self._mark = self._shown = self._start = time.perf_counter()
+        self._begun, self._start = step, self._clock()
+        self._mark = self._start
 
     def step(self, step: int, loss: float, *, samples: int, wait_s: float, **values: float) -> None:
         """One optimiser step that was done; `step` counts it."""
@@ -67,7 +78,7 @@ class Report:
         since["loss"] += loss
         if step % self.log_every and step != self.total:
             return
-        now = time.perf_counter()
+        now = self._clock()
         elapsed = max(now - self._mark, 1e-9)
         count = int(since["steps"])
         record = {
@@ -95,37 +106,33 @@ class Report:
                     self._board.add_scalar(key, value, record["step"])
 
     def say(self, text: str) -> None:
-        """A line of its own on stderr."""
+        """A line of its own."""
         if self.main:
-            print("\n" * self._open_line + text, file=sys.stderr, flush=True)  # noqa: T201
-            self._open_line = False
+            console.say(text)
 
     def close(self) -> None:
         """Flush and close."""
-        if self._open_line:
-            print(file=sys.stderr)  # noqa: T201
-            self._open_line = False
+        if self.main:
+            console.close()
         if self._log is not None:
             self._log.close()
         if self._board is not None:
             self._board.close()
 
     def _show(self, record: dict[str, Any], now: float) -> None:
-        terminal = sys.stderr.isatty()
-        last = record["step"] == self.total
-        if now - self._shown < (0.2 if terminal else _PLAIN_EVERY_S) and not last:
-            return
-        self._shown = now
-        done, left = record["step"], self.total - record["step"]
-        speed = record["images_per_second"]
-        seconds = (now - self._start) / max(len(self.losses), 1) * left
-        parts = [f"step {done}/{self.total}", f"loss {record['loss']:.4f}"]
-        if self.baseline is not None:
-            parts[-1] += f" (nothing learned: {self.baseline:.4f})"
-        parts += [f"lr {record['lr']:.2e}", f"{speed:.1f} images/s", f"data wait {record['data_wait']:.0%}"]
-        parts.append(f"ETA {int(seconds) // 3600}:{int(seconds) % 3600 // 60:02}:{int(seconds) % 60:02}")
-        print(("\r" if terminal else "") + "  ".join(parts), end="" if terminal else "\n", file=sys.stderr, flush=True)  # noqa: T201
-        self._open_line = terminal
+        done = record["step"]
+        # Only this session's steps were made in this session's time.
+        seconds = int((now - self._start) / (done - self._begun) * (self.total - done))
+        learned = "" if self.baseline is None else f" (nothing learned: {self.baseline:.4f})"
+        parts = [
+            f"step {done}/{self.total}",
+            f"loss {record['loss']:.4f}{learned}",
+            f"lr {record['lr']:.2e}",
+            f"{record['images_per_second']:.1f} images/s",
+            f"data wait {record['data_wait']:.0%}",
+            f"ETA {seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}",
+        ]
+        console.show("  ".join(parts), now=done == self.total)
 
 
 def _finite(value: Any) -> Any:
@@ -135,24 +142,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def advice(samples: int, classes: int, task: str, random_start: bool) -> list[str]:
-    """What the size of a data set lets a person hope for."""
-    lines = []
-    if task == "pretrain" and samples < 10_000:
-        lines.append(
-            f"{samples} images are few for pretraining: start from published MAE weights, or fine-tune directly. "
-            "Self-supervision from scratch pays off from about 100,000 images on."
-        )
-    if task == "finetune" and random_start and samples < 50_000:
-        lines.append(
-            f"{samples} images are few to train from random weights: start from a pretrained checkpoint "
-            "(`hierax list`). Hiera without pretraining does worse than other networks (arXiv:2306.00989, section B)."
-        )
-    if task == "finetune" and classes and samples / classes < 20:
-        lines.append(
-            f"about {samples / classes:.0f} images a class: prefer recipe='linear_probe', and expect accuracy on few "
-            "validation images to be uncertain by several points."
-        )
-    return lines

@@ -1,4 +1,4 @@
-"""What a run starts from: weights of a checkpoint or random ones, shaped for the task."""
+"""What a run starts from, weights of a checkpoint or random ones, and what becomes of their licence."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..config import ARCHITECTURES, DecoderConfig, ModelConfig, architecture
-from ..errors import RecipeError, UnknownNameError
+from ..config import ARCHITECTURES, ModelConfig, architecture
+from ..errors import UnknownNameError
 from ..registry import find_weights
 from ..weights import catalog
-from ..weights.resize import to_encoder, to_input_size, to_num_classes
+from ..weights.resize import to_input_size
 from ..weights.state import Provenance, Weights
 from .recipe import Recipe
 
@@ -63,53 +61,6 @@ def _random_architecture(model: Any, recipe: Recipe, notes: list[str]) -> ModelC
     if recipe.pretrained:
         notes.append(f"no weights are published for {name}: it starts at random")
     return architecture(name)
-
-
-def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weights:
-    """An encoder with a head for these classes; a fresh one unless the labels are the same."""
-    kept = weights.labels == classes
-    weights = to_encoder(weights)
-    if weights.config.head == "pool":  # a bare trunk; its final norm is fresh
-        head = "norm_pool" if weights.config.family == "hieradet" else "pool_norm"
-        weights = dataclasses.replace(weights, config=dataclasses.replace(weights.config, head=head))
-    weights = weights if kept else to_num_classes(to_num_classes(weights, 0), len(classes))
-    changes: dict[str, Any] = {}
-    if recipe.drop_path is not None:
-        changes["drop_path"] = recipe.drop_path
-    if recipe.head_dropout is not None:
-        changes["head_dropout"] = recipe.head_dropout
-    config = dataclasses.replace(weights.config, **changes)
-    return dataclasses.replace(weights, config=config, labels=list(classes))
-
-
-def as_autoencoder(weights: Weights, recipe: Recipe) -> Weights:
-    """A masked autoencoder; the decoder is fresh where the weights have none.
-
-    Raises:
-        RecipeError: The network cannot be masked.
-    """
-    config = weights.config
-    if config.family == "hieradet":
-        raise RecipeError(
-            f"MAE needs windows that tile the mask unit, which {config.name!r} does not have. "
-            "Pretrain a hiera_abswin_... model and convert it to HieraDet, or use method='dinov2'."
-        )
-    changes: dict[str, Any] = {} if recipe.drop_path is None else {"drop_path": recipe.drop_path}
-    if config.decoder is None:
-        heads = recipe.decoder_heads
-        if recipe.decoder_dim % heads:
-            raise RecipeError(f"decoder_heads must divide decoder_dim; got {heads} and {recipe.decoder_dim}.")
-        decoder = DecoderConfig(dim=recipe.decoder_dim, depth=recipe.decoder_depth, num_heads=heads)
-        changes |= {"decoder": decoder, "q_pool": recipe.query_pools, "head": "pool", "name": f"mae_{config.name}"}
-    elif not weights.tensors:
-        decoder = dataclasses.replace(config.decoder, num_heads=recipe.decoder_heads)
-        changes |= {"decoder": decoder}
-    config = dataclasses.replace(config, num_classes=0, head_dropout=0.0, **changes)
-    kept = ("patch_embed.", "pos_embed", "blocks.", "encoder_norm", "multi_scale", "decoder_", "mask_token")
-    tensors: dict[str, torch.Tensor] = {
-        name: tensor for name, tensor in weights.tensors.items() if name.startswith(kept)
-    }
-    return dataclasses.replace(weights, config=config, tensors=tensors, labels=None)
 
 
 def licence_note(weights: Weights) -> list[str]:

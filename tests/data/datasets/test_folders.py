@@ -17,7 +17,6 @@ from hierax.data.datasets.samples import hold_out, match_classes
 from hierax.data.datasets.shards import is_shards
 from hierax.data.decode import decode_image
 from hierax.errors import InputError
-from hierax.train.run import read_summary
 
 from ...train import tiny
 
@@ -150,15 +149,15 @@ def test_command_line(tmp_path, capsys):
     options = ["-m", model, "--steps", "1", "--batch-size", "2", "--set", "workers=0"]
     root = str(layout(tmp_path / "flat", "cat", "dog", "train"))
     assert main(["finetune", root, str(tmp_path / "a"), *options]) == 0
-    assert read_summary(tmp_path / "a")["classes"] == ["cat", "dog", "train"]
+    assert tiny.summary(tmp_path / "a")["classes"] == ["cat", "dog", "train"]
     small = ["decoder_dim=16", "decoder_depth=1", "decoder_heads=2"]
     assert main(["pretrain", root, str(tmp_path / "b"), *options, *small]) == 0
-    assert read_summary(tmp_path / "b")["samples"] == 3
+    assert tiny.summary(tmp_path / "b")["samples"] == 3
     root = str(layout(tmp_path / "unclear", "cat/tabby", "train/steam"))
     assert main(["finetune", root, str(tmp_path / "c"), *options]) == 1
     assert "split='all'" in capsys.readouterr().err
     assert main(["finetune", root, str(tmp_path / "d"), *options, "split=all"]) == 0
-    assert read_summary(tmp_path / "d")["classes"] == ["cat", "train"]
+    assert tiny.summary(tmp_path / "d")["classes"] == ["cat", "train"]
 
 
 def test_validation_beside_what_is_trained_on(tmp_path):

@@ -1,9 +1,23 @@
-"""The ways to train: each turns a part of a batch into a loss."""
+"""The ways to train, each in a file of its own; this table is the only place that lists them."""
 
 from __future__ import annotations
 
-from .base import Method, StepContext
-from .finetune import FineTuning
+from ...errors import UnknownNameError, nearest
+from .base import Method
 from .mae import MaskedPretraining
+from .supervised import Supervised
 
-__all__ = ["FineTuning", "MaskedPretraining", "Method", "StepContext"]
+METHODS: dict[str, type[Method]] = {"supervised": Supervised, "mae": MaskedPretraining}
+
+
+def find_method(name: str) -> type[Method]:
+    """A method by name.
+
+    Raises:
+        UnknownNameError: There is none; names the nearest and all.
+    """
+    if name not in METHODS:
+        raise UnknownNameError(
+            f"A method must be one that exists; got {name!r}. {nearest(name, METHODS)}Methods: {', '.join(METHODS)}."
+        )
+    return METHODS[name]

@@ -1,21 +1,38 @@
-"""What the loop asks of a way to train."""
+"""What a way to train is: everything that the loop, the recipe and the command line ask of it, and what they assume."""
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ...config import PreprocessSpec
+from ...data.augment import Augment
+from ...data.datasets.open import open_data
+from ...data.datasets.samples import TrainingData
+from ...errors import RecipeError
+from ...model.metrics import Accuracy
+from ...schema import Between, Natural, NonNegative, Positive, Share, conform
 from ...weights.state import Weights
 from ..batches import Part
+from ..devices import Devices
+from ..optim import parameter_groups
+from ..recipe import Recipe, Task
+
+# What becomes of the frames of one image or clip, given the view's random number: tensors by name.
+MakeViews = Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]]
+_Above = Annotated[float, Between(above=0)]
+_Area = Annotated[float, Between(above=0, most=1)]
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where a run is: what a method may need to know besides the pixels.
+    """Where a run is: what a method may need to know besides the views.
 
     Attributes:
         step: Optimiser steps that are done.
@@ -28,34 +45,145 @@ class StepContext:
     seed: int
 
 
-class Method(Protocol):
+class Method(abc.ABC):
     """A way to train.
 
     Attributes:
-        weights: What it started from.
+        name: Its name in recipes and in `METHODS`.
+        task: What it is a method of.
+        Settings: A dataclass: the keys of its table in a recipe.
+        preset: The recipe for small data, by its name among the presets; None is a recipe of defaults.
+        picture: File name of what `draw` draws; None draws nothing.
+        shown: Samples that are drawn.
         baseline: A loss that means nothing has been learned, None where there is none.
+        weights: What it started from; their `config` and `preprocess` are the result's.
+        module: What is trained; the loop may wrap it for several processes.
+        kept: What is kept beside it (a teacher, a centre, a queue) as modules and buffers: moved to the device with it
+            and saved in checkpoints, but not trained. It must be the same on every process.
     """
 
+    name: ClassVar[str]
+    task: ClassVar[Task]
+    Settings: ClassVar[type]
+    preset: ClassVar[str | None] = None
+    picture: ClassVar[str | None] = None
+    shown: int = 8
+    baseline: float | None = None
     weights: Weights
-    baseline: float | None
+    module: nn.Module
 
-    @property
-    def module(self) -> nn.Module:
-        """What is trained; the loop may wrap it for several processes."""
-        ...
+    def __init__(self, weights: Weights, recipe: Recipe, classes: list[str]) -> None:
+        """Shape weights, given or random (no tensors), for the task; `classes` is empty for data without labels."""
+        self.weights, self.recipe, self.settings, self.classes = weights, recipe, recipe.settings, classes
+        self.kept = nn.Module()
 
+    @classmethod
+    def open(cls, data: Any, recipe: Recipe) -> tuple[TrainingData, TrainingData | None]:
+        """Samples to train on, and those to validate on.
+
+        Raises:
+            InputError: No data, or data that the method cannot learn from.
+        """
+        return open_data(data, split=recipe.split, labelled=False), None
+
+    @abc.abstractmethod
+    def views(self) -> MakeViews:
+        """What makes views: the processes that read are given it, so it must be picklable and hold no network."""
+
+    @abc.abstractmethod
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss over the samples of a part, and parts of it to show."""
-        ...
+        """Mean loss over the samples of a part, and parts of it to show; `model` is the module, wrapped."""
 
-    def after_step(self, context: StepContext) -> None:
-        """Whatever must follow an optimiser step."""
-        ...
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups, each with `params`, `names`, `weight_decay` and `lr_scale`."""
+        return parameter_groups(self.module, self.weights.config, self.recipe)
+
+    def before_step(self, context: StepContext, groups: list[dict[str, Any]]) -> None:  # noqa: B027
+        """What happens to gradients and to the optimiser's groups between the backward pass and clipping."""
+
+    def after_step(self, context: StepContext) -> None:  # noqa: B027
+        """What follows an optimiser step, such as a teacher's average."""
+
+    def draw(self, part: Part) -> Any:
+        """A sheet of some samples, in eval mode; called for the same samples throughout the run."""
+        raise NotImplementedError
+
+    def validate(self, data: TrainingData, devices: Devices) -> Accuracy:
+        """Exact counts over all processes, in eval mode."""
+        raise NotImplementedError
+
+    def result(self) -> nn.Module:
+        """The network whose weights the run yields."""
+        return self.module
+
+    def advice(self, samples: int) -> list[str]:
+        """What the size of a data set lets a person hope for."""
+        return []
+
+    def input(self, part: Part, name: str = "pixels") -> Float[Tensor, "b ..."]:
+        """Views of a part, bytes (..., 3, [t,] h, w), as network input on the module's device."""
+        return normalized(part.views[name], self.weights, next(self.module.parameters()).device)
 
 
-def normalized(pixels: Tensor, spec: PreprocessSpec, device: torch.device) -> Tensor:
+def normalized(pixels: Tensor, weights: Weights, device: torch.device) -> Tensor:
     """Bytes as network input."""
-    shape = (1, 3, *[1] * (pixels.ndim - 2))
+    spec, axes = weights.preprocess, len(weights.config.input_size)
+    shape = (3, *[1] * axes)
     mean = torch.tensor(spec.mean, device=device).view(shape)
     std = torch.tensor(spec.std, device=device).view(shape)
     return pixels.to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneView:
+    """Settings of a method that sees one view of a sample, "pixels".
+
+    Attributes:
+        crop_scale: Area of the random crop over the image's, (smallest, largest).
+        crop_ratio: Aspect ratio of the random crop, (smallest, largest).
+        flip: Probability of a horizontal flip.
+        color_jitter: Strength of brightness, contrast and saturation changes; 0 is off.
+        rand_augment: RandAugment as (operations, magnitude of 30); None is off.
+        erasing: Probability of erasing a rectangle.
+    """
+
+    crop_scale: tuple[_Area, _Area] = (0.08, 1.0)
+    crop_ratio: tuple[_Above, _Above] = (0.75, 4 / 3)
+    flip: Share = 0.5
+    color_jitter: NonNegative = 0.0
+    rand_augment: tuple[Positive, Natural] | None = None
+    erasing: Share = 0.0
+
+    def __post_init__(self) -> None:
+        conform(self, RecipeError)
+        for key in ("crop_scale", "crop_ratio"):
+            smallest, largest = getattr(self, key)
+            if smallest > largest:
+                raise RecipeError(f"{key} must be (smallest, largest); got {(smallest, largest)}.")
+
+    def views(self, weights: Weights) -> MakeViews:
+        """What makes the view, of the size of the network's input."""
+        height, width = weights.config.input_size[-2:]
+        return _Single(
+            Augment(
+                size=(height, width),
+                crop_scale=self.crop_scale,
+                crop_ratio=self.crop_ratio,
+                flip=self.flip,
+                color_jitter=self.color_jitter,
+                rand_augment=self.rand_augment,
+                erasing=self.erasing,
+                bicubic=weights.preprocess.interpolation == "bicubic",
+            ),
+            weights.config.is_video,
+        )
+
+
+@dataclass(frozen=True)
+class _Single:
+    augment: Augment
+    video: bool
+
+    def __call__(self, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> dict[str, Tensor]:
+        made = self.augment(frames, key)
+        return {"pixels": (made.permute(1, 0, 2, 3) if self.video else made[0]).contiguous()}  # (3, [t,] h, w)

@@ -5,54 +5,178 @@ Source: arXiv:2306.00989 appendix A.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ...config import DecoderConfig
+from ...errors import RecipeError
 from ...model.mae import MaskedAutoencoder
+from ...schema import Between, Positive, ProperShare
+from ...visualize import sheets
 from ...weights.load import to_module
 from ...weights.state import Weights
 from ..batches import Part
 from ..recipe import Recipe
-from ..start import as_autoencoder
-from .base import StepContext, normalized
+from .base import MakeViews, Method, OneView, StepContext
+
+_FRAMES = 4  # of each clip that is drawn
+Rebuilt = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, visible mask units, prediction of the others
 
 
-class MaskedPretraining:
-    """MAE for images and clips.
+@dataclass(frozen=True, kw_only=True)
+class MAESettings(OneView):
+    """Keys of `[mae]`, those of the view among them.
 
     Attributes:
-        baseline: What predicting zero gives on normalised patches: 1 - 1 / 768, because their variance is unbiased.
+        mask_ratio: Share of mask units that are hidden.
+        decoder_depth: Blocks of a fresh decoder.
+        decoder_dim: Its width.
+        decoder_heads: Its heads.
+        query_pools: Query pools of an encoder that is pretrained from scratch, 2 or 3.
     """
 
-    def __init__(self, weights: Weights, recipe: Recipe) -> None:
-        self.weights = as_autoencoder(weights, recipe)
-        self.recipe = recipe
-        module = to_module(self.weights)
-        if not isinstance(module, MaskedAutoencoder):
-            raise TypeError(type(module).__name__)
-        self.module: MaskedAutoencoder = module
-        for name, parameter in module.named_parameters():
+    mask_ratio: ProperShare = 0.6
+    decoder_depth: Positive = 8
+    decoder_dim: Positive = 512
+    decoder_heads: Positive = 16
+    query_pools: Annotated[int, Between(least=2, most=3)] = 2
+
+
+class MaskedPretraining(Method):
+    """MAE for images and clips."""
+
+    name, task, Settings, preset = "mae", "pretrain", MAESettings, "small_pretrain"
+    picture = "reconstructions.png"
+    module: MaskedAutoencoder
+    settings: MAESettings
+
+    def __init__(self, weights: Weights, recipe: Recipe, classes: list[str]) -> None:
+        super().__init__(as_autoencoder(weights, recipe), recipe, classes)
+        self.module = to_module(self.weights)  # type: ignore[assignment]
+        for name, parameter in self.module.named_parameters():
             # The encoder's own norm and pooling stand behind the stages and get no gradient.
             parameter.requires_grad_(not name.startswith(("encoder.norm.", "encoder.attention_pool.")))
-        self.baseline: float | None = 1 - 1 / (3 * module.pixels**2) if module.normalize_target else None
+        # What predicting zero gives on normalised patches: their variance is unbiased.
+        self.baseline = 1 - 1 / (3 * self.module.pixels**2) if self.module.normalize_target else None
+        self.shown = 2 if self.weights.config.is_video else 8
         size = tuple(self.weights.config.input_size)
-        module.random_visible(torch.zeros(1, 3, *size), recipe.mask_ratio)  # refuses an impossible ratio now
+        self.module.random_visible(torch.zeros(1, 3, *size), self.settings.mask_ratio)  # refuses a bad ratio now
+
+    def views(self) -> MakeViews:
+        """One crop."""
+        return self.settings.views(self.weights)
 
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over masked tokens."""
-        device = next(self.module.parameters()).device
-        pixels = normalized(part.pixels, self.weights.preprocess, device)
-        output = model(pixels, mask_ratio=self.recipe.mask_ratio, visible=self.visible(part).to(device))
-        return output.loss.float(), {}
+        pixels = self.input(part)
+        return model(pixels, visible=self.visible(part).to(pixels.device)).loss.float(), {}
 
-    def visible(self, part: Part) -> Tensor:
+    def visible(self, part: Part) -> Int[Tensor, "b n"]:
         """Mask units to keep, drawn from each view's own key, so that any split over processes draws the same."""
-        one = torch.zeros(1, 1, *part.pixels.shape[2:])
+        one = torch.zeros(1, 1, *part.views["pixels"].shape[2:])
         draws = [
-            self.module.random_visible(one, self.recipe.mask_ratio, torch.Generator().manual_seed(int(key)))
+            self.module.random_visible(one, self.settings.mask_ratio, torch.Generator().manual_seed(int(key)))
             for key in part.keys.tolist()
         ]
         return torch.cat(draws)
 
-    def after_step(self, context: StepContext) -> None:
-        """Nothing."""
+    def draw(self, part: Part) -> Any:
+        """One row an image, or frame: the image, what was visible of it, and what was made of that."""
+        rows = [
+            sheets.masked_triptych(
+                *row,
+                pixels=self.module.pixels,
+                unit=self.module.unit[-2:],  # type: ignore[arg-type]
+                normalized=self.module.normalize_target,
+                preprocess=self.weights.preprocess,
+            )
+            for row in self.rebuilt(part)
+        ]
+        return sheets.stack_sheets(rows)
+
+    @torch.no_grad()
+    def rebuilt(self, part: Part) -> list[Rebuilt]:
+        """What the autoencoder makes of images, or of a few frames of each clip, masked as in training."""
+        module, x = self.module.eval(), self.input(part)
+        output = module(x, visible=self.visible(part).to(x.device))
+        columns = (x.cpu(), output.visible.cpu(), output.prediction.float().cpu())
+        images = list(zip(*(column.numpy() for column in columns), strict=True))
+        if not module.config.is_video:
+            return images
+        stride, unit = module.config.patch_stride[0], module.unit[-2:]
+        clips = [
+            frames(clip[:, ::stride], seen, made, pixels=module.pixels, unit=unit)  # type: ignore[arg-type]
+            for clip, seen, made in images
+        ]
+        return list(itertools.chain(*clips))
+
+    def advice(self, samples: int) -> list[str]:
+        """Whether the data is enough."""
+        if samples >= 10_000:
+            return []
+        return [
+            f"{samples} images are few for pretraining: start from published MAE weights, or fine-tune directly. "
+            "Self-supervision from scratch pays off from about 100,000 images on."
+        ]
+
+
+def frames(
+    clip: Float[np.ndarray, "3 t h w"],
+    visible: Int[np.ndarray, " n"],
+    predictions: Float[np.ndarray, "masked pixels"],
+    *,
+    pixels: int,
+    unit: tuple[int, int],
+) -> list[Rebuilt]:
+    """A few frames of a clip, evenly spread, each with its visible mask units and the predictions of its hidden tokens.
+
+    Args:
+        clip: The frame of each decoder token in time, preprocessed.
+        visible: Row-major indices of the mask units that were kept, over time, rows and columns.
+        predictions: For each hidden token in raster order, its square as (row, column, channel).
+        pixels: Side of a token's square.
+        unit: Rows and columns of a mask unit in tokens; it is one token long.
+    """
+    _, times, height, width = clip.shape
+    shown = np.zeros((times, height // (unit[0] * pixels), width // (unit[1] * pixels)), bool)
+    shown.flat[visible] = True
+    hidden = np.repeat(np.repeat(~shown, unit[0], 1), unit[1], 2).reshape(times, -1).sum(1)  # tokens of each frame
+    squares = predictions.reshape(-1, pixels, pixels, 3).transpose(0, 3, 1, 2).reshape(len(predictions), -1)
+    parts = np.split(squares, np.cumsum(hidden)[:-1])
+    some = np.flatnonzero(shown.any((1, 2)))  # a frame of which nothing was seen shows nothing
+    chosen = some[np.unique(np.linspace(0, len(some) - 1, _FRAMES).round().astype(int))]
+    return [(clip[:, time], np.flatnonzero(shown[time]), parts[time]) for time in chosen]
+
+
+def as_autoencoder(weights: Weights, recipe: Recipe) -> Weights:
+    """A masked autoencoder; the decoder is fresh where the weights have none.
+
+    Raises:
+        RecipeError: The network cannot be masked.
+    """
+    config, settings = weights.config, recipe.settings
+    if config.family == "hieradet":
+        raise RecipeError(
+            f"MAE needs windows that tile the mask unit, which {config.name!r} does not have. "
+            "Pretrain a hiera_abswin_... model and convert it to HieraDet."
+        )
+    changes: dict[str, Any] = {} if recipe.drop_path is None else {"drop_path": recipe.drop_path}
+    heads = settings.decoder_heads
+    if config.decoder is None:
+        if settings.decoder_dim % heads:
+            raise RecipeError(f"decoder_heads must divide decoder_dim; got {heads} and {settings.decoder_dim}.")
+        decoder = DecoderConfig(dim=settings.decoder_dim, depth=settings.decoder_depth, num_heads=heads)
+        changes |= {"decoder": decoder, "q_pool": settings.query_pools, "head": "pool", "name": f"mae_{config.name}"}
+    elif not weights.tensors:
+        changes |= {"decoder": dataclasses.replace(config.decoder, num_heads=heads)}
+    config = dataclasses.replace(config, num_classes=0, head_dropout=0.0, **changes)
+    kept = ("patch_embed.", "pos_embed", "blocks.", "encoder_norm", "multi_scale", "decoder_", "mask_token")
+    tensors = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(kept)}
+    return dataclasses.replace(weights, config=config, tensors=tensors, labels=None)

@@ -1,0 +1,150 @@
+"""Supervised training: cross entropy with soft targets, of a whole encoder or of a head on a frozen one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data.augment import mix, soft_targets
+from ...data.datasets.open import find_validation, open_data
+from ...data.datasets.samples import SPLITS, TrainingData, hold_out, match_classes
+from ...data.inputs import Plain, plain_batches
+from ...errors import InputError
+from ...model.encoder import Encoder
+from ...model.metrics import Accuracy, count_correct
+from ...schema import NonNegative, ProperShare
+from ...weights.load import to_module
+from ...weights.resize import to_encoder, to_num_classes
+from ...weights.state import Weights
+from ..batches import Part
+from ..devices import Devices
+from ..recipe import Recipe
+from .base import MakeViews, Method, OneView, StepContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedSettings(OneView):
+    """Keys of `[supervised]`, those of the view among them.
+
+    Attributes:
+        init: Random weights: "paper" as Hiera's, "torch" torch's defaults, which suit narrow networks.
+        head_dropout: Rate before the classifier; None keeps the model's.
+        linear_probe: Train only the head, on a frozen encoder.
+        label_smoothing: Share of the target spread over all classes.
+        mixup: Alpha of mixup's Beta distribution; 0 is off.
+        cutmix: Alpha of cutmix's; 0 is off.
+        mix_choice: "always" mixes every batch, "uniform" chooses among none and the ones that are on.
+    """
+
+    init: Literal["paper", "torch"] = "paper"
+    head_dropout: ProperShare | None = None
+    linear_probe: bool = False
+    label_smoothing: ProperShare = 0.0
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
+    mix_choice: Literal["always", "uniform"] = "always"
+
+
+class Supervised(Method):
+    """A classifier of given classes."""
+
+    name, task, Settings, preset = "supervised", "finetune", SupervisedSettings, "small_finetune"
+    module: Encoder
+    settings: SupervisedSettings
+
+    def __init__(self, weights: Weights, recipe: Recipe, classes: list[str]) -> None:
+        super().__init__(as_classifier(weights, classes, recipe), recipe, classes)
+        random = self.settings.init == "torch" and not weights.tensors
+        self.module = Encoder(self.weights.config) if random else to_module(self.weights)  # type: ignore[assignment]
+        self.random_start = not weights.tensors
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(not self.settings.linear_probe or name.startswith("head."))
+
+    @classmethod
+    def open(cls, data: Any, recipe: Recipe) -> tuple[TrainingData, TrainingData | None]:
+        """Samples that have classes, and the data's own validation split, named others, or some that are held out."""
+        train = open_data(data, split=recipe.split)
+        if (train.labels < 0).any():
+            raise InputError("Every training sample must have a class; use a labelled source.")
+        if len(train.classes) < 2:
+            raise InputError(
+                f"A classifier needs at least two classes; the data has {len(train.classes)}: {train.classes}. "
+                "Add a folder, or rows, of another class."
+            )
+        named = recipe.validation
+        if named is None:
+            validation = find_validation(data, beside=recipe.split)
+        elif named in SPLITS["validation"]:
+            validation = open_data(data, split=named)
+        else:
+            validation = open_data(named, split="validation")
+        if validation is None:
+            return hold_out(train, recipe.validation_fraction, recipe.seed)
+        return train, match_classes(validation, train.classes)
+
+    def views(self) -> MakeViews:
+        """One crop."""
+        return self.settings.views(self.weights)
+
+    def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross entropy with smoothed and mixed targets."""
+        pixels, settings = self.input(part), self.settings
+        targets = soft_targets(part.labels.to(pixels.device), len(self.classes), settings.label_smoothing)
+        if settings.mixup or settings.cutmix:
+            rng = np.random.Generator(np.random.PCG64(context.seed))
+            pixels, targets = mix(
+                pixels, targets, mixup=settings.mixup, cutmix=settings.cutmix, choice=settings.mix_choice, rng=rng
+            )
+        if settings.linear_probe:
+            self.module.blocks.eval()  # a frozen encoder must not drop paths
+        logits = model(pixels).float()
+        return -(targets * logits.log_softmax(-1)).sum(-1).mean(), {}
+
+    def validate(self, data: TrainingData, devices: Devices) -> Accuracy:
+        """Exact counts over all processes."""
+        spec = dataclasses.replace(self.weights.preprocess, frame_stride=self.recipe.frame_stride)
+        plain = Plain(data, self.weights.config, spec)
+        size = max(1, self.recipe.batch_size // devices.world)
+        batches = plain_batches(
+            plain, batch_size=size, workers=self.recipe.workers, rank=devices.rank, world=devices.world
+        )
+        found = count_correct(self._logits, batches, data, together=devices.world > 1)
+        return Accuracy.merged(devices.gather(found))
+
+    @torch.no_grad()
+    def _logits(self, inputs: Tensor) -> Tensor:
+        self.module.eval()
+        return self.module(inputs.to(next(self.module.parameters()).device)).float().cpu()
+
+    def advice(self, samples: int) -> list[str]:
+        """Whether the data is enough for a random start, and for its classes."""
+        lines = []
+        if self.random_start and samples < 50_000:
+            lines.append(
+                f"{samples} images are few to train from random weights: start from a pretrained checkpoint (`hierax "
+                "list`). Hiera without pretraining does worse than other networks (arXiv:2306.00989, section B)."
+            )
+        if samples / len(self.classes) < 20:
+            lines.append(
+                f"about {samples / len(self.classes):.0f} images a class: prefer recipe='linear_probe', and expect "
+                "accuracy on few validation images to be uncertain by several points."
+            )
+        return lines
+
+
+def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weights:
+    """An encoder with a head for these classes; a fresh one unless the labels are the same."""
+    kept = weights.labels == classes
+    weights = to_encoder(weights)
+    if weights.config.head == "pool":  # a bare trunk; its final norm is fresh
+        head = "norm_pool" if weights.config.family == "hieradet" else "pool_norm"
+        weights = dataclasses.replace(weights, config=dataclasses.replace(weights.config, head=head))
+    weights = weights if kept else to_num_classes(to_num_classes(weights, 0), len(classes))
+    rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.settings.head_dropout}
+    changes: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
+    return dataclasses.replace(weights, config=dataclasses.replace(weights.config, **changes), labels=list(classes))

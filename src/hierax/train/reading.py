@@ -1,0 +1,172 @@
+"""Recipes from presets, TOML files and options, and back to TOML: strict, whatever the method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import RecipeError, UnknownNameError, nearest
+from ..schema import plain, read, read_toml
+from ..schema import to_toml as _to_toml
+from .methods import METHODS, find_method
+from .presets import PRESETS
+from .recipe import Recipe, Task
+
+_KEYS = [field.name for field in dataclasses.fields(Recipe) if field.name != "settings"]
+# What other trainers call some keys, where spelling alone would suggest another one.
+_ELSEWHERE = {
+    "learning_rate": "lr", "base_lr": "lr", "wd": "weight_decay", "warmup": "warmup_epochs", "bs": "batch_size",
+    "smoothing": "label_smoothing", "ema": "ema_decay", "grad_clip": "clip_norm", "clip_grad": "clip_norm",
+    "num_workers": "workers", "img_size": "input_size", "image_size": "input_size", "drop": "head_dropout",
+    "drop_path_rate": "drop_path", "randaugment": "rand_augment", "reprob": "erasing", "amp": "precision",
+    "grad_checkpointing": "checkpoint_blocks", "gradient_checkpointing": "checkpoint_blocks",
+}  # fmt: skip
+
+
+def read_recipe(source: str | Path | None, task: Task, method: str | None = None) -> Recipe:
+    """A recipe by preset name or from a TOML file.
+
+    Args:
+        source: Preset or file; None is the method's preset for small data sets.
+        task: What the recipe must be for.
+        method: The method it must be for; None takes the recipe's, or the first of the task.
+
+    Raises:
+        UnknownNameError: Neither a preset nor a file, or no such method; names the nearest.
+        RecipeError: The file is not TOML, has an unknown key or an impossible value, or is for something else.
+    """
+    if method is not None:
+        find_method(method)
+    if source is None:
+        kind = find_method(method or _first(task))
+        data: Mapping[str, Any] = PRESETS[kind.preset] if kind.preset else {"method": kind.name}
+    else:
+        data = PRESETS.get(str(source)) or _read_file(Path(source))
+    recipe = recipe_of(data if method is None else {"method": method, **data}, str(source or "A recipe"))
+    if recipe.task != task:
+        raise RecipeError(
+            f"The recipe {str(source)!r} is for {recipe.task}; got {task}. Call {recipe.task}, or choose another."
+        )
+    if method not in (None, recipe.method):
+        raise RecipeError(
+            f"The recipe {str(source)!r} is for method={recipe.method!r}; got {method!r}. Ask for the same, or choose "
+            "another recipe."
+        )
+    return recipe
+
+
+def recipe_of(data: Mapping[str, Any], where: str = "A recipe") -> Recipe:
+    """A recipe from plain data; `to_dict` inverts it.
+
+    The method's keys stand in a table of its name, or among the others, as hierax 0.1 wrote them.
+
+    Raises:
+        UnknownNameError: No such method.
+        RecipeError: An unknown key, one of another method, a value of the wrong type or an impossible one.
+    """
+    name = data.get("method") or _first(data.get("task", "finetune"))
+    method = find_method(name)
+    common, own = _sorted_keys(_without_old_defaults(data, name), name, where)
+    before = common.get("before")
+    if isinstance(before, Mapping):
+        kind = {} if "method" in before else {"task": "pretrain"}
+        common["before"] = recipe_of({**kind, **before}, f"{where} [before]")
+    settings = read(method.Settings, own, where=f"{where} [{name}]", error=RecipeError, elsewhere=_ELSEWHERE)
+    recipe = Recipe(**{"task": method.task, **common, "method": name, "settings": settings})
+    if recipe.task != method.task:
+        raise RecipeError(f"{where} is for {recipe.task}; its method {name!r} is one of {method.task}.")
+    return recipe
+
+
+def with_options(recipe: Recipe, **options: Any) -> Recipe:
+    """A copy with other values, the method's own included; None leaves a value as it is.
+
+    Raises:
+        RecipeError: An unknown key, one of another method, or an impossible value.
+    """
+    common, own = _sorted_keys({k: v for k, v in options.items() if v is not None}, recipe.method, "An option")
+    if "steps" in common and "epochs" in common:
+        raise RecipeError(
+            f"A run is as long as steps or epochs say, not both; got steps={common['steps']} and "
+            f"epochs={common['epochs']}. Leave one out."
+        )
+    if common.get("method", recipe.method) != recipe.method:
+        raise RecipeError(f"The recipe is for method={recipe.method!r}; got {common['method']!r}.")
+    data = to_dict(recipe)
+    if "epochs" in common:
+        data.pop("steps", None)
+    return recipe_of({**data, **common, recipe.method: {**data[recipe.method], **own}}, "An option")
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Plain data without the keys that are None."""
+    values = plain(dataclasses.replace(recipe, before=None))
+    values[recipe.method] = values.pop("settings")
+    return values if recipe.before is None else {**values, "before": to_dict(recipe.before)}
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Text that `read_recipe` reads back to an equal recipe."""
+    return _to_toml(to_dict(recipe))
+
+
+def _first(task: Any) -> str:
+    """The method of a task that says none."""
+    return next((name for name, method in METHODS.items() if method.task == task), next(iter(METHODS)))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise UnknownNameError(
+            f"A recipe must be a preset or a TOML file; {str(path)!r} is no preset and {what}. "
+            f"{nearest(str(path), PRESETS)}Presets: {', '.join(PRESETS)}."
+        )
+    return read_toml(path, what="A recipe", error=RecipeError)
+
+
+def _names(method: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(METHODS[method].Settings)]
+
+
+def _sorted_keys(data: Mapping[str, Any], method: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe's keys, and the method's, from its table and from among the others."""
+    common, own = {}, {}
+    for key, value in data.items():
+        if key in _KEYS:
+            common[key] = value
+        elif key in _names(method):
+            own[key] = value
+        elif key != method:
+            _refuse(key, method, where)
+    table = data.get(method, {})
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"{where} must have a table [{method}] of the method's keys; got {table!r}.")
+    if twice := sorted(own.keys() & table.keys()):
+        raise RecipeError(f"{where} must have each key once; {', '.join(twice)} also stands in [{method}].")
+    return common, {**own, **table}
+
+
+def _refuse(key: str, method: str, where: str) -> None:
+    owner = next((name for name in METHODS if key == name or key in _names(name)), None)
+    if owner is not None:
+        what = "table" if key == owner else "key"
+        raise RecipeError(
+            f"{where} for method {method!r} must have its keys only; {key!r} is a {what} of {owner!r}. Leave it out."
+        )
+    keys = [*_KEYS, *_names(method)]
+    known = _ELSEWHERE.get(key.lower())
+    close = f"Did you mean {known!r}? " if known in keys else nearest(key, keys)
+    raise RecipeError(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(keys)}.")
+
+
+def _without_old_defaults(data: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    """The data without what hierax 0.1 wrote down of other methods: all of their keys, as they are by default."""
+    for name in METHODS:
+        defaults = plain(METHODS[name].Settings())
+        foreign = {key: value for key, value in defaults.items() if key not in _names(method)}
+        if foreign and all(data.get(key) == value for key, value in foreign.items()):
+            data = {key: value for key, value in data.items() if key not in foreign}
+    return data
