@@ -140,7 +140,3 @@ def help_text() -> str:
         *(f"  {code:<{width}}  {meaning}" for code, meaning in MEANINGS.items()),
     ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -213,6 +213,7 @@ REFUSED = [
     (["finetune", "empty", "run"], "CLASS/IMAGE.jpg"),
     (["finetune", "empty", "run", "--set", "lr"], "KEY=VALUE"),
     (["finetune", "empty", "run", "--set", "lrr=1"], "'lr'"),
+    (["finetune", "empty", "run", "--set", "data=other"], "data=other"),
     (["pretrain", "empty", "run", "-m", "mae_hiera_tiny_224"], "'empty'"),
     (["render", "a.png"], "a file"),
     (["render", "new", "--count", "-3"], "-3"),

@@ -44,8 +44,8 @@ def pretrain(
     """
     from .. import pretrain as train
 
-    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
-    return _run(train, data, out, method=method, model=model, recipe=recipe, resume=resume, **options)
+    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, "resume": resume}
+    return _run(train, data, out, set, method=method, model=model, recipe=recipe, **options)
 
 
 def finetune(
@@ -67,24 +67,18 @@ def finetune(
     """
     from .. import finetune as train
 
-    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, **_settings(set)}
-    return _run(train, data, out, model=model, recipe=recipe, resume=resume, **options)
+    options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, "resume": resume}
+    return _run(train, data, out, set, model=model, recipe=recipe, **options)
 
 
-def _run(train: Callable[..., Any], data: str, out: Path, **options: Any) -> int:
-    """Train, and print the folder of the result once, however many processes trained it."""
+def _run(train: Callable[..., Any], data: str, out: Path, pairs: Sequence[str], **options: Any) -> int:
+    """Train, with the options and KEY=VALUE pairs (TOML, else text), and print the folder of the result once."""
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip() or key.strip() in ("data", "out"):
+            raise RecipeError(f"--set takes KEY=VALUE of a recipe; got {pair!r}. Write it as in --set lr=1e-3.")
+        options[key.strip()] = toml_value(text)
     summary = train(data, out, **options)
     if os.environ.get("RANK", "0") == "0":
         print(summary.model)
     return exit_code(summary.samples, len(summary.unreadable))
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """Recipe overrides from KEY=VALUE, values as in TOML; what is no TOML is text."""
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise RecipeError(f"--set takes KEY=VALUE; got {pair!r}. Write it as in --set lr=1e-3.")
-        values[key.strip()] = toml_value(text)
-    return values

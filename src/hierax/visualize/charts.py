@@ -54,7 +54,8 @@ def training_curves(losses: Sequence[float], path: Path, *, baseline: float | No
     spread = [*means[~np.isnan(means)], *([] if baseline is None else [baseline])]
     with _chart(path, (8, 4.5)) as axes:
         alone = window == 1
-        axes.plot(steps, values, color=_BLUE, alpha=1 if alone else 0.3, lw=1, label="loss", **_dots(values))
+        dots = "o" if len(values) < 50 else None  # a line alone shows nothing of a value between two gaps
+        axes.plot(steps, values, marker=dots, ms=3.5, color=_BLUE, alpha=1 if alone else 0.3, lw=1, label="loss")
         if not alone:
             axes.plot(steps, means, color=_BLUE, lw=2, label=f"mean of {window} steps")
         if baseline is not None:
@@ -147,11 +148,6 @@ def _chart(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         yield figure.add_subplot()
         with atomic_file(path) as partial:
             figure.savefig(partial)
-
-
-def _dots(values: Float[ndarray, " n"]) -> dict[str, Any]:
-    """Mark the points of a short run, of which a line alone shows nothing between gaps."""
-    return {"marker": "o", "ms": 3.5} if len(values) < 50 else {}
 
 
 def _shortened(name: str, length: int = 24) -> str:

@@ -43,7 +43,7 @@ def contact_sheet(images: Sequence[Picture], captions: Sequence[str], *, tile: i
     columns = min(len(images), max(1, round(math.sqrt(len(images) * 4 / 3))))
     rows = -(-len(images) // columns)
     step_x, step_y = tile + _GAP, tile + 3 * _GAP + _TEXT
-    sheet = _paper(columns * step_x + _GAP, rows * step_y + _GAP)
+    sheet = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), PAPER)
     for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _GAP + k % columns * step_x, _GAP + k // columns * step_y
         picture = _fitted(image, tile)
@@ -136,10 +136,6 @@ def write_picture(picture: Picture, path: Path) -> None:
         Image.fromarray(picture).save(partial)
 
 
-def _paper(width: int, height: int) -> Image.Image:
-    return Image.new("RGB", (width, height), PAPER)
-
-
 def _fitted(image: Picture, tile: int) -> Image.Image:
     """An image scaled so that its longer side is `tile`."""
     picture = Image.fromarray(image)
@@ -162,7 +158,7 @@ def _row_of(panels: Sequence[tuple[Image.Image, str, str]]) -> Picture:
         max(panel.width, math.ceil(max(_font(1).getlength(name), _font(-1).getlength(detail))))
         for panel, name, detail in panels
     ]
-    sheet = _paper(sum(columns) + _GAP * (len(panels) + 1), height + _GAP + 4 * _TEXT)
+    sheet = Image.new("RGB", (sum(columns) + _GAP * (len(panels) + 1), height + _GAP + 4 * _TEXT), PAPER)
     left = _GAP
     for (panel, name, detail), width in zip(panels, columns, strict=True):
         sheet.paste(panel, (left, _GAP + (height - panel.height) // 2))
