@@ -64,8 +64,12 @@ def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
     return np.array(open_rgb(source))
 
 
-def open_rgb(source: ImageSource) -> Image.Image:
-    """`decode_image` without the copy to NumPy: an upright PIL image of mode RGB, already loaded.
+def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:
+    """`decode_image` without the copy to NumPy: a PIL image of mode RGB, already loaded.
+
+    Args:
+        source: As for `decode_image`.
+        upright: Whether the orientation tag is obeyed; other packages do not.
 
     Raises:
         InputError: As `decode_image`.
@@ -77,10 +81,10 @@ def open_rgb(source: ImageSource) -> Image.Image:
         with pillow_session():
             if isinstance(source, Image.Image):
                 with _IMAGE_LOCKS[id(source) % len(_IMAGE_LOCKS)]:
-                    image = _decode(source, name)
+                    image = _decode(source, name, upright)
                     return image.copy() if image is source else image
             with _open_stream(source) as stream, Image.open(stream, formats=_formats()) as image:
-                return _decode(image, name)
+                return _decode(image, name, upright)
     except InputError:
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
@@ -166,7 +170,7 @@ def _guess(source: Any) -> str:
     return ""
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
+def _decode(image: Image.Image, name: str, upright: bool) -> Image.Image:
     """The steps after opening, in the order that matters: declared size, pixels, colour, orientation."""
     width, height = image.size
     if width * height == 0:
@@ -178,7 +182,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         )
     image.load()
     rgb = _to_rgb(image)
-    turn = _TURN_UPRIGHT.get(_orientation(image))
+    turn = _TURN_UPRIGHT.get(_orientation(image)) if upright else None
     return rgb.transpose(turn) if turn is not None else rgb
 
 

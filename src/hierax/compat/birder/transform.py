@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...config import PreprocessSpec
+from ...data.decode import open_rgb
 from ...data.preprocess import check_spec, preprocess
 from ...errors import InputError
-from ..images import stored_rgb
 
 _MAX_COVER_PIXELS = 64_000_000
 
@@ -37,7 +37,7 @@ class ClassificationTransform:
         """
         if not isinstance(image, Image.Image):
             raise InputError(f"The transform takes a PIL image; got {type(image).__name__}. Use PIL.Image.open.")
-        rgb = stored_rgb(image)
+        rgb = open_rgb(image, upright=False)
         if not self.simple_crop:
             return preprocess(rgb, self.spec)
         covered = rgb.resize(self.cover(rgb.width, rgb.height), Image.Resampling.BICUBIC)

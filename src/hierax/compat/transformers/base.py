@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hierax")
 # Options of transformers that change nothing here: how a file is read, and which kernel runs.
-_WITHOUT_EFFECT = (
-    "low_cpu_mem_usage",
-    "trust_remote_code",
-    "use_safetensors",
-    "attn_implementation",
-    "weights_only",
-)
+_WITHOUT_EFFECT = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "attn_implementation", "weights_only")
 _ENVIRONMENT = {
     "cache_dir": "HF_HUB_CACHE",
     "token": "HF_TOKEN",
@@ -64,7 +58,7 @@ class HieraPreTrainedModel(ForeignNames):
     inner_prefix: ClassVar[str] = ""
     constructor_options: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: HieraConfig, network: nn.Module | None, **options: Any) -> None:
+    def __init__(self, config: HieraConfig, *, network: nn.Module | None = None, **options: Any) -> None:
         super().__init__()
         self.config = config
         self.network = build(self.architecture(config, **options)) if network is None else network
@@ -127,8 +121,8 @@ class HieraPreTrainedModel(ForeignNames):
         own = {name: options.pop(name) for name in cls.constructor_options if name in options}
         _check_options(options)
         weights, _ = find_weights(source, revision=revision)
-        _check_family(weights)
-        config = HieraConfig.of_weights(weights) if config is None else HieraConfig.from_dict(config.to_dict())
+        described = HieraConfig.of_weights(weights)
+        config = described if config is None else HieraConfig.from_dict(config.to_dict())
         config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})
         network = _load(weights, cls.architecture(config, **own), config, lenient)
         wanted = config.dtype if dtype in (None, "auto") else dtype
@@ -212,15 +206,6 @@ def _check_options(options: dict[str, Any]) -> None:
             raise InputError(f"{name}= is not supported here; set the environment variable {_ENVIRONMENT[name]}.")
         if name not in known and name not in (*_WITHOUT_EFFECT, "num_labels"):
             raise UnknownNameError(f"Unknown option {name!r}. {nearest(name, known)}")
-
-
-def _check_family(weights: Weights) -> None:
-    config = weights.config
-    if config.family != "hiera" or config.position != "grid" or config.layer_scale is not None:
-        raise CheckpointError(
-            f"transformers' Hiera classes hold plain Hiera only; {weights.provenance.name!r} is "
-            f"{config.family!r}. Use hierax.load for it."
-        )
 
 
 def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: bool) -> nn.Module:

@@ -176,7 +176,10 @@ class HieraConfig:
             return cls.from_dict(written)
         config = weights.config
         if problem := hiera_obstacle(config):
-            raise CheckpointError(f"No HieraConfig can describe {config.name!r}: {problem}. Use hierax.load for it.")
+            raise CheckpointError(
+                f"transformers' Hiera classes hold plain Hiera only; {config.name!r} is none: {problem}. "
+                "Use hierax.load for it."
+            )
         names = dict(enumerate(weights.labels)) if weights.labels else None
         return cls(**hiera_json(config), num_labels=config.num_classes or None, id2label=names)
 

@@ -19,7 +19,6 @@ from ...data.preprocess import center_crop, resized_size
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...weights.files import read_json, write_json
 from ...weights.formats.transformers_processor import BIT_DEFAULTS, RESAMPLE, processor_json, processor_options
-from ..images import stored_rgb
 
 FILE = "preprocessor_config.json"
 _PIL_MODES = {0: Image.Resampling.NEAREST, 2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
@@ -88,10 +87,6 @@ class BitImageProcessor:
         return [str(write_json(Path(directory) / FILE, self.to_dict()))]
 
     def __call__(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
-        """`preprocess`."""
-        return self.preprocess(images, return_tensors=return_tensors, **options)
-
-    def preprocess(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
         """Make images the model's input.
 
         Args:
@@ -117,6 +112,8 @@ class BitImageProcessor:
             raise InputError(f"Images of one call must come out alike; got {sorted(shapes)}. Use do_center_crop=True.")
         stacked = torch.stack(results)
         return BatchFeature(pixel_values=stacked if return_tensors == "pt" else stacked.numpy())
+
+    preprocess = __call__
 
     def _one(self, image: Any, o: Mapping[str, Any]) -> Float[Tensor, "3 h w"]:
         pixels = _pixels(image, o["do_convert_rgb"])
@@ -151,13 +148,7 @@ class BitImageProcessor:
         return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample], antialias=True)[0]
 
 
-class AutoImageProcessor:
-    """Factory under transformers' name; every Hiera processor is a `BitImageProcessor`."""
-
-    @staticmethod
-    def from_pretrained(source: str | Path, **options: Any) -> BitImageProcessor:
-        """As `BitImageProcessor.from_pretrained`."""
-        return BitImageProcessor.from_pretrained(source, **options)
+AutoImageProcessor = BitImageProcessor  # every Hiera processor is one
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,10 +178,9 @@ def _flat(images: Any) -> list[Any]:
 
 def _pixels(image: Any, convert: bool) -> Tensor:
     """One image as (3, h, w), bytes or floats as they came."""
-    if isinstance(image, (str, Path)):
-        image = open_rgb(image)
-    if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(stored_rgb(image))).permute(2, 0, 1)
+    if isinstance(image, (str, Path, Image.Image)):
+        rgb = open_rgb(image, upright=not isinstance(image, Image.Image))
+        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
     if not isinstance(image, (np.ndarray, Tensor)):
         raise InputError(f"Images are PIL images, paths, arrays or tensors; got {type(image).__name__}.")
     pixels = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image.detach()

@@ -37,7 +37,7 @@ class HieraModel(HieraPreTrainedModel):
         *,
         network: nn.Module | None = None,
     ) -> None:
-        super().__init__(config, network, add_pooling_layer=add_pooling_layer)
+        super().__init__(config, network=network, add_pooling_layer=add_pooling_layer)
         self.is_mae = is_mae
         self.has_pooler = add_pooling_layer
 
@@ -91,16 +91,13 @@ class HieraForImageClassification(HieraPreTrainedModel):
 
     inner_prefix: ClassVar[str] = "hiera."
 
-    def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
-        super().__init__(config, network)
-
     @property
     def num_labels(self) -> int:
         """Classes of the head."""
         return self.encoder.num_classes
 
     @classmethod
-    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
+    def architecture(cls, config: HieraConfig) -> ModelConfig:
         """An encoder with as many classes as the config has labels."""
         return config.network(head="pool_norm", num_classes=config.num_labels)
 
@@ -152,6 +149,13 @@ class HieraBackbone(HieraPreTrainedModel):
     One deliberate difference: transformers' backbone feeds tokens in raster order to blocks that expect unrolled
     order, which scrambles its maps, and norms them with parameters that no published file holds. Here they are the
     maps that `HieraModel` computes, un-normed, at any legal size. `match_transformers=True` reproduces theirs.
+
+    Attributes:
+        stage_names: "stem", "stage1", ...
+        out_features: Names of the returned stages.
+        out_indices: The same as positions in `stage_names`.
+        out_feature_channels: Channels of every stage.
+        channels: Channels of the returned stages.
     """
 
     constructor_options: ClassVar[tuple[str, ...]] = ("match_transformers",)
@@ -159,11 +163,13 @@ class HieraBackbone(HieraPreTrainedModel):
     def __init__(
         self, config: HieraConfig, match_transformers: bool = False, *, network: nn.Module | None = None
     ) -> None:
-        super().__init__(config, network)
+        super().__init__(config, network=network)
         self.match_transformers = match_transformers
         channels = self.encoder.config.channels
-        self.stage_names = config.stage_names
-        self.num_features = [channels[0], *channels]
+        self.stage_names, self.num_features = config.stage_names, [channels[0], *channels]
+        self.out_features, self.out_indices = config.out_features, config.out_indices
+        self.out_feature_channels = dict(zip(self.stage_names, self.num_features, strict=True))
+        self.channels = [self.out_feature_channels[name] for name in self.out_features]
         if match_transformers:
             # Quirk(transformers): these norms have torch's epsilon, not the config's.
             norms = {name: nn.LayerNorm(width) for name, width in zip(self.out_features, self.channels, strict=True)}
@@ -176,26 +182,6 @@ class HieraBackbone(HieraPreTrainedModel):
     def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
         """An encoder without pooling norm and classes."""
         return config.network(head="pool")
-
-    @property
-    def out_features(self) -> list[str]:
-        """Names of the returned stages."""
-        return self.config.out_features
-
-    @property
-    def out_indices(self) -> list[int]:
-        """Positions of the returned stages in `stage_names`."""
-        return self.config.out_indices
-
-    @property
-    def out_feature_channels(self) -> dict[str, int]:
-        """Channels of every stage."""
-        return dict(zip(self.stage_names, self.num_features, strict=True))
-
-    @property
-    def channels(self) -> list[int]:
-        """Channels of the returned stages."""
-        return [self.out_feature_channels[name] for name in self.out_features]
 
     def restore(self, weights: Weights) -> None:
         """The stage norms of a saved backbone, which matter only when matching transformers."""
@@ -245,11 +231,11 @@ class HieraForPreTraining(HieraPreTrainedModel):
     network: MaskedAutoencoder
 
     def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
-        super().__init__(config, network)
+        super().__init__(config, network=network)
         self.pred_stride = self.network.pixels
 
     @classmethod
-    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
+    def architecture(cls, config: HieraConfig) -> ModelConfig:
         """An autoencoder with the config's decoder."""
         return config.network(head="pool", decoder=True)
 

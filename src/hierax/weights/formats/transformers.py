@@ -137,8 +137,6 @@ class Transformers(Format):
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """No video, no windowed tables outside HieraDet, no global windows inside it, no class head on it."""
-        if config.is_video:
-            return "transformers has no video Hiera"
         if config.family != "hieradet":
             return hiera_obstacle(config)
         if config.layer_scale is not None or config.shortcut != "linear":

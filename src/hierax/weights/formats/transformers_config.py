@@ -115,7 +115,9 @@ def hiera_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def hiera_obstacle(config: ModelConfig) -> str | None:
-    """What of an image network a `HieraConfig` cannot say; None if it can say all of it."""
+    """What of a network a `HieraConfig` cannot say; None if it can say all of it."""
+    if config.is_video:
+        return "transformers has no video Hiera"
     if config.layer_scale is not None or config.shortcut != "linear":
         return "transformers' blocks have neither layer scale nor the max-and-mean shortcut"
     if config.position == "window":

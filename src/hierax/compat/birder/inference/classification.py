@@ -13,8 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from ....data.decode import open_rgb
 from ....errors import InputError
-from ...images import open_stored
 from ..net import Net
 
 Answer = tuple[Float[np.ndarray, "b out"], Float[np.ndarray, "b c"] | None]
@@ -50,7 +50,7 @@ def infer_image(
         InputError: The sample is no readable image.
     """
     if isinstance(sample, (str, Path)):
-        sample = open_stored(sample)
+        sample = open_rgb(sample, upright=False)
     elif not isinstance(sample, Image.Image):
         raise InputError(f"sample must be a path or a PIL image; got {type(sample).__name__}.")
     inputs = transform(sample).unsqueeze(0).to(device or "cpu")  # (1, 3, h, w)
