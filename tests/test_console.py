@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import pytest
 
@@ -44,6 +45,9 @@ def test_set_up__quiet_reaches_child_processes(monkeypatch):
     monkeypatch.setenv("HIERAX_QUIET", "")
     console.set_up("quiet")
     assert console.quiet()
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.warn("a library's", stacklevel=1)
+    assert not shown
     console.set_up("normal")
     assert not console.quiet()
 

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ def set_up(verbosity: Verbosity) -> None:
     os.environ[_QUIET] = "1" if verbosity == "quiet" else ""
     logging.basicConfig(format="hierax: %(message)s", stream=sys.stderr)
     logging.getLogger("hierax").setLevel(_LEVELS[verbosity])  # other libraries' talk stays theirs
+    if verbosity == "quiet":
+        warnings.simplefilter("ignore")
 
 
 def quiet() -> bool:

@@ -269,10 +269,11 @@ def test_unreadable__rows_and_exit_3(desk, capsys):
     assert not os.path.exists("f.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(desk, capsys):
     """A closed folder or file is said and passed over; a closed output is refused before any work."""
     os.chmod(picture("closed.png"), 0)
+    if os.access("closed.png", os.R_OK):
+        pytest.skip("root may read everything")
     (desk / "closed").mkdir(mode=0o500)
     assert main(["classify", "a.png", "closed.png", "--format", "jsonl"]) == 3
     capsys.readouterr()
