@@ -67,10 +67,11 @@ def written(encoder: nn.Module, format: str) -> dict[str, Tensor]:
     """Our weights under another package's names, through our own converter."""
     import safetensors.torch
 
-    from hierax.weights.load import from_module, write_weights
-    from hierax.weights.state import Weights
+    from hierax.weights.card import ModelCard, Weights
+    from hierax.weights.network import from_module
+    from hierax.weights.write import write_weights
 
-    weights = from_module(encoder, Weights(config=encoder.config, tensors={}, preprocess=hierax.PreprocessSpec()))
+    weights = from_module(encoder, Weights(card=ModelCard(config=encoder.config, preprocess=hierax.PreprocessSpec())))
     with TemporaryDirectory() as folder:
         path = write_weights(weights, Path(folder) / "out", to=format)
         file = next(iter(path.rglob("*.safetensors"))) if path.is_dir() else path

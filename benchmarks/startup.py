@@ -85,10 +85,11 @@ def startup(rounds: int = 7) -> dict:
 
 def save(encoder: object, folder: Path, format: str) -> Path:
     """Our weights in a format, as a folder or file."""
-    from hierax.weights.load import from_module, write_weights
-    from hierax.weights.state import Weights
+    from hierax.weights.card import ModelCard, Weights
+    from hierax.weights.network import from_module
+    from hierax.weights.write import write_weights
 
-    weights = Weights(config=encoder.config, tensors={}, preprocess=hierax.PreprocessSpec())
+    weights = Weights(card=ModelCard(config=encoder.config, preprocess=hierax.PreprocessSpec()))
     return write_weights(from_module(encoder, weights), folder, to=format)
 
 

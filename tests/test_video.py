@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import hierax
 from hierax.cli import main
 from hierax.data.video import preprocess_clip, read_clip
+from hierax.weights.card import Weights
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,8 @@ def folder(tmp_path_factory):
     model = hierax.create("hiera_base_16x224", **options)
     spec = hierax.PreprocessSpec(size=(32, 32), resize="squash", crop_ratio=1.0)
     card = hierax.describe("hiera_base_16x224")
-    return hierax.Predictor(model, spec, None, card).save(tmp_path_factory.mktemp("video") / "model")
+    weights = Weights(card=dataclasses.replace(card, preprocess=spec))
+    return hierax.Predictor(model, weights).save(tmp_path_factory.mktemp("video") / "model")
 
 
 def film(seed: int, frames: int = 40) -> np.ndarray:

@@ -139,6 +139,16 @@ class ModelConfig:
             return self.position_size
         return self.grid(self.input_size)
 
+    @property
+    def birder_table(self) -> tuple[int, ...]:
+        """Background table that birder's abswin Hiera keeps at this input size. Quirk(birder): it grows with it."""
+        return tuple(side // 16 for side in self.input_size)
+
+    def decoder_grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Token grid of a masked autoencoder's decoder for an input of that size."""
+        strides = (q**self.q_pool for q in self.q_stride)
+        return tuple(g // s for g, s in zip(self.grid(input_size), strides, strict=True))
+
     def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """Token grid of an input of that size."""
         return tuple(pixels // stride for pixels, stride in zip(input_size, self.patch_stride, strict=True))
@@ -163,9 +173,30 @@ class ModelConfig:
             f"got {'x'.join(map(str, size))}. Nearest legal: {options}."
         )
 
-    def with_input_size(self, size: int | tuple[int, ...]) -> ModelConfig:
-        """The same architecture at another size; an int is a square, (h, w) keeps a video's frames."""
-        return dataclasses.replace(self, input_size=self.full_size(size))
+    def with_input_size(self, size: int | tuple[int, ...], *, birder: bool = False) -> ModelConfig:
+        """The same architecture at another size.
+
+        Args:
+            size: Pixels; an int is a square, (h, w) keeps a video's frames.
+            birder: Whether the background table of an abswin Hiera follows, as birder's does.
+
+        Raises:
+            InputError: A size that the network cannot take.
+        """
+        resized = dataclasses.replace(self, input_size=self.full_size(size))
+        if not birder or self.family != "hiera_abswin":
+            return resized
+        return dataclasses.replace(resized, position_size=resized.birder_table)
+
+    def with_num_classes(self, num_classes: int) -> ModelConfig:
+        """The same architecture with another number of classes.
+
+        Raises:
+            InputError: Not a whole number, or negative.
+        """
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
+            raise InputError(f"num_classes must be a non-negative int; got {num_classes!r}.")
+        return dataclasses.replace(self, num_classes=num_classes)
 
     def full_size(self, size: int | tuple[int, ...]) -> tuple[int, ...]:
         """Spell a size out to one number per axis and check it.

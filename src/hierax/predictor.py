@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .config import STAGE_NAMES, PreprocessSpec
+from .config import STAGE_NAMES
 from .data.loader import map_batches
 from .errors import InputError, UnknownNameError, nearest
 from .model.encoder import Encoder
-from .weights.card import ModelCard
-from .weights.load import from_module, write_weights
-from .weights.state import LoadReport, Weights
+from .weights.card import Weights
+from .weights.network import from_module
+from .weights.write import write_weights
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,33 @@ class Predictor:
     Attributes:
         model: The network, in eval mode; an `Encoder`, or a `MaskedAutoencoder` where the checkpoint has a decoder.
         preprocess: How images become its input.
-        labels: Class names by index, None where nobody named them.
         card: What is known about the weights.
         report: Which tensors came from the file and which did not.
         device: Where the model is.
         views: Clips taken from each video, whose answers are averaged; images have one.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        preprocess: PreprocessSpec,
-        labels: list[str] | None,
-        card: ModelCard,
-        weights: Weights | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, weights: Weights) -> None:
         self.model = model.eval()
-        self.preprocess = preprocess
-        self.labels = labels
-        self.card = card
-        self._weights = weights
-        self.report = weights.report if weights is not None else LoadReport()
+        self.preprocess = weights.preprocess
+        self.card = weights.card
+        self.report = weights.report
         self.views = 1
+        self._weights = weights
+        self._labels = weights.labels
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Class names by index; None where nobody named them, or where the head has another number of classes now.
+
+        A head that was replaced by one of as many classes cannot be told from the old: assign its labels, or None.
+        """
+        named = self._labels is not None and len(self._labels) == self.encoder.num_classes
+        return self._labels if named else None
+
+    @labels.setter
+    def labels(self, labels: list[str] | None) -> None:
+        self._labels = labels
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +109,7 @@ class Predictor:
 
     def label(self, index: int) -> str:
         """Name of a class, `class_123` where nobody named it."""
-        return self.labels[index] if self.labels is not None and index < len(self.labels) else f"class_{index}"
+        return f"class_{index}" if self.labels is None else self.labels[index]
 
     def embed(self, images: Any, *, normalize: bool = False, batch_size: int = 32) -> np.ndarray:
         """Embeddings as float32 (n, c).
@@ -158,8 +163,7 @@ class Predictor:
         Raises:
             CheckpointError: The format cannot express the network, or writing failed.
         """
-        weights = self.weights()
-        return write_weights(weights, Path(directory), to=format)
+        return write_weights(self.weights(), directory, to=format)
 
     def push_to_hub(
         self,
@@ -193,12 +197,8 @@ class Predictor:
 
     def weights(self) -> Weights:
         """The present parameters with everything known about them."""
-        base = self._weights or Weights(config=self.encoder.config, tensors={}, preprocess=self.preprocess)
-        base = dataclasses.replace(base, preprocess=self.preprocess, labels=self.labels)
-        encoder = self.encoder
-        if encoder.num_classes != base.config.num_classes and base.config.decoder is None:
-            base = dataclasses.replace(base, config=dataclasses.replace(base.config, num_classes=encoder.num_classes))
-        return from_module(self.model, base)
+        labelled = dataclasses.replace(self._weights, card=self.card, labels=self.labels)
+        return from_module(self.model, labelled.with_card(config=self.model.config, preprocess=self.preprocess))
 
     def to(self, device: str | torch.device) -> Predictor:
         """Move the model; returns the predictor."""

@@ -14,8 +14,9 @@ import pytest
 
 import hierax
 from hierax.config import PreprocessSpec
-from hierax.weights.load import from_module, write_weights
-from hierax.weights.state import Weights
+from hierax.weights.card import ModelCard, Weights
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
 
 from ..compat.pictures import picture
 
@@ -29,7 +30,7 @@ def write_random(to: str, name: str, folder: Path, **options: Any) -> Path:
     if not squash:
         recipe = dataclasses.replace(recipe, resize_to=256)
     labels = [f"class {index}" for index in range(network.num_classes)] or None
-    weights = from_module(network, Weights(config=network.config, tensors={}, preprocess=recipe, labels=labels))
+    weights = from_module(network, Weights(card=ModelCard(config=network.config, preprocess=recipe), labels=labels))
     return write_weights(weights, folder / ("net.pt" if squash else "net"), to=to)
 
 

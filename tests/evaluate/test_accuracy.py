@@ -19,9 +19,10 @@ from hierax.evaluate.accuracy import PROTOCOLS, accuracy, protocol_spec
 from hierax.model.init import build
 from hierax.model.metrics import Accuracy
 from hierax.predictor import Predictor
-from hierax.weights.card import make_card
+from hierax.weights.card import ModelCard, Weights
 from hierax.weights.labels import class_names
-from hierax.weights.load import from_module, write_weights
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
 
 from ..peers import peer
 from ..train import tiny
@@ -46,7 +47,8 @@ def predictor(labels, classes=None):
 
 
 def predictor_of(model, labels, spec=None):
-    return Predictor(model, spec or PreprocessSpec(size=(64, 64)), labels, make_card(tiny.CONFIG, name="colours"))
+    card = ModelCard(name="colours", config=tiny.CONFIG, preprocess=spec or PreprocessSpec(size=(64, 64)))
+    return Predictor(model, Weights(card=card, labels=labels))
 
 
 def test_exact_counts_on_a_ragged_last_batch(tmp_path):
@@ -153,9 +155,7 @@ def test_command_line(tmp_path, capsys, split):
     module = build(config)
     torch.nn.init.zeros_(module.head.projection.weight)
     module.head.projection.bias.data = torch.eye(12)[10]
-    model = write_weights(
-        from_module(module, dataclasses.replace(weights, config=config)), tmp_path / "model", to="hierax"
-    )
+    model = write_weights(from_module(module, weights.with_card(config=config)), tmp_path / "model", to="hierax")
     data = tmp_path / "data" / (split or "")
     for name, count in {"2": 5, "10": 3}.items():
         (data / name).mkdir(parents=True)

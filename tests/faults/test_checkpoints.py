@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 import hierax
 from hierax.errors import CheckpointError, HieraxError
 from hierax.weights import files
-from hierax.weights.load import read_weights
+from hierax.weights.understand import read_weights
 
 from ..weights.members import MEMBERS, tiny_sam2, written
 

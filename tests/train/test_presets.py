@@ -20,8 +20,9 @@ from hierax.train.presets import PRESETS
 from hierax.train.reading import recipe_of, with_options
 from hierax.train.start import starting_weights
 from hierax.weights import catalog
-from hierax.weights.load import from_module, write_weights
-from hierax.weights.state import Weights
+from hierax.weights.card import ModelCard, Weights
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
 
 from . import tiny
 
@@ -93,7 +94,7 @@ def test_preset_trains(tmp_path, name):
     config = shrunk(real)
     assert kind(config) == kind(real)
     torch.manual_seed(3)
-    empty = Weights(config=config, tensors={}, preprocess=tiny.weights().preprocess)
+    empty = Weights(card=ModelCard(config=config, preprocess=tiny.weights().preprocess))
     start = write_weights(from_module(build(config), empty), tmp_path / "start", to="hierax")
     data = Memory(4, (12, 40, 48, 3) if config.is_video else (40, 48, 3))
     batch = 2 * recipe.repeats * recipe.accumulate

@@ -17,8 +17,9 @@ from hierax.train.batches import Part
 from hierax.train.methods.mae import MaskedPretraining, frames
 from hierax.train.reading import recipe_of
 from hierax.visualize.reconstruction import reconstruction
-from hierax.weights.load import from_module, write_weights
-from hierax.weights.state import Weights
+from hierax.weights.card import ModelCard, Weights
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
 
 from . import tiny
 
@@ -28,7 +29,7 @@ def tiny_video(folder):
     config: ModelConfig = dataclasses.replace(
         base, name="custom", input_size=(4, 64, 64), embed_dim=8, num_heads=1, depths=(1, 1, 1, 1), num_classes=0
     )
-    empty = Weights(config=config, tensors={}, preprocess=PreprocessSpec(size=(64, 64)))
+    empty = Weights(card=ModelCard(config=config, preprocess=PreprocessSpec(size=(64, 64))))
     return write_weights(from_module(build(config), empty), folder, to="hierax")
 
 
@@ -73,7 +74,7 @@ def test_frames_of_a_perfect_prediction_are_the_clip(monkeypatch, ratio):
         base, name="custom", input_size=(8, 96, 96), embed_dim=8, num_heads=1, depths=(1, 1, 1, 1),
         decoder=DecoderConfig(dim=16, depth=1, num_heads=2),
     )  # fmt: skip
-    empty = Weights(config=config, tensors={}, preprocess=PreprocessSpec(size=(96, 96)))
+    empty = Weights(card=ModelCard(config=config, preprocess=PreprocessSpec(size=(96, 96))))
     recipe = recipe_of({"method": "mae", "mask_ratio": ratio})
     method = MaskedPretraining(from_module(build(config), empty), recipe, [])
     pixels = torch.randint(0, 256, (2, 3, 8, 96, 96), dtype=torch.uint8)

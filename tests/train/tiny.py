@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from hierax.config import DecoderConfig, ModelConfig, PreprocessSpec
 from hierax.model.init import build
-from hierax.weights.load import from_module, write_weights
-from hierax.weights.state import Provenance, Weights
+from hierax.weights.card import ModelCard, Weights
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
 
 SIZE = 64
 CONFIG = ModelConfig(
@@ -35,13 +36,15 @@ def weights(*, decoder: bool = False, drop_path: float = 0.0, license: str | Non
         changes |= {"decoder": DecoderConfig(dim=16, depth=1, num_heads=2), "q_pool": 2, "head": "pool"}
     config = ModelConfig(**{**CONFIG.__dict__, **changes})
     torch.manual_seed(5)
-    empty = Weights(
+    card = ModelCard(
+        name="tiny",
         config=config,
-        tensors={},
         preprocess=PreprocessSpec(size=(SIZE, SIZE)),
-        provenance=Provenance(name="tiny", license=license, commercial=False, base_model="someone/tiny"),
+        license=license,
+        commercial=False,
+        base_model="someone/tiny",
     )
-    return from_module(build(config), empty)
+    return from_module(build(config), Weights(card=card))
 
 
 def save(folder: Path, **options: object) -> Path:

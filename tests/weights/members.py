@@ -13,9 +13,10 @@ from hierax.config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessS
 from hierax.model.encoder import Encoder
 from hierax.model.init import build
 from hierax.model.mae import MaskedAutoencoder
+from hierax.weights.card import ModelCard, Weights
 from hierax.weights.formats import FORMAT_NAMES, sam2
-from hierax.weights.load import from_module, to_module, write_weights
-from hierax.weights.state import Weights
+from hierax.weights.network import from_module, to_module
+from hierax.weights.write import write_weights
 
 from ..peers import VIDEO, loud
 
@@ -126,7 +127,9 @@ def weights_of(config: ModelConfig, seed: int = 0) -> Weights:
     """Loud random weights, with labels and a preprocess that are nobody's default."""
     spec = PreprocessSpec(size=config.input_size[-2:], crop_ratio=0.8, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     labels = [f"bird {index}" for index in range(config.num_classes)] or None
-    return from_module(loud(build(config), seed), Weights(config=config, tensors={}, preprocess=spec, labels=labels))
+    return from_module(
+        loud(build(config), seed), Weights(card=ModelCard(config=config, preprocess=spec), labels=labels)
+    )
 
 
 def written(config: ModelConfig, folder: Path, to: str) -> Path:

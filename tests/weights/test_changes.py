@@ -13,7 +13,9 @@ import torch.nn.functional as F
 import hierax
 from hierax.config import ARCHITECTURES, ModelConfig
 from hierax.errors import CheckpointError, InputError
-from hierax.weights.load import read_weights, to_module, write_weights
+from hierax.weights.network import to_module
+from hierax.weights.understand import read_weights
+from hierax.weights.write import write_weights
 
 from ..peers import birder, birder_abswin, loud, ours
 from ..tolerance import FP32, assert_same

@@ -11,7 +11,8 @@ import torch
 
 import hierax
 from hierax.errors import CheckpointError, UnknownNameError
-from hierax.weights.load import read_weights, write_weights
+from hierax.weights.understand import read_weights
+from hierax.weights.write import write_weights
 
 from ..tolerance import FP32, assert_same
 from .members import FORMATS, MEMBERS, REFUSED, answer, tiny_sam2, weights_of, written

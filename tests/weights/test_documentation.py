@@ -166,13 +166,11 @@ def test_hierax_folder__contents(tmp_path: Path) -> None:
 
 def test_hierax_folder__hostile_fields(tmp_path: Path) -> None:
     """A licence or parent name out of somebody's config.json must not become other lines of the card."""
-    import dataclasses
-
-    from hierax.weights.load import write_weights
+    from hierax.weights.write import write_weights
 
     weights = weights_of(MEMBERS["Hiera"])
-    origin = dataclasses.replace(weights.provenance, license="mit\ntags: [evil]", base_model="a/b\nmodel: x")
-    folder = write_weights(dataclasses.replace(weights, provenance=origin), tmp_path / "x", to="hierax")
+    hostile = weights.with_card(license="mit\ntags: [evil]", base_model="a/b\nmodel: x")
+    folder = write_weights(hostile, tmp_path / "x", to="hierax")
     front = (folder / "README.md").read_text().split("---")[1]
     assert "evil" not in front
     assert "model: x" not in front

@@ -23,13 +23,14 @@ PRELUDE = """
 import dataclasses, json, sys
 from pathlib import Path
 import hierax.net.transfer as transfer
+from hierax.config import architecture
 from hierax.weights.catalog import CatalogEntry, resolve
 from hierax.weights.hub import fetch, fetch_repo, fetch_url, announce_license
 from hierax.errors import HieraxError
 transfer._FIRST_WAIT_S = 0.01
 HUB = {hub!r}
 def entry(**fields):
-    return CatalogEntry(name="toy", architecture="hiera_tiny_224", format="meta", **fields)
+    return CatalogEntry(name="toy", config=architecture("hiera_tiny_224"), format="meta", **fields)
 def tell(call):
     try:
         print(json.dumps(["ok", str(call())]))

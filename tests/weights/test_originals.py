@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 import hierax
 from hierax.config import ARCHITECTURES, DecoderConfig, ModelConfig
-from hierax.weights.load import read_weights, to_module, write_weights
-from hierax.weights.state import Weights
+from hierax.weights.card import Weights
+from hierax.weights.network import to_module
+from hierax.weights.understand import read_weights
+from hierax.weights.write import write_weights
 
 from ..parity.test_mae_parity import apart
 from ..parity.test_mae_parity import ask_hf as masked_hf

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 import hierax
 from hierax.errors import CheckpointError
-from hierax.weights.load import read_weights, write_weights
+from hierax.weights.understand import read_weights
+from hierax.weights.write import write_weights
 
 from ..peer_files import write_birder_mae, write_birder_pt, write_hf_folder, write_meta_folder, write_timm_folder
 from ..peers import (

@@ -110,10 +110,10 @@ def verify(source: Positional[str], name: str | None = None) -> int:
     from ..net.integrity import sha256_of
     from ..registry import find_weights
 
-    weights, entry = find_weights(source, name=name)
+    weights = find_weights(source, name=name)
     print(printable(f"{weights.config.name}: {weights.report}", keep="\n"))
     if weights.raw is not None:
         digest = sha256_of(weights.raw.path)
-        known = f" (the published {entry.name})" if entry is not None and digest == entry.sha256 else ""
+        known = f" (the published {weights.card.name})" if digest == weights.card.sha256 else ""
         print(f"sha256 {digest}{known}")
     return 0

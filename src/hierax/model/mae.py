@@ -90,8 +90,7 @@ class MaskedAutoencoder(nn.Module):
 
     def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """Decoder token grid of an input of that size."""
-        stride = (q**self.config.q_pool for q in self.config.q_stride)
-        return tuple(g // s for g, s in zip(self.config.grid(input_size), stride, strict=True))
+        return self.config.decoder_grid(input_size)
 
     def forward(
         self,

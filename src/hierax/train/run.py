@@ -17,8 +17,8 @@ from ..data.datasets.samples import TrainingData
 from ..errors import RecipeError
 from ..model.metrics import Accuracy
 from ..weights.files import write_json
-from ..weights.load import write_weights
 from ..weights.rename import flat_name
+from ..weights.write import write_weights
 from .batches import Views
 from .devices import Devices
 from .folder import check_free, claim, publish

@@ -10,8 +10,8 @@ from ..config import ARCHITECTURES, ModelConfig, architecture
 from ..errors import UnknownNameError
 from ..registry import find_weights
 from ..weights import catalog
-from ..weights.resize import to_input_size
-from ..weights.state import Provenance, Weights
+from ..weights.adapt import to_input_size
+from ..weights.card import ModelCard, Weights
 from .recipe import Recipe
 
 
@@ -32,16 +32,11 @@ def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
     if random is not None:
         config = random
         spec = catalog.resolve(config.name).preprocess.with_size((config.input_size[-2], config.input_size[-1]))
-        weights = Weights(config=config, tensors={}, preprocess=spec, provenance=Provenance(name=config.name))
-        if recipe.input_size is None:
-            return weights
-        sized = config.with_input_size(recipe.input_size)
-        return dataclasses.replace(
-            weights, config=sized, preprocess=spec.with_size((sized.input_size[-2], sized.input_size[-1]))
-        )
-    weights, _ = find_weights(model)
-    tensors = {name: tensor.float() for name, tensor in weights.tensors.items()}
-    weights = dataclasses.replace(weights, tensors=tensors)
+        weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec))
+    else:
+        weights = find_weights(model)
+        tensors = {name: tensor.float() for name, tensor in weights.tensors.items()}
+        weights = dataclasses.replace(weights, tensors=tensors)
     return weights if recipe.input_size is None else to_input_size(weights, recipe.input_size)
 
 
@@ -65,7 +60,7 @@ def _random_architecture(model: Any, recipe: Recipe, notes: list[str]) -> ModelC
 
 def licence_note(weights: Weights) -> list[str]:
     """What the licence of the parent means for the result; nothing after a random start or with a free licence."""
-    parent = weights.provenance
+    parent = weights.card
     if not weights.tensors or parent.commercial:
         return []
     if parent.license is None:
@@ -75,17 +70,17 @@ def licence_note(weights: Weights) -> list[str]:
 
 
 def derived(weights: Weights, recipe: Recipe, data: str) -> Weights:
-    """The weights with the provenance of what is trained from them: the parent's licence stays."""
-    parent = weights.provenance
-    based = parent.base_model or (parent.name if weights.tensors else None)
-    provenance = Provenance(
+    """The weights with the card of what is trained from them: the parent's licence stays."""
+    parent = weights.card
+    card = ModelCard(
         name=weights.config.name,
+        config=weights.config,
+        preprocess=dataclasses.replace(weights.preprocess, frame_stride=recipe.frame_stride),
         origin=parent.origin,
         license=parent.license,
         commercial=parent.commercial,
         dataset=", then ".join(filter(None, (parent.dataset, data))),
-        base_model=based,
+        base_model=parent.base_model or (parent.name if weights.tensors else None),
         citation=parent.citation,
     )
-    preprocess = dataclasses.replace(weights.preprocess, frame_stride=recipe.frame_stride)
-    return dataclasses.replace(weights, preprocess=preprocess, provenance=provenance, raw=None)
+    return dataclasses.replace(weights, card=card, raw=None)

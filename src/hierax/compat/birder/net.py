@@ -8,12 +8,12 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...config import STAGE_NAMES, PreprocessSpec, block_table
+from ...config import STAGE_NAMES, block_table
 from ...errors import InputError
 from ...model.encoder import Block, Encoder
+from ...weights.adapt import to_input_size
+from ...weights.card import ModelCard, Weights
 from ...weights.formats.birder import DET, HIERA
-from ...weights.resize import to_input_size
-from ...weights.state import Provenance, Weights
 from ..dialect import ForeignNames
 from ..unroll import unroll
 
@@ -101,12 +101,7 @@ class Net(ForeignNames):
         """
         encoder = self.encoder
         tensors = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
-        before = Weights(
-            config=encoder.config,
-            tensors=tensors,
-            preprocess=PreprocessSpec(),
-            provenance=Provenance(origin="birder"),
-        )
+        before = Weights(card=ModelCard(config=encoder.config, origin="birder"), tensors=tensors)
         after = to_input_size(before, (int(new_size[0]), int(new_size[1])))
         encoder.config, encoder.input_size = after.config, after.config.input_size
         if after.tensors["pos_embed"] is not tensors["pos_embed"]:

@@ -15,10 +15,10 @@ from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...model.precision import as_dtype
 from ...registry import find_weights
 from ...weights import catalog
+from ...weights.adapt import to_input_size
+from ...weights.card import Weights
 from ...weights.formats.birder import class_indices, item, signature
-from ...weights.load import to_module
-from ...weights.resize import to_input_size
-from ...weights.state import Weights
+from ...weights.network import to_module
 from .net import Net
 from .transform import ClassificationTransform, classification_transform
 
@@ -81,17 +81,16 @@ def load_pretrained_model(  # noqa: PLR0913 - birder's signature
         )
     entry = catalog.resolve(weights)
     if dst is not None:
-        found, _ = find_weights(_in_place(Path(dst).expanduser(), entry, file_format), name=weights)
+        found = find_weights(_in_place(Path(dst).expanduser(), entry, file_format), name=weights)
     else:
         found = _published(entry, file_format, progress_bar)
     if found.config.decoder is not None:
         raise InputError(f"{weights!r} is a masked autoencoder, not a network with classes. Use hierax.load for it.")
     info = _model_info(found)
     if custom_config:
-        found = dataclasses.replace(found, config=_overridden(found.config, custom_config))
+        found = found.with_card(config=_overridden(found.config, custom_config))
     if new_size is not None:
-        birder = dataclasses.replace(found.provenance, origin="birder")
-        found = to_input_size(dataclasses.replace(found, provenance=birder), (int(new_size[0]), int(new_size[1])))
+        found = to_input_size(found.with_card(origin="birder"), (int(new_size[0]), int(new_size[1])))
     net = Net(to_module(found, dtype=as_dtype(dtype) if dtype is not None else None))  # type: ignore[arg-type]
     net.to(torch.device(device or "cpu"))
     if inference:
@@ -191,7 +190,7 @@ def _published(entry: catalog.CatalogEntry, file_format: str, progress: bool) ->
         except UnknownNameError:
             raise UnknownNameError(f"{entry.name!r} is published as 'pt' only; pass file_format='pt'.") from None
     path = fetch(entry, progress=progress)
-    return find_weights(path, name=entry.name)[0]
+    return find_weights(path, name=entry.name)
 
 
 def _overridden(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:

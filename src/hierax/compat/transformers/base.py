@@ -17,11 +17,11 @@ from ...model.encoder import Encoder
 from ...model.init import build
 from ...model.precision import as_dtype
 from ...registry import find_weights
+from ...weights.card import Weights
 from ...weights.files import write_json, write_safetensors
 from ...weights.formats.transformers import ENCODER_OUTER, HIERA
-from ...weights.load import to_module
+from ...weights.network import to_module
 from ...weights.rename import flat_name
-from ...weights.state import Weights
 from ..dialect import ForeignNames
 from ..unroll import reroll
 from .configuration import HieraConfig
@@ -120,7 +120,7 @@ class HieraPreTrainedModel(ForeignNames):
         lenient = options.pop("ignore_mismatched_sizes", False)
         own = {name: options.pop(name) for name in cls.constructor_options if name in options}
         _check_options(options)
-        weights, _ = find_weights(source, revision=revision)
+        weights = find_weights(source, revision=revision)
         described = HieraConfig.of_weights(weights)
         config = described if config is None else HieraConfig.from_dict(config.to_dict())
         config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})
@@ -223,18 +223,18 @@ def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: b
             tensors[key] = tensor
     if mismatched and not lenient:
         raise CheckpointError(
-            f"{weights.provenance.name!r} does not fit the config: {', '.join(mismatched)}. "
+            f"{weights.card.name!r} does not fit the config: {', '.join(mismatched)}. "
             "Leave the config as it is, or pass ignore_mismatched_sizes=True for fresh parameters."
         )
     if missing or mismatched:
         listed = ", ".join([*missing, *mismatched][:6])
-        log.warning("%s: freshly initialised: %s.", weights.provenance.name, listed)
+        log.warning("%s: freshly initialised: %s.", weights.card.name, listed)
     if "norm.weight" in missing and target.head == "pool_norm":
         # Quirk(transformers): what a checkpoint lacks gets its own initialisation, also the pooler's norm.
         width = target.embedding_size
         tensors["norm.weight"] = torch.full((width,), float(config.layer_norm_init))
         tensors["norm.bias"] = torch.full((width,), float(config.initializer_range))
-    return to_module(dataclasses.replace(weights, config=target, tensors=tensors))
+    return to_module(dataclasses.replace(weights, tensors=tensors).with_card(config=target))
 
 
 def _one_device(device: Any) -> torch.device | None:

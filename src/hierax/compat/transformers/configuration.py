@@ -9,9 +9,9 @@ from typing import Any
 
 from ...config import Head, ModelConfig
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...weights.card import Weights
 from ...weights.files import read_json, write_json
 from ...weights.formats.transformers_config import HIERA_DEFAULTS, hiera_json, hiera_obstacle, read_hiera
-from ...weights.state import Weights
 
 _DEFAULTS: dict[str, Any] = {
     **HIERA_DEFAULTS,
@@ -160,7 +160,7 @@ class HieraConfig:
                 return cls.from_dict(data, **changes)
         from ...registry import find_weights
 
-        config = cls.of_weights(find_weights(source)[0])
+        config = cls.of_weights(find_weights(source))
         config.update(changes)
         return config
 

@@ -206,13 +206,13 @@ def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
     if place.suffix == ".json" and place.is_file():
         return processor_options(read_json(place))
     if path.exists():
-        return _of_recipe(describe(path).preprocess or PreprocessSpec())
+        return _of_recipe(describe(path).preprocess)
     try:
         entry = catalog.resolve(str(source))
     except UnknownNameError:
         if str(source).count("/") != 1:
             raise
-        raw = find_weights(source, revision=revision)[0].raw
+        raw = find_weights(source, revision=revision).raw
         if raw is None or not raw.preprocessor:
             raise CheckpointError(f"{str(source)!r} has no {FILE}. Name another processor.") from None
         return processor_options(raw.preprocessor)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...config import ModelConfig
 from ...errors import InputError
 from ...model.mae import MaskedAutoencoder
-from ...weights.state import Weights
+from ...weights.card import Weights
 from .base import HieraPreTrainedModel, log
 from .configuration import HieraConfig
 from .outputs import (

@@ -18,7 +18,7 @@ from ...data.datasets.samples import TrainingData
 from ...errors import RecipeError
 from ...model.metrics import Accuracy
 from ...schema import Between, Natural, NonNegative, Positive, Share, conform
-from ...weights.state import Weights
+from ...weights.card import Weights
 from ..batches import Part
 from ..devices import Devices
 from ..optim import parameter_groups

@@ -20,8 +20,8 @@ from ...errors import RecipeError
 from ...model.mae import MaskedAutoencoder
 from ...schema import Between, Positive, ProperShare
 from ...visualize import sheets
-from ...weights.load import to_module
-from ...weights.state import Weights
+from ...weights.card import Weights
+from ...weights.network import to_module
 from ..batches import Part
 from ..recipe import Recipe
 from .base import MakeViews, Method, OneView, StepContext
@@ -179,4 +179,4 @@ def as_autoencoder(weights: Weights, recipe: Recipe) -> Weights:
     config = dataclasses.replace(config, num_classes=0, head_dropout=0.0, **changes)
     kept = ("patch_embed.", "pos_embed", "blocks.", "encoder_norm", "multi_scale", "decoder_", "mask_token")
     tensors = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(kept)}
-    return dataclasses.replace(weights, config=config, tensors=tensors, labels=None)
+    return dataclasses.replace(weights, tensors=tensors, labels=None).with_card(config=config)

@@ -18,9 +18,9 @@ from ...errors import InputError
 from ...model.encoder import Encoder
 from ...model.metrics import Accuracy, count_correct
 from ...schema import NonNegative, ProperShare
-from ...weights.load import to_module
-from ...weights.resize import to_encoder, to_num_classes
-from ...weights.state import Weights
+from ...weights.adapt import to_encoder, to_num_classes
+from ...weights.card import Weights
+from ...weights.network import to_module
 from ..batches import Part
 from ..devices import Devices
 from ..recipe import Recipe
@@ -143,8 +143,9 @@ def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weigh
     weights = to_encoder(weights)
     if weights.config.head == "pool":  # a bare trunk; its final norm is fresh
         head = "norm_pool" if weights.config.family == "hieradet" else "pool_norm"
-        weights = dataclasses.replace(weights, config=dataclasses.replace(weights.config, head=head))
+        weights = weights.with_card(config=dataclasses.replace(weights.config, head=head))
     weights = weights if kept else to_num_classes(to_num_classes(weights, 0), len(classes))
     rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.settings.head_dropout}
     changes: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
-    return dataclasses.replace(weights, config=dataclasses.replace(weights.config, **changes), labels=list(classes))
+    config = dataclasses.replace(weights.config, **changes)
+    return dataclasses.replace(weights, labels=list(classes)).with_card(config=config)

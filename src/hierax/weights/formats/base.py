@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...config import ModelConfig, PreprocessSpec
+from ...config import DecoderConfig, ModelConfig, PreprocessSpec
 from ..files import RawCheckpoint
 from ..geometry import Geometry
-from ..rename import Dialect
+from ..rename import Dialect, to_ours
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 
 class Format(ABC):
@@ -38,6 +40,33 @@ class Format(ABC):
     def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
         """Prefix of the encoder's names in this file, and the rename table."""
 
+    def our_names(self, raw: RawCheckpoint) -> dict[str, str]:
+        """Our flat name of each tensor that may be the network's, to the file's."""
+        prefix, dialect = self.dialect(raw)
+        inside = {name[len(prefix) :]: name for name in raw.tensors if name.startswith(prefix)}
+        names = {our: inside[bare] for bare, our in dialect.read(inside).items()}
+        outside = [name for name in raw.tensors if prefix and not name.startswith(prefix)]
+        for bare, our in dialect.read(outside).items():
+            # Outside the encoder's prefix stand heads and decoders, never encoder parameters.
+            if not our.startswith(("patch_embed.", "pos_embed", "blocks.", "norm.")):
+                names.setdefault(our, bare)
+        return names
+
+    def laid_out(self, ours: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+        """One of the file's tensors as we store it."""
+        return to_ours(ours, tensor, config)
+
+    def before(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig) -> ModelConfig:
+        """The network to read where the caller named one that its weights must be turned into afterwards."""
+        if geometry.decoder_pools < 0 or named.decoder is not None:
+            return named
+        # Read as the autoencoder it is; the encoder is taken out afterwards.
+        decoder = DecoderConfig(num_heads=int(raw.config.get("decoder_num_heads", 16)))
+        head = "pool_norm" if geometry.has_norm else "pool"
+        return dataclasses.replace(
+            named, name=f"mae_{named.name}", decoder=decoder, q_pool=geometry.decoder_pools, head=head
+        )
+
     @abstractmethod
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """The network in the file: `named` if the caller named one, else what the file or its sidecars say.
@@ -53,6 +82,19 @@ class Format(ABC):
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """Class names in the file, in index order."""
         return None
+
+    def facts(self, raw: RawCheckpoint) -> Mapping[str, Any]:
+        """What hierax wrote beside the weights when it converted them: licence, data set, parent."""
+        for place in (raw.container, raw.config, raw.metadata):
+            found = place.get("hierax")
+            if isinstance(found, str):
+                try:
+                    found = json.loads(found)
+                except (ValueError, RecursionError):
+                    continue
+            if isinstance(found, Mapping):
+                return found
+        return {}
 
     def left_over(self, key: str) -> str | None:
         """Why a tensor that the network has no place for may stay unused; None makes it an error."""

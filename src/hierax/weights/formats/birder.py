@@ -18,7 +18,7 @@ from .base import Format, ordered_labels, triple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 _BLOCKS: dict[str, Any] = {
     "block": "body.stage{stage}.{j}.",
@@ -61,6 +61,21 @@ class Birder(Format):
         """`encoder.` in front inside a masked autoencoder; the norm's place tells old files from new."""
         prefix = "encoder." if any(key.startswith("encoder.body.") for key in raw.tensors) else ""
         return prefix, HIERA if f"{prefix}features.1.weight" in raw.tensors else DET
+
+    def before(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig) -> ModelConfig:
+        """An abswin Hiera may be asked for as the HieraDet of its size."""
+        if named.family != "hieradet" or "features.1.weight" not in raw.tensors:
+            return super().before(raw, geometry, named)
+        name = named.name.replace("hieradet_d_", "hiera_abswin_").replace("hieradet_", "hiera_abswin_")
+        return dataclasses.replace(
+            named,
+            family="hiera_abswin",
+            name=name,
+            windows=((8, 8), (4, 4), None, None),
+            global_blocks=(),
+            head="pool_norm",
+            position_antialias=True,
+        )
 
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """The name in a JSON sidecar or the caller's; files themselves do not say which network they hold."""
@@ -126,7 +141,7 @@ class Birder(Format):
             return "birder's HieraDet norms tokens before pooling them; this network pools first"
         if config.family != "hieradet" and config.head not in ("pool_norm", "attention"):
             return f"birder's Hiera pools, then norms; this network's head is {config.head!r}"
-        if config.family == "hiera_abswin" and config.table_size != tuple(s // 16 for s in config.input_size):
+        if config.family == "hiera_abswin" and config.table_size != config.birder_table:
             return (
                 f"birder's background table is input size // 16; this one's is {config.table_size} at "
                 f"{config.input_size}"
@@ -237,7 +252,7 @@ def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | 
         if config.position == "window" and config.family == "hieradet":
             possible = config.position_size == geometry.table
         elif config.position == "window":
-            possible = size is None or geometry.table == tuple(side // 16 for side in size)
+            possible = size is None or geometry.table == dataclasses.replace(config, input_size=size).birder_table
         else:
             possible = True
         new_layout = any(key.endswith("features.1.weight") for key in raw.tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...config import ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, HieraxError
@@ -17,7 +17,7 @@ from .base import Format, ordered_labels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 
 class Hierax(Format):
@@ -33,6 +33,14 @@ class Hierax(Format):
     def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
         """No prefix, no renames."""
         return "", Dialect()
+
+    def laid_out(self, ours: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+        """Tables are stored as they are."""
+        return tensor
+
+    def before(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig) -> ModelConfig:
+        """config.json says what it is."""
+        return named
 
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """What config.json says, if the tensors agree; a name cannot overrule it."""
@@ -65,6 +73,10 @@ class Hierax(Format):
         """`id2label`."""
         return ordered_labels(raw.config.get("id2label") or {}, num_classes)
 
+    def facts(self, raw: RawCheckpoint) -> Mapping[str, Any]:
+        """They stand in config.json."""
+        return {**raw.config, "origin": raw.config.get("origin_format")}
+
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """None: it holds every network of the family."""
         return None
@@ -73,19 +85,18 @@ class Hierax(Format):
         """The folder; config.json comes last, so that a half-written folder is not taken for a model."""
         from ... import __version__
 
-        config, spec, origin = weights.config, weights.preprocess, weights.provenance
+        config, spec, card = weights.config, weights.preprocess, weights.card
         data = {
             "model_type": "hierax",
             "hierax_version": __version__,
             "architecture": config.to_dict(),
             "num_classes": config.num_classes,
-            "license": origin.license,
-            "commercial": origin.commercial,
-            "base_model": origin.base_model or (origin.name if origin.name != "custom" else None),
-            "dataset": origin.dataset,
-            "origin_format": origin.origin,
-            "citation": origin.citation,
-            **weights.extra,
+            "license": card.license,
+            "commercial": card.commercial,
+            "base_model": card.base_model or (card.name if card.name != "custom" else None),
+            "dataset": card.dataset,
+            "origin_format": card.origin or self.name,
+            "citation": card.citation,
         }
         if weights.labels:
             data["id2label"] = {str(index): name for index, name in enumerate(weights.labels)}
@@ -96,8 +107,8 @@ class Hierax(Format):
             "size": {"height": spec.size[0], "width": spec.size[1]},
         }
         write_json(destination / "preprocessor_config.json", {**readable, "hierax": spec.to_dict()})
-        card = _card(weights)
-        write_atomic(destination / "README.md", lambda to: to.write_text(card, encoding="utf-8"))
+        readme = _readme(weights)
+        write_atomic(destination / "README.md", lambda to: to.write_text(readme, encoding="utf-8"))
         write_json(destination / "config.json", data)
         return destination
 
@@ -112,29 +123,29 @@ def _readable_as(config: ModelConfig, named: ModelConfig) -> bool:
     return all(getattr(config, field) == getattr(named, field) for field in same)
 
 
-def _card(weights: Weights) -> str:
+def _readme(weights: Weights) -> str:
     """A hub model card."""
-    config, origin = weights.config, weights.provenance
+    config, card = weights.config, weights.card
     task = "image-classification" if config.num_classes else "image-feature-extraction"
     header = ["---", "library_name: hierax", f"pipeline_tag: {task}"]
-    if origin.license and re.fullmatch(r"[\w.-]+", origin.license):
-        header.append(f"license: {origin.license}")
-    if origin.base_model and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", origin.base_model):
-        header.append(f"base_model: {origin.base_model}")
+    if card.license and re.fullmatch(r"[\w.-]+", card.license):
+        header.append(f"license: {card.license}")
+    if card.base_model and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", card.base_model):
+        header.append(f"base_model: {card.base_model}")
     size = "x".join(map(str, config.input_size))
     lines = [
         *header,
         "tags: [hiera, hierax]",
         "---",
-        f"# {config.name if config.name != 'custom' else origin.name}",
+        f"# {config.name if config.name != 'custom' else card.name}",
         "",
         f"A {config.family} encoder: width {config.embed_dim}, depths {config.depths}, input {size}, "
         f"{config.num_classes} classes.",
         "",
-        f"- Weights from: {origin.base_model or origin.name} ({origin.origin} format)",
-        f"- Licence: {origin.license or 'unknown: ask whoever gave you the weights'}"
-        f"{' (no commercial use)' if origin.commercial is False else ''}",
-        f"- Trained on: {origin.dataset or 'unknown'}",
+        f"- Weights from: {card.base_model or card.name} ({card.origin or 'hierax'} format)",
+        f"- Licence: {card.license or 'unknown: ask whoever gave you the weights'}"
+        f"{' (no commercial use)' if card.commercial is False else ''}",
+        f"- Trained on: {card.dataset or 'unknown'}",
         "",
         "```python",
         "import hierax",
@@ -143,6 +154,6 @@ def _card(weights: Weights) -> str:
         'predictor.embed("image.jpg")',
         "```",
     ]
-    if origin.citation:
-        lines += ["", "```bibtex", origin.citation.strip(), "```"]
+    if card.citation:
+        lines += ["", "```bibtex", card.citation.strip(), "```"]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from .base import Format
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 NAMES = tuple(n for n in ARCHITECTURES if n.endswith("224") and n.startswith(("hiera_", "mae_hiera_")))
 # Meta's notebook prints 0.255 for the last deviation, where SlowFast, whose clips these are, has 0.225.
@@ -118,8 +118,8 @@ class Meta(Format):
             write_json(destination.with_name(f"{beside}.json"), arguments)
             return write_safetensors(destination, state)
         data: dict[str, Any] = {"model_state": state, "config": arguments}
-        if weights.provenance.license:
-            data["license"] = weights.provenance.license
+        if weights.card.license:
+            data["license"] = weights.card.license
         return write_torch(
             destination if destination.suffix in self.suffixes else destination / f"{config.name}.pth", data
         )

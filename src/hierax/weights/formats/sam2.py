@@ -17,7 +17,7 @@ from .base import Format
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 NAMES = tuple(name for name in ARCHITECTURES if name.startswith("sam2_"))
 TRUNK = "image_encoder.trunk."

@@ -16,7 +16,7 @@ from .base import Format, triple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 HIERA = Dialect(
     outer=(
@@ -163,8 +163,8 @@ class Timm(Format):
             "first_conv": "patch_embed.proj",
             "classifier": "head.fc",
         }
-        if weights.provenance.license:
-            settings["license"] = weights.provenance.license
+        if weights.card.license:
+            settings["license"] = weights.card.license
         data: dict[str, Any] = {
             "architecture": theirs,
             "num_classes": config.num_classes,

@@ -20,7 +20,7 @@ from .transformers_processor import processor_json, read_processor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..state import Weights
+    from ..card import Weights
 
 HIERA = Dialect(
     block="encoder.stages.{stage0}.layers.{j}.",

@@ -1,0 +1,175 @@
+"""From tensors by anybody's names, and what was said beside them, to complete weights under our names."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..errors import CheckpointError
+from . import files
+from .adapt import to_encoder, to_hieradet
+from .card import LoadReport, ModelCard, Weights, allows_commerce
+from .catalog import CatalogEntry
+from .files import RawCheckpoint
+from .formats import Format, listed, recognise
+from .geometry import measure
+from .labels import class_names
+from .rename import unwrap
+from .shapes import expected
+
+log = logging.getLogger("hierax")
+
+
+def read_weights(
+    path: str | Path, *, named: ModelConfig | None = None, known: CatalogEntry | None = None, strict: bool = True
+) -> Weights:
+    """Read a local file or folder of any format, complete or not at all; `understand` has the arguments.
+
+    Raises:
+        CheckpointError: Unreadable, of no known format, ambiguous, incomplete, or not the named architecture.
+    """
+    return understand(files.read(path), named=named, known=known, strict=strict)
+
+
+def understand(
+    found: RawCheckpoint | Mapping[str, Tensor],
+    *,
+    named: ModelConfig | None = None,
+    known: CatalogEntry | None = None,
+    strict: bool = True,
+) -> Weights:
+    """Find out which network tensors are, whatever they came from, and bring them under our names.
+
+    Args:
+        found: What a file holds, or the state dict of anybody's network; where that has a config, put both into a
+            `RawCheckpoint(path, tensors, config=config)`. Nothing is copied.
+        named: The architecture, where the caller knows it; files of several formats do not say.
+        known: The catalogue's entry of these weights; its facts go before the file's own.
+        strict: False lets missing parameters be fresh and unknown tensors be ignored, and logs each.
+
+    Raises:
+        CheckpointError: Of no known format, ambiguous, incomplete, or not the named architecture.
+    """
+    raw = found if isinstance(found, RawCheckpoint) else RawCheckpoint(Path("state_dict"), dict(found))
+    tensors, notes = unwrap(raw.tensors)
+    raw = dataclasses.replace(raw, tensors=tensors, notes=(*raw.notes, *notes))
+    kind = recognise(raw)
+    theirs = kind.our_names(raw)
+    try:
+        geometry = measure({ours: raw.tensors[name] for ours, name in theirs.items()})
+        config = kind.config(raw, geometry, named and kind.before(raw, geometry, named))
+        tensors = _matched(raw, kind, theirs, config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged config.json or a tensor of the wrong rank leads to
+        raise CheckpointError(
+            f"{raw.path} is damaged, or the config beside it does not describe its network ({type(error).__name__}: "
+            f"{error}). Save it again with the package it came from."
+        ) from error
+    names = {ours: theirs[ours] for ours in tensors}
+    report = _report(raw, kind, names, config, strict)
+    labels = kind.labels(raw, config.num_classes)
+    if labels is None and known is not None and known.labels:
+        listed_names = class_names(known.labels)
+        labels = list(listed_names) if len(listed_names) == config.num_classes else None
+    card = _card(raw, kind, config, report, known)
+    weights = Weights(card=card, tensors=tensors, labels=labels, names=names, raw=raw)
+    if named is None or named == config:
+        return weights
+    if named.decoder is None and config.decoder is not None:
+        return to_encoder(weights, named)
+    if named.family == "hieradet" and config.family == "hiera_abswin":
+        return to_hieradet(weights, named)
+    return weights
+
+
+def _matched(raw: RawCheckpoint, kind: Format, theirs: Mapping[str, str], config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors that the network has a place for, laid out as we store them."""
+    shapes = expected(config)
+    tensors: dict[str, Tensor] = {}
+    for ours, name in theirs.items():
+        if ours not in shapes or not raw.tensors[name].numel():
+            continue
+        tensor = kind.laid_out(ours, raw.tensors[name], config)
+        if tuple(tensor.shape) != shapes[ours]:
+            raise CheckpointError(
+                f"{name!r} in {raw.path} has shape {tuple(raw.tensors[name].shape)}, but {config.name!r} needs "
+                f"{shapes[ours]}. The file is damaged or of another architecture; name= says which."
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name!r} in {raw.path} holds {tensor.dtype}, not floating-point weights.")
+        tensors[ours] = tensor
+    files.check_finite(raw.path, tensors)
+    return tensors
+
+
+def _report(
+    raw: RawCheckpoint, kind: Format, names: Mapping[str, str], config: ModelConfig, strict: bool
+) -> LoadReport:
+    """Account for every tensor of the file and every parameter of the network.
+
+    Raises:
+        CheckpointError: Parameters are missing or tensors left over that must not be.
+    """
+    missing = [name for name in expected(config) if name not in names]
+    unforgiven = [name for name in missing if not kind.may_be_fresh(name)]
+    used = set(names.values())
+    left_over = {
+        name: kind.left_over(name) if tensor.numel() else "empty: a head without classes"
+        for name, tensor in raw.tensors.items()
+        if name not in used
+    }
+    unknown = [name for name, reason in left_over.items() if reason is None]
+    if strict and (unforgiven or unknown):
+        parts = [f"{raw.path} ({kind.name} format) is not a complete {config.name!r}: {len(used)} tensors matched"]
+        if unforgiven:
+            parts.append(f"{len(unforgiven)} missing ({listed(unforgiven)})")
+        if unknown:
+            parts.append(f"{len(unknown)} left over ({listed(unknown)})")
+        raise CheckpointError("; ".join(parts) + ". Pass the right name=, or strict=False to load what matches.")
+    if missing:
+        log.warning("%s has no %s: freshly initialised.", raw.path, listed(missing))
+    if unknown:
+        log.warning("%s: ignored %s.", raw.path, listed(unknown))
+    return LoadReport(
+        used=tuple(sorted(used)),
+        fresh=tuple(missing),
+        left_over={name: reason or "unknown to this network" for name, reason in left_over.items()},
+        notes=raw.notes,
+    )
+
+
+def _card(
+    raw: RawCheckpoint, kind: Format, config: ModelConfig, report: LoadReport, known: CatalogEntry | None
+) -> ModelCard:
+    """What the file says about itself, and over it what the catalogue knows."""
+    said = kind.facts(raw)
+    inner = raw.config.get("pretrained_cfg")
+    stated = (said, raw.config, inner if isinstance(inner, Mapping) else {}, raw.container, raw.metadata, raw.card)
+    license = next((str(place["license"]) for place in stated if place.get("license")), None)
+    texts = {key: said[key] for key in ("dataset", "base_model", "citation") if isinstance(said.get(key), str)}
+    found: dict[str, Any] = {
+        "config": config,
+        "preprocess": kind.preprocess(raw, config),
+        "format": kind.name,
+        "origin": str(said.get("origin") or kind.name),
+        "path": raw.path,
+        "report": report,
+    }
+    if known is not None and known.pretrained:
+        if not (raw.preprocessor or raw.config or raw.container):  # a file that is silent about it
+            found["preprocess"] = known.preprocess.with_size((config.input_size[-2], config.input_size[-1]))
+        parent = {"base_model": texts.get("base_model", known.name), "license": known.license or license}
+        rest = {key: getattr(known, key) or texts.get(key) for key in ("dataset", "citation")}
+        return dataclasses.replace(known, **found, **parent, **rest)
+    stem = raw.path.stem
+    name = (raw.path.parent.name or stem) if stem in ("model", "pytorch_model") else stem
+    commercial = said.get("commercial")
+    commercial = commercial if isinstance(commercial, bool) else allows_commerce(license)
+    return ModelCard(name=name, license=license, commercial=commercial, pretrained=True, **found, **texts)
