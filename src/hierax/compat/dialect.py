@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import ModelConfig
+from ..errors import CheckpointError
 from ..model.encoder import Encoder
-from ..weights.rename import flat_name, table_shape, to_theirs
+from ..weights.rename import flat_name, to_ours, to_theirs
 
 
 class ForeignNames(nn.Module):
@@ -39,7 +40,9 @@ class ForeignNames(nn.Module):
         for name in getattr(self, self.inner).state_dict():
             theirs = prefix + self.spell(name)
             if theirs in state_dict:
-                tensor = _to_ours(flat_name(name), state_dict.pop(theirs), self.encoder_config())
+                tensor = state_dict.pop(theirs)
+                with contextlib.suppress(CheckpointError):  # what does not fit is left for torch to report
+                    tensor = to_ours(flat_name(name), tensor, self.encoder_config())
                 state_dict[f"{prefix}{self.inner}.{name}"] = tensor
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -49,14 +52,3 @@ def _on_save(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
     for key in [key for key in state if key.startswith(ours)]:
         name = key.removeprefix(ours)
         state[prefix + module.spell(name)] = to_theirs(flat_name(name), state.pop(key), module.encoder_config())
-
-
-def _to_ours(name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
-    """A position table as a grid; what does not fit is left for torch to report."""
-    shape = table_shape(name, config)
-    if shape is None:
-        return tensor
-    if tensor.ndim == 4 and config.position == "window":
-        return tensor.permute(0, 2, 3, 1)
-    fits = tensor.ndim == 3 and tensor.shape[1] == math.prod(shape)
-    return tensor.reshape(1, *shape, -1) if fits else tensor

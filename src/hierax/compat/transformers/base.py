@@ -22,6 +22,7 @@ from ...weights.files import write_json, write_safetensors
 from ...weights.formats.transformers import ENCODER_OUTER, HIERA
 from ...weights.network import to_module
 from ...weights.rename import flat_name
+from ...weights.shapes import expected
 from ..dialect import ForeignNames
 from ..unroll import reroll
 from .configuration import HieraConfig
@@ -117,6 +118,10 @@ class HieraPreTrainedModel(ForeignNames):
         revision = options.pop("revision", None)
         dtype = options.pop("dtype", options.pop("torch_dtype", None))
         device = options.pop("device_map", None)
+        if isinstance(device, dict):
+            raise InputError(
+                "device_map must be one device, such as 'cpu' or 'cuda'; a map per layer is not supported."
+            )
         lenient = options.pop("ignore_mismatched_sizes", False)
         own = {name: options.pop(name) for name in cls.constructor_options if name in options}
         _check_options(options)
@@ -129,7 +134,7 @@ class HieraPreTrainedModel(ForeignNames):
         model = cls(config, network=network, **own)
         model.restore(weights)
         model.name_or_path = str(source)
-        model = model.to(_one_device(device), as_dtype(wanted) if wanted else None)
+        model = model.to(None if device == "auto" else device, as_dtype(wanted) if wanted else None)
         config.update({"dtype": model.dtype})
         return model.eval()
 
@@ -210,17 +215,12 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: bool) -> nn.Module:
     """The target network with every parameter that the weights have for it, the rest fresh."""
-    tensors = {}
-    missing, mismatched = [], []
-    for name, parameter in build(target, device="meta").state_dict().items():
-        key = flat_name(name)
-        tensor = weights.tensors.get(key)
-        if tensor is None:
-            missing.append(key)
-        elif tensor.shape != parameter.shape:
-            mismatched.append(f"{key} {tuple(tensor.shape)} for {tuple(parameter.shape)}")
-        else:
-            tensors[key] = tensor
+    shapes, found = expected(target), weights.tensors
+    tensors = {key: found[key] for key, shape in shapes.items() if key in found and tuple(found[key].shape) == shape}
+    missing = [key for key in shapes if key not in found]
+    mismatched = [
+        f"{key} {tuple(found[key].shape)} for {shapes[key]}" for key in shapes if key in found.keys() - tensors
+    ]
     if mismatched and not lenient:
         raise CheckpointError(
             f"{weights.card.name!r} does not fit the config: {', '.join(mismatched)}. "
@@ -235,11 +235,3 @@ def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: b
         tensors["norm.weight"] = torch.full((width,), float(config.layer_norm_init))
         tensors["norm.bias"] = torch.full((width,), float(config.initializer_range))
     return to_module(dataclasses.replace(weights, tensors=tensors).with_card(config=target))
-
-
-def _one_device(device: Any) -> torch.device | None:
-    if device is None or device == "auto":
-        return None
-    if isinstance(device, dict):
-        raise InputError("device_map must be one device, such as 'cpu' or 'cuda'; a map per layer is not supported.")
-    return torch.device(device)

@@ -11,10 +11,10 @@ from ...config import Head, ModelConfig
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...weights.card import Weights
 from ...weights.files import read_json, write_json
-from ...weights.formats.transformers_config import HIERA_DEFAULTS, hiera_json, hiera_obstacle, read_hiera
+from ...weights.formats.transformers_config import hiera_defaults, hiera_json, hiera_obstacle, read_hiera
 
 _DEFAULTS: dict[str, Any] = {
-    **HIERA_DEFAULTS,
+    **hiera_defaults(),
     "output_hidden_states": False,
     "output_attentions": False,
     "return_dict": True,

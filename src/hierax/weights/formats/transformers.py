@@ -118,16 +118,9 @@ class Transformers(Format):
         """A backbone's stage norms and the parts of SAM 2 beside the encoder have no place in an encoder."""
         if key.startswith("hidden_states_norms."):
             return "stage norms of transformers' HieraBackbone"
-        sam2 = ("mask_decoder.", "prompt_encoder.", "memory_", "object_pointer", "mask_downsample")
-        others = (
-            "no_memory",
-            "no_object",
-            "occlusion",
-            "shared_image_embedding",
-            "vision_encoder.neck.",
-            "neck.",
-        )
-        if key.startswith((*sam2, *others, "temporal_positional", "obj_ptr")):
+        decoder = ("mask_decoder.", "prompt_encoder.", "mask_downsample", "shared_image_embedding", "occlusion")
+        memory = ("memory_", "no_memory", "no_object", "object_pointer", "obj_ptr", "temporal_positional")
+        if key.startswith((*decoder, *memory, "vision_encoder.neck.", "neck.")):
             return "part of SAM 2 beside the image encoder"
         return None
 
@@ -180,7 +173,7 @@ def _hiera_json(config: ModelConfig, labels: list[str] | None) -> dict[str, Any]
     kind = "HieraModel" if config.head != "pool" else "HieraBackbone"  # the one class without a pooled norm
     if config.decoder or config.num_classes:
         kind = "HieraForPreTraining" if config.decoder else "HieraForImageClassification"
-    data: dict[str, Any] = {"architectures": [kind], **hiera_json(config)}
+    data: dict[str, Any] = {"architectures": [kind], "model_type": "hiera", **hiera_json(config)}
     if kind == "HieraBackbone":
         data["out_features"] = [f"stage{stage}" for stage in range(1, len(config.depths) + 1)]
     if config.num_classes:

@@ -31,33 +31,6 @@ _SAME = {
     "num_channels": "in_channels",
     "layer_norm_eps": "norm_eps",
 }
-# What HieraConfig has where nobody says otherwise.
-HIERA_DEFAULTS: dict[str, Any] = {
-    "embed_dim": 96,
-    "image_size": (224, 224),
-    "patch_size": (7, 7),
-    "patch_stride": (4, 4),
-    "patch_padding": (3, 3),
-    "mlp_ratio": 4.0,
-    "depths": (2, 3, 16, 3),
-    "num_heads": (1, 2, 4, 8),
-    "embed_dim_multiplier": 2.0,
-    "num_query_pool": 3,
-    "query_stride": (2, 2),
-    "masked_unit_size": (8, 8),
-    "masked_unit_attention": (True, True, False, False),
-    "drop_path_rate": 0.0,
-    "num_channels": 3,
-    "hidden_act": "gelu",
-    "initializer_range": 0.02,
-    "layer_norm_init": 1.0,
-    "layer_norm_eps": 1e-6,
-    "decoder_hidden_size": None,
-    "decoder_depth": None,
-    "decoder_num_heads": None,
-    "normalize_pixel_loss": True,
-    "mask_ratio": 0.6,
-}
 
 
 def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
@@ -67,7 +40,7 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
         InputError: A network that ours cannot be: widths or heads that do not double, another activation, mask units
             that are no windows, a decoder without its sizes.
     """
-    said = {**HIERA_DEFAULTS, **{key: value for key, value in data.items() if value is not None}}
+    said = {**hiera_defaults(), **{key: value for key, value in data.items() if value is not None}}
     depths, stride, unit = (tuple(said[key]) for key in ("depths", "query_stride", "masked_unit_size"))
     stages = len(depths)
     # Quirk(transformers): entries beyond the last stage are never looked at.
@@ -102,7 +75,7 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
 
 def hiera_json(config: ModelConfig) -> dict[str, Any]:
     """The fields of a `HieraConfig` that say what a plain Hiera without an obstacle is; `read_hiera` inverts it."""
-    data: dict[str, Any] = {"model_type": "hiera", **_shared(config, _SAME)}
+    data = _shared(config, _SAME)
     data["num_heads"] = [config.num_heads * 2**stage for stage in range(len(config.depths))]
     data["embed_dim_multiplier"], data["hidden_act"] = 2.0, "gelu"
     data["masked_unit_attention"] = list(_local_stages(config) or ())
@@ -112,6 +85,13 @@ def hiera_json(config: ModelConfig) -> dict[str, Any]:
         data["decoder_num_heads"] = config.decoder.num_heads
         data["normalize_pixel_loss"] = config.decoder.normalize_target
     return data
+
+
+def hiera_defaults() -> dict[str, Any]:
+    """What a `HieraConfig` has where nobody says otherwise: our own defaults, and what no network shows."""
+    unsaid = dict.fromkeys(("decoder_hidden_size", "decoder_depth", "decoder_num_heads"))
+    others = {"initializer_range": 0.02, "layer_norm_init": 1.0, "normalize_pixel_loss": True, "mask_ratio": 0.6}
+    return {**hiera_json(ModelConfig()), **unsaid, **others}
 
 
 def hiera_obstacle(config: ModelConfig) -> str | None:
