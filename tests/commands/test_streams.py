@@ -130,16 +130,18 @@ def test_exit_codes__one_rule(capsys):
         assert meaning in help_text()
 
 
-def test_finetune__unreadable_samples_exit_3(tmp_path, capsys):
-    """eval answered 3 and finetune 0 for the same broken file."""
+def test_finetune__quiet_and_unreadable_samples_exit_3(tmp_path, capsys):
+    """eval answered 3 and finetune 0 for the same broken file; -q left the licence, the notes and the progress."""
     data, model = tiny.images(tmp_path / "data", per_class=4), tiny.save(tmp_path / "tiny")
     arguments = [str(data), str(tmp_path / "out"), "-m", str(model), "--steps", "3", "--batch-size", "8"]
     assert main(["-q", "finetune", *arguments, "--set", "workers=0", "--device", "cpu"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'model'}\n"
+    assert capsys.readouterr() == (f"{tmp_path / 'out' / 'model'}\n", "")
     (data / "class_0" / "000.png").write_text("no image")
     arguments[1] = str(tmp_path / "again")
     assert main(["-q", "finetune", *arguments, "--set", "workers=0", "--device", "cpu"]) == 3
-    assert capsys.readouterr().out == f"{tmp_path / 'again' / 'model'}\n"
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'again' / 'model'}\n"
+    assert captured.err == "hierax: 1 of 12 files could not be read\n"
 
 
 def test_wrong_path__is_told_without_torch(desk):

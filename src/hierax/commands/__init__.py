@@ -17,7 +17,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "all went well",
-    Exit.FAILURE: "nothing was done, and stderr says why",
+    Exit.FAILURE: "failed, and stderr says why",
     Exit.USAGE: "no such command or option",
     Exit.PARTIAL: "done, but some files could not be read",
     Exit.INTERRUPTED: "stopped by Ctrl-C",
