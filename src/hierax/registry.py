@@ -125,7 +125,7 @@ def _published(
 
 def is_local(source: str | Path) -> bool:
     """Whether a source is a path: one that exists, or a string that names nothing on disk but was meant as one."""
-    if isinstance(source, Path) or Path(source).exists():
+    if isinstance(source, Path) or (source and Path(source).exists()):  # Path("") is the folder one stands in
         return True
     return source.startswith((".", "/", "~")) or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
 

@@ -193,6 +193,7 @@ REFUSED = [
     (["classify", "a.png", "--device", "nonsense"], "nonsense"),
     (["classify", "a.png", "--dtype", "nonsense"], "nonsense"),
     (["classify", "a.png", "-m", "empty"], "no weights file"),
+    (["classify", "a.png", "-m", ""], "Unknown model ''"),
     (["classify", "a.png", "-m", "a.png"], "neither a safetensors nor a torch file"),
     (["classify", "a.png", "-m", "hiera_tiny_223"], "Did you mean 'hiera_tiny_224'"),
     (["embed", "a.png", "-o", "empty"], ".parquet or .npz"),
