@@ -422,3 +422,71 @@ def test_drop_path_of_the_recipe_reaches_the_network(tmp_path):
     assert method.module.blocks[-1].drop_path.rate == pytest.approx(0.5)
     assert method.module.head.dropout.p == 0.25
     assert dataclasses.asdict(method.weights.config)["drop_path"] == 0.5
+
+
+@pytest.mark.parametrize("task", ["finetune", "pretrain"])
+def test_checkpointed_blocks_give_the_same_run(tmp_path, start, task, monkeypatch):
+    """A block that draws its dropped paths anew when it is computed again has the gradient of another loss."""
+    from hierax.model import encoder
+
+    train, model = (finetune, start[1]) if task == "finetune" else (pretrain, start[2])
+    settings = {**PLAIN, "steps": 3, "drop_path": 0.4}
+    plain = train(start[0], tmp_path / "plain", model=model, **settings)
+    real, calls = encoder.checkpoint, []
+    monkeypatch.setattr(encoder, "checkpoint", lambda *given, **named: calls.append(1) or real(*given, **named))
+    saved = train(start[0], tmp_path / "saved", model=model, checkpoint_blocks=True, **settings)
+    assert len(calls) == 3 * 4  # each block of each step
+    assert saved.losses == plain.losses
+    assert tiny.identical(tiny.result(tmp_path / "plain"), tiny.result(tmp_path / "saved"))
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("plain", "saved")]
+    norms = [[json.loads(line)["gradient_norm"] for line in log] for log in logs]
+    assert norms[0] == norms[1]
+
+
+def test_resuming_with_other_parts_is_refused(tmp_path, start):
+    """Drop path and mixup are drawn once a part: another number of parts is another run."""
+    settings = {**PLAIN, "steps": 2, "mixup": 0.8}
+    finetune(start[0], tmp_path / "out", model=start[1], **settings)
+    with pytest.raises(RecipeError, match=r"accumulate \(1 before, 2 now\)"):
+        finetune(start[0], tmp_path / "out", model=start[1], resume=True, accumulate=2, **settings)
+    finetune(start[0], tmp_path / "out", model=start[1], resume=True, checkpoint_blocks=True, **settings)
+
+
+def test_a_step_waits_once(tmp_path, start, monkeypatch):
+    """Three blocking reductions a step, and one more a part, keep a GPU waiting for its host."""
+    from hierax.train.devices import Devices
+
+    sums, waits = [], []
+
+    def counted(name):
+        real = getattr(torch.Tensor, name)
+        return lambda self, *given: waits.append(name) or real(self, *given)
+
+    real_sum = Devices.sum
+    with monkeypatch.context() as patch:
+        patch.setattr(Devices, "sum", lambda self, numbers: sums.append(numbers.numpy()) or real_sum(self, numbers))
+        for name in ("tolist", "item", "__float__", "__bool__", "__int__"):
+            patch.setattr(torch.Tensor, name, counted(name))
+        settings = {**PLAIN, "steps": 3, "accumulate": 4, "validation_fraction": 0.0, "clip_norm": 0.1}
+        summary = finetune(start[0], tmp_path / "out", model=start[1], **settings)
+    assert waits.count("tolist") == len(sums) == 3
+    assert "__float__" not in waits  # the optimiser asks for its own step count on a CPU
+    assert [tuple(numbers[:2]) for numbers in sums] == [(8.0, 0.0)] * 3
+    assert [numbers[2] / 8 for numbers in sums] == pytest.approx(summary.losses)
+
+
+def test_unreadable_samples_do_not_weigh(tmp_path, start):
+    """A step's mean is over what could be read, known only after the backward pass: half a batch must not halve it."""
+    for path in sorted(start[0].glob("*/*.png"))[::2]:
+        path.write_bytes(b"")
+    settings = {**PLAIN, "epochs": 1, "batch_size": 18, "validation_fraction": 0.0, "clip_norm": 1e9, "flip": 0.0,
+                "crop_scale": [1.0, 1.0], "crop_ratio": [1.1, 1.1], "optimizer": "sgd", "lr": 0.1}  # fmt: skip
+    half = finetune(start[0], tmp_path / "half", model=start[1], **settings)
+    assert len(half.unreadable) == 9
+    for path in list(start[0].glob("*/*.png")):
+        if not path.stat().st_size:
+            path.unlink()
+    good = finetune(start[0], tmp_path / "good", model=start[1], **{**settings, "batch_size": 9})
+    assert half.loss == pytest.approx(good.loss, rel=1e-5)
+    one, two = tiny.result(tmp_path / "half"), tiny.result(tmp_path / "good")
+    assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-6
