@@ -14,8 +14,9 @@ from huggingface_hub import constants
 from hierax.errors import InputError, IntegrityError
 from hierax.net import transfer
 from hierax.net.cache import cache_root
-from hierax.net.download import Kind, download
+from hierax.net.download import download
 from hierax.net.integrity import Published
+from hierax.net.transfer import Kind
 
 TOY = b"TOY" + bytes(range(256)) * 100
 PAGE = b"\n <!DOCTYPE html><html><body>Log in, please</body></html>"

@@ -25,12 +25,14 @@ from pathlib import Path
 import hierax.net.transfer as transfer
 from hierax.config import architecture
 from hierax.weights.catalog import CatalogEntry, resolve
-from hierax.weights.hub import fetch, fetch_repo, fetch_url, announce_license
+from hierax.weights.hub import fetch, fetch_repo, announce_license
 from hierax.errors import HieraxError
 transfer._FIRST_WAIT_S = 0.01
 HUB = {hub!r}
 def entry(**fields):
     return CatalogEntry(name="toy", config=architecture("hiera_tiny_224"), format="meta", **fields)
+def fetch_url(url, sha256=""):
+    return fetch(entry(url=url, sha256=sha256))
 def tell(call):
     try:
         print(json.dumps(["ok", str(call())]))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..atomic import locked
 from ..console import say
+from ..errors import HieraxError
 
 
 def offline() -> bool:
@@ -49,3 +50,11 @@ def alone(thing: str) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path, waiting=lambda: say(f"waiting for another process that fetches {thing}")))
         yield
+
+
+def disk_refused(place: str, error: OSError, kind: type[HieraxError]) -> HieraxError:
+    """The error for a cache that cannot be read or written."""
+    return kind(
+        f"The cache must be readable and writable to fetch {place}; {error}. "
+        "Free some space, or point HF_HOME to another folder."
+    )

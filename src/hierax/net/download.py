@@ -6,38 +6,16 @@ Files of the hub go through huggingface_hub in `weights/hub.py` instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..console import close, progress, say
-from ..errors import HieraxError, IntegrityError
-from .cache import alone, cache_root, cached_place, offline, short_hash
-from .integrity import UNKNOWN, Published, forget, is_unchanged, verified_hash
-from .transfer import Transfer, Transient, patiently, shown
+from ..errors import HieraxError
+from .cache import alone, cache_root, cached_place, disk_refused, offline, short_hash
+from .integrity import UNKNOWN, Published, forget, is_unchanged, verified, verified_hash
+from .transfer import Kind, Transfer, Transient, patiently, shown
 
 _PAGE_BEGINS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<script")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a caller fetches.
-
-    Attributes:
-        noun: What it is, for messages: "a weights file".
-        error: What to raise.
-        folder: Where it lies inside the cache.
-        most_bytes: The largest that is accepted, whatever the server announces.
-        trouble: Why a file is none, in words that follow "it"; empty if it is one. Asked before a fetched file takes
-            its name, and of what the cache holds, unless the hash of the file is known.
-    """
-
-    noun: str
-    error: type[HieraxError]
-    folder: str
-    most_bytes: int
-    trouble: Callable[[Path], str]
 
 
 def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: bool = False) -> Path:
@@ -57,8 +35,7 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
     from huggingface_hub.utils import are_progress_bars_disabled
 
     path = _place_of(url, kind)
-    part = path.with_name(path.name + ".part")
-    transfer = Transfer(url, part, kind.noun, kind.error, kind.most_bytes)
+    transfer = Transfer(url, path.with_name(path.name + ".part"), kind)
     try:
         with alone(shown(url)), progress(not are_progress_bars_disabled()):
             cached = path.is_file() and _is_good(path, kind, published)
@@ -70,7 +47,7 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
                     f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
                 )
             try:
-                return _fetch(transfer, path, kind, published, attempts=1 if cached else None)
+                return verified(shown(url), lambda _: (_fetch(transfer, path, published, cached), published))
             except kind.error as error:
                 if not (cached and isinstance(error.__cause__, Transient)):
                     raise
@@ -79,10 +56,7 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
     except OSError as error:
         if isinstance(error, HieraxError):
             raise
-        raise kind.error(
-            f"The cache must be writable to download {shown(url)}; {path.parent}: {error.strerror or error}. "
-            "Free some space, or point HF_HOME to another folder."
-        ) from error
+        raise disk_refused(shown(url), error, kind.error) from error
     finally:
         close()
 
@@ -91,16 +65,13 @@ def _place_of(url: str, kind: Kind) -> Path:
     """Where a URL's file lies in the cache; nothing of its query is part of a name."""
     try:
         parts = urlsplit(url)
-        is_address = (
-            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
-        )
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+            raise ValueError
     except ValueError:
-        is_address = False
-    if not is_address:
         raise kind.error(
             f"A download address must start with http:// or https://, without user and password; got {shown(url)!r}. "
             "A local file is named by its path."
-        )
+        ) from None
     # An address given as "#..." is the same file; the query is part of what the server sends.
     key = short_hash(url.partition("#")[0], 16)
     name = re.sub(r"[^\w.+-]", "_", unquote(parts.path).rstrip("/").rpartition("/")[2]).lstrip(".")
@@ -116,26 +87,17 @@ def _is_good(path: Path, kind: Kind, published: Published) -> bool:
     return good
 
 
-def _fetch(transfer: Transfer, path: Path, kind: Kind, published: Published, attempts: int | None) -> Path:
-    """Download to a temporary file, then give it its name; once more if the bytes are not the published ones."""
+def _fetch(transfer: Transfer, path: Path, published: Published, cached: bool) -> Path:
+    """Download to a temporary file, then give it its name; there is no hurry where a copy is cached."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = ""
-    for _ in range(2):
-        patiently(transfer.attempt, attempts)
-        trouble = _page(transfer.part) or ("" if published.wanted else kind.trouble(transfer.part))
-        if trouble:
-            raise transfer.nothing_of_the_kind(trouble)
-        transfer.part.replace(path)
-        transfer.drop()
-        digest = verified_hash(path)
-        if not published.wanted or published.matches(path):
-            return path
-        forget(path)
-        say(f"{shown(transfer.url)} has not the published bytes (sha256 {digest[:12]}...); deleted.")
-    raise IntegrityError(
-        f"{shown(transfer.url)} must have sha256 {published.wanted[0]}; got {digest}, twice. The file at the origin "
-        "was changed or something on the way alters it. Try another network, or a mirror through HIERAX_CATALOG."
-    )
+    patiently(transfer.attempt, 1 if cached else None)
+    trouble = _page(transfer.part) or ("" if published.wanted else transfer.kind.trouble(transfer.part))
+    if trouble:
+        raise transfer.nothing_of_the_kind(trouble)
+    transfer.part.replace(path)
+    transfer.drop()
+    verified_hash(path)
+    return path
 
 
 def _page(part: Path) -> str:

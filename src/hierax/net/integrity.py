@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_file
 from ..console import say
-from .cache import cache_root, short_hash
+from ..errors import IntegrityError
+from .cache import cache_root, offline, short_hash
 
 _CHUNK_BYTES = 1 << 20
 
@@ -43,6 +45,35 @@ class Published:
 
 
 UNKNOWN = Published()
+
+
+def verified(place: str, obtain: Callable[[bool], tuple[Path, Published]]) -> Path:
+    """A file with its published bytes; a wrong one is deleted and obtained once more.
+
+    Args:
+        place: What to call it.
+        obtain: Gives the file and what is known of it; called with whether what the cache holds is of no use.
+
+    Raises:
+        IntegrityError: Wrong bytes, twice.
+        OSError: The file cannot be read or deleted.
+    """
+    for again in (False, True):
+        path, published = obtain(again)
+        if not published.wanted or published.matches(path):
+            return path
+        digest = verified_hash(path)
+        forget(path)
+        say(f"{place} has not the published bytes (sha256 {digest[:12]}...); deleted.")
+        if offline():
+            break
+    remedy = (
+        "The cached file was corrupted: unset HF_HUB_OFFLINE once to download it again."
+        if offline()
+        else "The file at the origin was changed or something on the way alters it. Try another network, a mirror "
+        "through HIERAX_CATALOG, or revision= given explicitly, which accepts what a hub repository holds now."
+    )
+    raise IntegrityError(f"{place} must have sha256 {published.wanted[0]}; got {digest}. {remedy}")
 
 
 def is_sha256(text: str | None) -> bool:

@@ -71,12 +71,7 @@ def refused(
 ) -> HieraxError | Transient:
     """What to raise for an HTTP status that is not success; `Transient` where waiting may help.
 
-    Args:
-        place: What was asked for, for the message.
-        status: Of the answer.
-        headers: Of the answer; a `Retry-After` in seconds is obeyed.
-        reason: The server's words.
-        error: Type of the error.
+    A `Retry-After` among the headers is obeyed where it is a number of seconds.
     """
     if 300 <= status < 400:
         return error(
@@ -102,22 +97,32 @@ def shown(url: str) -> str:
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """From a URL to a partial file, which a later attempt or a later process continues.
+class Kind:
+    """What a caller fetches.
 
     Attributes:
-        url: http or https.
-        part: The partial file; what identifies its content stands beside it.
-        noun: What is expected, for messages: "a weights file".
+        noun: What it is, for messages: "a weights file".
         error: What to raise.
-        most_bytes: The largest file that is accepted, whatever the server announces.
+        folder: Where it lies inside the cache.
+        most_bytes: The largest that is accepted, whatever the server announces.
+        trouble: Why a file is none, in words that follow "it"; empty if it is one. Asked before a fetched file takes
+            its name, and of what the cache holds, unless the hash of the file is known.
     """
+
+    noun: str
+    error: type[HieraxError]
+    folder: str
+    most_bytes: int
+    trouble: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """From a URL to a partial file, which a later attempt or a later process continues."""
 
     url: str
     part: Path
-    noun: str
-    error: type[HieraxError]
-    most_bytes: int
+    kind: Kind
 
     @property
     def tag(self) -> Path:
@@ -163,9 +168,9 @@ class Transfer:
     def nothing_of_the_kind(self, trouble: str) -> HieraxError:
         """The error for bytes that are something else."""
         self.drop()
-        return self.error(
-            f"{shown(self.url)} must be {self.noun}; it {trouble}. Check the address; a login or proxy page may be in "
-            "the way."
+        return self.kind.error(
+            f"{shown(self.url)} must be {self.kind.noun}; it {trouble}. Check the address; a login or proxy page may "
+            "be in the way."
         )
 
     def _begun(self) -> tuple[int, str]:
@@ -200,15 +205,15 @@ class Transfer:
         self._limit(total or 0)
         needed, free = (total or 0) - begun, shutil.disk_usage(self.part.parent).free
         if needed > free:
-            raise self.error(
+            raise self.kind.error(
                 f"The download needs {needed / 1e6:.0f} MB on {self.part.parent}; {free / 1e6:.0f} MB are free. "
                 "Free some space, or point HF_HOME to another folder."
             )
         return begun, total
 
     def _limit(self, size: int) -> None:
-        if size > self.most_bytes:
-            raise self.nothing_of_the_kind(f"is larger than {self.most_bytes / 1e6:.0f} MB")
+        if size > self.kind.most_bytes:
+            raise self.nothing_of_the_kind(f"is larger than {self.kind.most_bytes / 1e6:.0f} MB")
 
     def _chunks(self, response: Any) -> Iterator[bytes]:
         """The body as it comes, until it ends; a server that only drips is stopped."""
@@ -226,7 +231,7 @@ class Transfer:
             yield chunk
 
     def _again(self, rule: str, wait_s: float | None = None) -> Transient:
-        return Transient(self.error(f"{shown(self.url)} {rule}. Try again later."), wait_s)
+        return Transient(self.kind.error(f"{shown(self.url)} {rule}. Try again later."), wait_s)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -236,16 +241,18 @@ class Transfer:
             yield
         except urllib.error.HTTPError as error:
             error.close()
-            failure = refused(place, error.code, error.headers, reason=str(error.reason), error=self.error)
+            failure = refused(place, error.code, error.headers, reason=str(error.reason), error=self.kind.error)
             if error.code == 416 and isinstance(failure, HieraxError):
                 self.drop()  # it is as long as the whole, or longer: start again
                 failure = Transient(failure, 0.0)
             raise failure from error
         except (http.client.InvalidURL, ValueError):  # their messages hold the whole address
-            raise self.error(f"A download address must be a valid one; got {place!r}. Check its spelling.") from None
+            raise self.kind.error(
+                f"A download address must be a valid one; got {place!r}. Check its spelling."
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            final = self.error(
+            final = self.kind.error(
                 f"{place} must be reachable; {ATTEMPTS} attempts ended with: {reason or type(error).__name__}. "
                 "Check the network and proxy settings, or name a local copy of the file."
             )

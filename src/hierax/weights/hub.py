@@ -1,4 +1,4 @@
-"""From a catalogue entry, a hub id or a URL to files on this disk, verified and shared with huggingface_hub.
+"""From a catalogue entry or a hub id to files on this disk, verified and shared with huggingface_hub.
 
 Hub files live in huggingface_hub's own cache, files of plain URLs in HF_HOME/hierax beside it. What the hub or
 the catalogue knows a SHA-256 of is hashed once; a wrong file is deleted, fetched once more, and then refused.
@@ -13,8 +13,9 @@ from urllib.parse import unquote
 
 from .. import console
 from ..errors import CheckpointError, HieraxError, nearest
-from ..net.download import Kind, download
-from ..net.integrity import Published, is_sha256
+from ..net.download import download
+from ..net.integrity import UNKNOWN, Published
+from ..net.transfer import Kind
 from .catalog import CatalogEntry, entries, list_names
 from .repository import Missing, Repository
 
@@ -46,7 +47,7 @@ def fetch(entry: CatalogEntry, *, revision: str | None = None, progress: bool = 
     announce_license(entry)
     if revision and not entry.repo:
         raise CheckpointError(f"Only a hub repository has revisions; {entry.name!r} comes from {entry.url}.")
-    published = Published()
+    published = UNKNOWN
     if not revision or revision == entry.revision:
         published = Published((entry.sha256,) if entry.sha256 else (), entry.superseded)
     with console.progress(progress), _told(entry.mirror):
@@ -67,31 +68,11 @@ def fetch_repo(repo_id: str, *, revision: str | None = None) -> Path:
         The snapshot folder; the weights file itself where it has an unusual name.
 
     Raises:
-        CheckpointError: The repository is out of reach, or holds no weights file.
-        UnknownNameError: The repository or revision does not exist.
-        IntegrityError: The bytes are not the published ones, twice.
+        HieraxError: As `fetch`.
     """
     name, _, pinned = repo_id.partition("@")
     with _told():
         return Repository(name, revision or pinned or "main").model()
-
-
-def fetch_url(url: str, *, sha256: str | None = None) -> Path:
-    """A single file from a URL; one of the hub goes through the hub's cache and its token.
-
-    Args:
-        url: http or https address.
-        sha256: Hash that the file must have.
-
-    Raises:
-        CheckpointError: The file cannot be reached, or holds no weights.
-        IntegrityError: The bytes are not the published ones, twice.
-    """
-    digest = (sha256 or "").lower()
-    if digest and not is_sha256(digest):
-        raise CheckpointError(f"A sha256 must be 64 hexadecimal digits; got {sha256!r}.")
-    with _told():
-        return _from_url(url, Published((digest,) if digest else ()))
 
 
 def announce_license(entry: CatalogEntry) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from .. import console
 from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
-from ..net.cache import alone, offline
-from ..net.integrity import UNKNOWN, Published, forget, is_sha256
+from ..net.cache import alone, disk_refused, offline
+from ..net.integrity import UNKNOWN, Published, is_sha256, verified
 from ..net.transfer import Transient, patiently, refused
 from ..schema import read_json
 from .catalog import entries
@@ -63,30 +63,21 @@ class Repository:
             UnknownNameError: The repository or revision does not exist.
             IntegrityError: Wrong bytes, twice.
         """
-        place, known = f"{self.name}/{name}", published
+        place = f"{self.name}/{name}"
+
+        def obtain(again: bool) -> tuple[Path, Published]:
+            path, tag = self._obtain(name, again)
+            if published.wanted or not is_sha256(tag):
+                return path, published
+            return path, replace(published, wanted=(tag,))
+
         try:
             with alone(place):
-                for again in (False, True):
-                    path, etag = self._obtain(name, again)
-                    if not published.wanted:
-                        known = replace(published, wanted=(etag,) if is_sha256(etag) else ())
-                    if not known.wanted or known.matches(path):
-                        return path
-                    forget(path)
-                    console.say(f"{place} has not the published bytes; deleted.")
-                    if offline():
-                        break
+                return verified(place, obtain)
         except OSError as error:
             if isinstance(error, HieraxError):
                 raise
-            raise _cache_trouble(place, error) from error
-        remedy = (
-            "The cached file was corrupted: unset HF_HUB_OFFLINE once to download it again."
-            if offline()
-            else "The file at the origin was changed or something on the way alters it. Try another network; "
-            f"revision={self.revision!r} given explicitly accepts what the repository holds now."
-        )
-        raise IntegrityError(f"{place} must have sha256 {known.wanted[0]}; the bytes that came have another. {remedy}")
+            raise disk_refused(place, error, CheckpointError) from error
 
     def _first(self, names: tuple[str, ...], published: Published = UNKNOWN) -> Path | None:
         """The first of these files that the repository has."""
@@ -200,9 +191,8 @@ class Repository:
                 return Missing(str(failure))
             repeated = transferring and status in (408, 429)
             return failure.final if repeated and isinstance(failure, Transient) else failure
-        disk = isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError))
-        if disk and error.errno is not None:
-            return _cache_trouble(place, error)
+        if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)) and error.errno:
+            return disk_refused(place, error, CheckpointError)
         # huggingface_hub has changed its transport library twice: its errors are told by their nature, not type.
         text = (str(error) or type(error).__name__).splitlines()[0]
         if "onsistency check" in text:
@@ -214,14 +204,6 @@ class Repository:
             "HF_ENDPOINT, or name a local copy of the file."
         )
         return final if transferring else Transient(final)
-
-
-def _cache_trouble(place: str, error: OSError) -> CheckpointError:
-    """The error for a disk that refuses."""
-    return CheckpointError(
-        f"The cache must be readable and writable to fetch {place}; {error}. "
-        "Free some space, or point HF_HOME to another folder."
-    )
 
 
 @contextlib.contextmanager

@@ -88,9 +88,9 @@ def test_a_damaged_index_is_ignored(tmp_path, cache, scans, damage):
         if damage == "other tar":
             record["path"] = "/elsewhere/x.tar"
         elif damage == "outside":
-            record["index"]["offsets"][0] = 10**12
+            record["samples"][0][2] = 10**12
         else:
-            record["index"]["sizes"] = None
+            record["samples"] = None
         kept.write_bytes(gzip.compress(json.dumps(record).encode()))
     assert contents(open_data(path)) == whole
     assert scans == ["x.tar"] * 2

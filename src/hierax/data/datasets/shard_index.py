@@ -7,7 +7,6 @@ whether it was cut inside a member or between two.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gzip
 import json
 import tarfile
@@ -15,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ...atomic import atomic_file
 from ...net.cache import cache_root, short_hash
@@ -24,26 +23,24 @@ _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
 _BLOCK = 512
 _MAX_SIDECAR = 1_000_000
 _WORTH_KEEPING = 4_000_000  # bytes of a tar; smaller ones are read again in no time
-_VERSION = 1
+_VERSION = 2
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError)  # the latter for hostile numbers
+
+
+class Sample(NamedTuple):
+    """Key, label as text (empty where there is none), and where the image starts and how long it is."""
+
+    key: str
+    label: str
+    offset: int
+    size: int
 
 
 @dataclass
 class ShardIndex:
-    """The samples of one tar.
+    """The samples of one tar, and what is wrong with it, as (name, reason)."""
 
-    Attributes:
-        keys: Name of each sample.
-        offsets: Where its image starts.
-        sizes: Bytes of its image.
-        labels: Its label as text, empty where it has none.
-        problems: What is wrong with the tar, as (name, reason).
-    """
-
-    keys: list[str] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -66,7 +63,7 @@ def index_of(path: Path) -> ShardIndex:
     with contextlib.suppress(OSError):  # a cache that cannot be written costs no more than the time
         kept.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
-            json.dump({**identity, "index": dataclasses.asdict(found)}, stream)
+            json.dump({**identity, "samples": found.samples, "problems": found.problems}, stream)
     return found
 
 
@@ -96,10 +93,7 @@ def scan(path: Path) -> ShardIndex:
             if image is None:
                 index.problems.append((f"{path.name}/{key}", "has no image"))
                 continue
-            index.keys.append(key)
-            index.offsets.append(image[0])
-            index.sizes.append(image[1])
-            index.labels.append(_label(stream, members))
+            index.samples.append(Sample(key, _label(stream, members), *image))
     return index
 
 
@@ -155,10 +149,9 @@ def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
     try:
         with gzip.open(kept, "rt", encoding="utf-8") as stream:
             data = json.load(stream)
-        index = ShardIndex(**data["index"])
-        index.problems = [(str(name), str(reason)) for name, reason in index.problems]
-        places = zip(index.offsets, index.sizes, index.keys, index.labels, strict=True)
-        inside = all(min(at, size) >= 0 and at + size <= identity["size"] for at, size, *_ in places)
+        samples = [Sample(*row) for row in data["samples"]]
+        index = ShardIndex(samples, [(str(name), str(reason)) for name, reason in data["problems"]])
+        inside = all(min(s.offset, s.size) >= 0 and s.offset + s.size <= identity["size"] for s in samples)
         return index if inside and identity.items() <= data.items() else None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return None

@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from jaxtyping import Int
 
 from ... import console
 from ...errors import InputError, nearest
-from ...net.download import Kind, download
-from ...net.transfer import shown
+from ...net.download import download
+from ...net.transfer import Kind, shown
 from ...schema import MOST_BYTES, read_json
 from .samples import SPLITS, TrainingData, number_labels
 from .shard_index import index_of, not_a_tar
@@ -50,37 +51,38 @@ def open_shards(source: str | os.PathLike[str], *, split: str, aliases: Sequence
     places, lengths = _list_shards(os.fspath(source), split, aliases)
     tar = Kind("a plain tar", InputError, folder="shards", most_bytes=1 << 40, trouble=not_a_tar)
     shards: list[Path] = []
-    samples: list[tuple[str, str, int, int, int]] = []
+    keys: list[str] = []
+    labels: list[str] = []
+    rows = [np.empty((0, 3), dtype=np.int64)]
     problems: list[tuple[str, str]] = []
     for number, place in enumerate(places):
         console.show(f"shard {number + 1} of {len(places)}")
         path = download(place, tar) if isinstance(place, str) else place
         index = index_of(path)
-        shards.append(path)
-        problems += index.problems
-        found = zip(index.keys, index.labels, index.offsets, index.sizes, strict=True)
-        good = [(key, label, number, offset, size) for key, label, offset, size in found if label or not labelled]
-        if len(good) < len(index.keys):
-            unlabelled = [key for key, label in zip(index.keys, index.labels, strict=True) if not label]
-            problems += [(f"{path.name}/{key}", "has no cls and no label in json") for key in unlabelled]
-        expected = lengths.get(path.name)
-        if expected is not None and expected != len(good):
+        good = [sample for sample in index.samples if sample.label or not labelled]
+        left_out = [sample.key for sample in index.samples if labelled and not sample.label]
+        problems += [*index.problems, *((f"{path.name}/{key}", "has no cls and no label in json") for key in left_out)]
+        expected = lengths.get(path.name, len(good))
+        if expected != len(good):
             problems.append((path.name, f"holds {len(good)} good samples, _info.json says {expected}"))
-        samples += good
+        shards.append(path)
+        keys += [sample.key for sample in good]
+        labels += [sample.label for sample in good]
+        rows.append(np.array([(number, sample.offset, sample.size) for sample in good], dtype=np.int64).reshape(-1, 3))
     console.close()
-    data = ShardData(shards, samples)
+    data = ShardData(shards, keys, labels, np.concatenate(rows))
     data.problems = problems
     return data
 
 
 class ShardData(TrainingData):
-    """One group of tar members a sample, given as key, label, number of the shard, offset and size of the image."""
+    """One group of tar members a sample; `places` are the shard, offset and size of each image."""
 
-    def __init__(self, shards: Sequence[Path], samples: Sequence[tuple[str, str, int, int, int]]) -> None:
-        super().__init__(*number_labels([label for _, label, *_ in samples]))
-        self.shards = shards
-        self.keys = [key for key, *_ in samples]
-        self.places = np.array([place for _, _, *place in samples], dtype=np.int64).reshape(-1, 3)
+    def __init__(
+        self, shards: Sequence[Path], keys: Sequence[str], labels: Sequence[str], places: Int[np.ndarray, "n 3"]
+    ) -> None:
+        super().__init__(*number_labels(labels))
+        self.shards, self.keys, self.places = shards, keys, places
 
     def name(self, index: int) -> str:
         """Shard and key."""
