@@ -14,10 +14,12 @@ import hierax.compat.transformers as ours
 from hierax.config import PreprocessSpec
 from hierax.errors import CheckpointError, InputError
 from hierax.weights.formats.transformers_processor import processor_json, read_processor
+from hierax.weights.write import write_weights
 
 from ..peer_files import write_hf_folder
 from ..peers import hf_sam2, loud, peer
 from ..tolerance import FP32, distance
+from ..weights.members import MEMBERS, weights_of
 from .test_transformers import EVERYTHING, assert_same_output
 
 pytestmark = pytest.mark.parity
@@ -163,3 +165,33 @@ def test_sam2__beyond_is_refused(changes: dict[str, Any], said: str, tmp_path: P
     (folder / "config.json").write_text(json.dumps({**data, **changes}))
     with pytest.raises(CheckpointError, match=said):
         hierax.load(folder)
+
+
+# --- what is known of the weights -----------------------------------------------------------------------------------
+
+KNOWN = {"license": "cc-by-nc-4.0", "commercial": False, "dataset": "Birds", "base_model": "org/parent"}
+
+
+def test_facts__survive_every_door(tmp_path: Path) -> None:
+    """Weights that lose their licence on the way look free to use."""
+    source = write_weights(weights_of(MEMBERS["Hiera"]).with_card(**KNOWN), tmp_path / "source", to="hierax")
+    converted = hierax.convert(source, tmp_path / "converted", to="transformers")
+    folders = [converted]
+    for start in (source, converted):
+        folders.append(tmp_path / f"saved {start.name}")
+        ours.HieraForImageClassification.from_pretrained(start).save_pretrained(folders[-1])
+    folders.append(tmp_path / "theirs")
+    peer("transformers").HieraForImageClassification.from_pretrained(folders[-2]).save_pretrained(folders[-1])
+    folders.append(hierax.convert(folders[-1], tmp_path / "back", to="hierax"))
+    for folder in folders:
+        card = hierax.describe(folder)
+        assert {key: getattr(card, key) for key in KNOWN} == KNOWN, folder.name
+
+
+def test_facts__of_a_card(tmp_path: Path) -> None:
+    """A folder of the hub states its licence in the README alone, which a saved copy does not have."""
+    folder = write_weights(weights_of(MEMBERS["Hiera"]), tmp_path / "hub", to="transformers")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    ours.HieraModel.from_pretrained(folder, config=ours.HieraConfig.from_pretrained(folder)).save_pretrained(tmp_path)
+    assert hierax.describe(tmp_path).license == "cc-by-nc-4.0"
+    assert hierax.describe(tmp_path).commercial is False

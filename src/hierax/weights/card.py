@@ -113,6 +113,13 @@ class ModelCard:
         conform(self)
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What goes with the weights into a table "hierax" of any format; of what is unknown nothing."""
+        parent = self.base_model or (self.name if self.name != "custom" else None)
+        found = {**{key: getattr(self, key) for key in FACTS}, "base_model": parent}
+        return {key: value for key, value in found.items() if value is not None}
+
+    @property
     def architecture(self) -> str:
         """Name of the network, or the names of the candidates."""
         return f"one of {', '.join(self.candidates)}" if self.candidates else self.config.name

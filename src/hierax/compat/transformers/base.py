@@ -127,7 +127,7 @@ class HieraPreTrainedModel(ForeignNames):
         _check_options(options)
         weights = find_weights(source, revision=revision)
         described = HieraConfig.of_weights(weights)
-        config = described if config is None else HieraConfig.from_dict(config.to_dict())
+        config = described if config is None else HieraConfig.from_dict(config.to_dict(), hierax=described.hierax)
         config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})
         network = _load(weights, cls.architecture(config, **own), config, lenient)
         wanted = config.dtype if dtype in (None, "auto") else dtype

@@ -170,10 +170,13 @@ class HieraConfig:
 
     @classmethod
     def of_weights(cls, weights: Weights) -> HieraConfig:
-        """What the file's own config.json says, or our description of the network in their words."""
-        written = weights.raw.config if weights.raw is not None else {}
+        """What the file's own config.json says, or our description of the network in their words.
+
+        The licence and what else is known of the weights goes along in a field `hierax`, which any copy keeps.
+        """
+        written, facts = weights.raw.config if weights.raw is not None else {}, weights.card.facts
         if written.get("model_type") == cls.model_type and "embed_dim" in written:
-            return cls.from_dict(written)
+            return cls.from_dict({**written, "hierax": facts})
         config = weights.config
         if problem := hiera_obstacle(config):
             raise CheckpointError(
@@ -181,7 +184,7 @@ class HieraConfig:
                 "Use hierax.load for it."
             )
         names = dict(enumerate(weights.labels)) if weights.labels else None
-        return cls(**hiera_json(config), num_labels=config.num_classes or None, id2label=names)
+        return cls(**hiera_json(config), num_labels=config.num_classes or None, id2label=names, hierax=facts)
 
     def network(self, *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
         """Our architecture of this description; see `read_hiera`.

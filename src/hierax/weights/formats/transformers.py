@@ -165,7 +165,7 @@ class Transformers(Format):
         write_safetensors(destination / "model.safetensors", state, {"format": "pt"})
         recipe = processor_json(weights.preprocess, sam2=config.family == "hieradet")
         write_json(destination / "preprocessor_config.json", recipe)
-        write_json(destination / "config.json", data)
+        write_json(destination / "config.json", {**data, "hierax": weights.card.facts})
         return destination
 
 
