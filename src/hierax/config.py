@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from . import schema
 from .errors import InputError, UnknownNameError, nearest
 
 Family = Literal["hiera", "hiera_video", "hiera_abswin", "hieradet"]
@@ -322,6 +323,13 @@ class PreprocessSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     frame_stride: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that no image could follow."""
+        schema.conform(self, InputError)
+        resize_to = 1 if self.resize_to is None else self.resize_to
+        if not all(number > 0 for number in (*self.size, self.crop_ratio, resize_to, *self.std, self.frame_stride)):
+            raise InputError(f"size, crop_ratio, resize_to, std and frame_stride must be positive; got {self}.")
 
     def with_size(self, size: tuple[int, int]) -> PreprocessSpec:
         """The same recipe for another result size, keeping the crop ratio."""

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .config import STAGE_NAMES
+from .data.inputs import network_input
 from .data.loader import map_batches
 from .errors import InputError, UnknownNameError, nearest
 from .model.encoder import Encoder
@@ -218,17 +219,7 @@ class Predictor:
                     "Pass 8-bit images as NumPy uint8 (h, w, 3)."
                 )
             return image
-        if self.encoder.config.is_video:
-            from .data.video import preprocess_clip, read_clip
-
-            frames = self.encoder.config.input_size[0]
-            views = read_clip(image, frames=frames, stride=self.preprocess.frame_stride, views=self.views)
-            clips = [preprocess_clip(clip, self.preprocess) for clip in views]
-            return clips[0] if self.views == 1 else torch.stack(clips)  # (views, 3, t, h, w)
-        from .data.decode import decode_image
-        from .data.preprocess import preprocess
-
-        return preprocess(decode_image(image), self.preprocess)
+        return network_input(image, self.encoder.config, self.preprocess, self.views)
 
     def _run(self, images: Any, batch_size: int, function: Callable[[Tensor], Any]) -> Iterator[Any]:
         """Apply a function of preprocessed batches, results on the CPU."""

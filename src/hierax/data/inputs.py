@@ -1,4 +1,4 @@
-"""Labelled samples as the network's inputs, preprocessed as for inference, in order, each exactly once."""
+"""Images and clips as a network's input, preprocessed as for inference; labelled samples each exactly once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,21 @@ from ..config import ModelConfig, PreprocessSpec
 from ..errors import HieraxError, InputError
 from .datasets.samples import TrainingData
 from .decode import decode_image
-from .preprocess import check_spec, preprocess
+from .preprocess import preprocess
 from .video import preprocess_clip, read_clip
+
+
+def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views: int = 1) -> Tensor:
+    """What a network of this config takes for one image or clip: (3, h, w), (3, t, h, w), or (views, 3, t, h, w).
+
+    Raises:
+        InputError: The source cannot be read.
+    """
+    if not config.is_video:
+        return preprocess(decode_image(source), spec)
+    clips = read_clip(source, frames=config.input_size[0], stride=spec.frame_stride, views=views)
+    inputs = [preprocess_clip(clip, spec) for clip in clips]
+    return inputs[0] if views == 1 else torch.stack(inputs)
 
 
 def one_thread(_: int) -> None:
@@ -44,17 +57,13 @@ class Plain(Dataset):
     """Samples preprocessed as for inference, in order."""
 
     def __init__(self, data: TrainingData, config: ModelConfig, spec: PreprocessSpec) -> None:
-        check_spec(spec)
         self.data, self.config, self.spec = data, config, spec
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         """One sample, or why it could not be read."""
         try:
             source = self.data.read(index)
-            if not self.config.is_video:
-                return index, preprocess(decode_image(source), self.spec)
-            clip = read_clip(source, frames=self.config.input_size[0], stride=self.spec.frame_stride)[0]
-            return index, preprocess_clip(clip, self.spec)
+            return index, network_input(source, self.config, self.spec)
         except (InputError, OSError, MemoryError) as error:
             return index, str(error) or type(error).__name__
 

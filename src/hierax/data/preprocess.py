@@ -34,9 +34,8 @@ def preprocess(image: UInt8[np.ndarray, "h w 3"] | Image.Image, spec: Preprocess
         spec: The recipe.
 
     Raises:
-        InputError: The image is not RGB bytes, or the recipe is impossible.
+        InputError: The image is not RGB bytes.
     """
-    check_spec(spec)
     if isinstance(image, Image.Image):
         if image.mode != "RGB" or 0 in image.size:
             raise InputError(f"A PIL image must be RGB here; got {image.mode} of {image.size}. Use decode_image first.")
@@ -49,31 +48,6 @@ def preprocess(image: UInt8[np.ndarray, "h w 3"] | Image.Image, spec: Preprocess
         return _normalize(_crop_of_resized(image, resized, spec), spec)
     resize = _resize_pil if spec.engine == "pil" else _resize_torch
     return _normalize(center_crop(resize(image, resized, spec), spec), spec)
-
-
-def check_spec(spec: PreprocessSpec) -> None:
-    """Refuse a recipe that no image could follow.
-
-    Raises:
-        InputError: A size, ratio or deviation is not positive, or a name is unknown.
-    """
-    if len(spec.size) != 2 or min(spec.size) < 1:
-        raise InputError(f"preprocess size must be (height, width), both positive; got {spec.size}.")
-    if not spec.crop_ratio > 0 or (spec.resize_to is not None and spec.resize_to < 1):
-        raise InputError(f"crop_ratio and resize_to must be positive; got {spec.crop_ratio} and {spec.resize_to}.")
-    if len(spec.mean) != 3 or len(spec.std) != 3 or not all(value > 0 for value in spec.std):
-        raise InputError(f"mean and std must be three numbers, std positive; got {spec.mean} and {spec.std}.")
-    if spec.frame_stride < 1:
-        raise InputError(f"frame_stride must be a positive whole number; got {spec.frame_stride}.")
-    choices = {
-        "resize": ("squash", "shortest"),
-        "interpolation": tuple(_FILTERS),
-        "engine": ("pil", "uint8", "float"),
-        "crop_rounding": ("even", "floor"),
-    }
-    for field, names in choices.items():
-        if getattr(spec, field) not in names:
-            raise InputError(f"preprocess {field} must be one of {names}; got {getattr(spec, field)!r}.")
 
 
 def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:

@@ -139,31 +139,20 @@ class _Search:
             path = stack.pop()
             if not path.is_dir():
                 self.found.append(path)
-            elif self.enter(path):
-                stack.extend(reversed(list(self.entries(path))))
-
-    def enter(self, folder: Path) -> bool:
-        """Whether this folder, by inode, is new."""
-        status = folder.stat()
-        key = (status.st_dev, status.st_ino)
-        new = key not in self.visited
-        self.visited.add(key)
-        return new
-
-    def entries(self, folder: Path) -> Iterator[Path]:
-        """Sub-folders and image files of a folder, sorted."""
-        try:
-            names = sorted(os.listdir(folder))
-        except OSError:
-            self.found.unreadable.append(folder)
-            return
-        for name in names:
-            path = folder / name
-            wanted = path.suffix.lower() in self.extensions
-            if _hidden(name):
-                self.found.skipped += 1
-            elif (wanted or path.is_dir()) and not _loops(path):
-                yield path
+                continue
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in self.visited:
+                continue
+            self.visited.add((status.st_dev, status.st_ino))
+            try:
+                names = sorted(os.listdir(path), reverse=True)
+            except OSError:
+                self.found.unreadable.append(path)
+                continue
+            shown = [path / name for name in names if not _hidden(name)]
+            self.found.skipped += len(names) - len(shown)
+            wanted = [inner for inner in shown if inner.suffix.lower() in self.extensions or inner.is_dir()]
+            stack += [inner for inner in wanted if not _loops(inner)]
 
 
 def _hidden(name: str) -> bool:

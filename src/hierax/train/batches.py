@@ -7,6 +7,7 @@ epoch whatever the number of processes and workers, and a run resumes anywhere b
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,34 +171,22 @@ def random_clip(source: Any, frames: int, stride: int, key: int) -> UInt8[np.nda
     return read_clip(source, frames=frames, stride=stride, size=320, start=start)[0]
 
 
-class _Plan:
-    """Batches of draws from a step on: the sampler of a DataLoader."""
-
-    def __init__(self, stream: Stream, start: int, rank: int, world: int, parts: int) -> None:
-        self.stream, self.start, self.rank, self.world, self.parts = stream, start, rank, world, parts
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for step in range(self.start, self.stream.total):
-            yield from self.stream.shares(step, rank=self.rank, world=self.world, parts=self.parts)
-
-
 def steps_of_parts(
     views: Views, stream: Stream, recipe: Recipe, *, start: int, rank: int, world: int
 ) -> Iterator[list[Part]]:
     """The parts of each step from `start` on, for one process."""
-    plan = _Plan(stream, start, rank, world, recipe.accumulate)
+    shares = (
+        stream.shares(step, rank=rank, world=world, parts=recipe.accumulate) for step in range(start, stream.total)
+    )
     loader = DataLoader(
         views,
-        batch_sampler=plan,  # type: ignore[arg-type]
+        batch_sampler=itertools.chain.from_iterable(shares),  # type: ignore[arg-type]
         num_workers=recipe.workers,
         collate_fn=views.collate,
         worker_init_fn=one_thread,
         prefetch_factor=4 if recipe.workers else None,
         pin_memory=torch.cuda.is_available() and recipe.device.partition(":")[0] in ("auto", "cuda"),
     )
-    waiting: list[Part] = []
-    for part in whole_loader(loader):
-        waiting.append(part)
-        if len(waiting) == recipe.accumulate:
-            yield waiting
-            waiting = []
+    parts = whole_loader(loader)
+    while step := list(itertools.islice(parts, recipe.accumulate)):
+        yield step

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...config import PreprocessSpec
 from ...data.decode import open_rgb
-from ...data.preprocess import check_spec, preprocess
+from ...data.preprocess import preprocess
 from ...errors import InputError
 
 _MAX_COVER_PIXELS = 64_000_000
@@ -95,5 +95,4 @@ def classification_transform(
         mean=tuple(float(v) for v in rgv_values["mean"]),  # type: ignore[arg-type]
         std=tuple(float(v) for v in rgv_values["std"]),  # type: ignore[arg-type]
     )
-    check_spec(spec)
     return ClassificationTransform(spec, (int(height / center_crop), int(width / center_crop)), simple_crop)

@@ -45,22 +45,6 @@ def _polygon(corners: int) -> Points:
     return _arc(0, 2 * math.pi, corners + 1)[:-1]
 
 
-def _circle(_: Generator) -> Points:
-    return _polygon(64)
-
-
-def _square(_: Generator) -> Points:
-    return _polygon(4) @ np.array([(1, 1), (-1, 1)]) * math.sqrt(0.5)
-
-
-def _triangle(_: Generator) -> Points:
-    return _polygon(3) * 1.1
-
-
-def _pentagon(_: Generator) -> Points:
-    return _polygon(5)
-
-
 def _star(rng: Generator) -> Points:
     tips = int(rng.integers(5, 8))
     points = _polygon(2 * tips) * 1.1
@@ -150,10 +134,10 @@ def _bricks(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
 
 
 OUTLINES: dict[str, Callable[[Generator], Points]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "pentagon": _pentagon,
+    "circle": lambda _: _polygon(64),
+    "square": lambda _: _polygon(4) @ np.array([(1, 1), (-1, 1)]) * math.sqrt(0.5),
+    "triangle": lambda _: _polygon(3) * 1.1,
+    "pentagon": lambda _: _polygon(5),
     "star": _star,
     "cross": _cross,
     "ring": _ring,
@@ -189,7 +173,9 @@ def render(
     Raises:
         InputError: A negative index or seed, a side below 8 pixels, or a difficulty outside 0..1.
     """
-    size = _checked_size(size)
+    sides = (size, size) if isinstance(size, int) else size
+    if len(sides) != 2 or min(sides) < 8:
+        raise InputError(f"Size must be one side or (height, width), of 8 pixels or more; got {size}.")
     if index < 0 or seed < 0:
         raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
     if not 0 <= difficulty <= 1:
@@ -197,7 +183,7 @@ def render(
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     label = index % len(CLASSES)
     name = CLASSES[label]
-    picture = _draw_outline(rng, name, size) if name in OUTLINES else _draw_pattern(rng, name, size)
+    picture = _draw_outline(rng, name, sides) if name in OUTLINES else _draw_pattern(rng, name, sides)
     picture = _occlude(rng, picture, difficulty)
     return _degrade(rng, picture, difficulty), label
 
@@ -255,14 +241,6 @@ def _check_vacant(folder: Path) -> None:
         raise InputError(
             f"Rendered images go into a new or empty folder; got {str(folder)!r}, {kind}. Name another or remove it."
         )
-
-
-def _checked_size(size: int | Size) -> Size:
-    """(height, width) of a size, each at least 8 pixels."""
-    pixels = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pixels) != 2 or min(pixels) < 8:
-        raise InputError(f"Size must be one side or (height, width), of 8 pixels or more; got {size}.")
-    return pixels[0], pixels[1]
 
 
 # Drawing. Pictures are float32 RGB in 0..1.
