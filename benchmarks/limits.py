@@ -1,4 +1,4 @@
-"""Where one pass of the fast door spends its time, and how much faster anything could be at all.
+"""Where one pass of the torch engine spends its time, and how much faster anything could be at all.
 
 python -m benchmarks.limits --case hiera_base_b8 hiera_base_b1
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import subprocess
 import sys
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,13 +20,13 @@ from hierax.data.datasets.shapes import render
 from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, MissingExtraError
 from hierax.model.encoder import Encoder
-from hierax.model.engines import openvino, optimize, quantize
+from hierax.model.engines import openvino, optimize, processor, quantize
 from hierax.model.engines.graph import EMBEDDING, export
 from hierax.model.engines.sensitivity import by_harm
 
 from ..peers import det_config, loud
 from ..tolerance import FP32, distance
-from .test_optimize import pixels
+from .test_optimize import CASES, FAMILIES, answers, apart, pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_int8 = pytest.mark.skipif(
@@ -39,7 +43,7 @@ def encoder() -> Encoder:
 def test_export__any_batch() -> None:
     """A batch size traced as a constant would fail, or answer for the wrong images."""
     exact = encoder()
-    program = export(optimize(exact), pixels(2, 3, 128, 128), EMBEDDING, any_batch=True).module()
+    program = export(exact, pixels(2, 3, 128, 128), EMBEDDING, any_batch=True).module()
     with torch.no_grad():
         for b in (1, 3):
             x = pixels(b, 3, 128, 128)
@@ -48,16 +52,114 @@ def test_export__any_batch() -> None:
 
 @pytest.mark.nightly
 @needs_openvino
-def test_openvino__equals_readable() -> None:
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_openvino__equals_readable(name: str, size: tuple[int, ...]) -> None:
     """A layer converted wrongly, or a batch filled up and not cut back, would be far off."""
-    exact = encoder()
+    exact = loud(Encoder(FAMILIES[name][0]))
     fast = optimize(exact, engine="openvino")
-    x = pixels(3, 3, 128, 128)
+    assert fast.choice == "engine openvino, f32 on cpu"
+    x = pixels(3, 3, *size)
+    assert apart(fast, exact, x) <= FP32
     with torch.no_grad():
-        for part in (x, x[:1]):
-            assert distance(fast(part), exact(part)) <= FP32
+        assert distance(fast(x[:2]), exact(x[:2])) <= FP32
         ours, theirs = fast.detection_features(x, ["stage1", "stage3"]), exact.detection_features(x)
     assert all(distance(ours[key], theirs[key]) <= FP32 for key in ("stage1", "stage3"))
+
+
+@pytest.mark.nightly
+@needs_openvino
+@pytest.mark.parametrize("native", ["0", "1"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_openvino__bfloat16(native: str, given: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head left in float32 could not take the engine's bfloat16; a processor must not decide who meets that."""
+    monkeypatch.setenv("HIERAX_FORCE_BF16", native)
+    exact = encoder()
+    fast = optimize(exact, dtype="bfloat16", engine="auto" if native == "1" else "openvino")
+    assert fast.choice == f"engine openvino, {'bf16' if native == '1' else 'f32'} on cpu"
+    x = pixels(2, 3, 128, 128)
+    with torch.inference_mode():
+        said, wanted = answers(fast, x.to(given)), answers(exact, x)
+    assert {answer.dtype for answer in said.values()} == {torch.bfloat16}
+    for key, answer in said.items():
+        assert torch.nn.functional.cosine_similarity(answer.float().flatten(), wanted[key].flatten(), dim=0) > 0.995
+
+
+@pytest.mark.nightly
+@needs_openvino
+def test_openvino__threads_and_copies() -> None:
+    """One request for all threads raises "Infer Request is busy"; programs have no copy, so each twin makes its own."""
+    exact = encoder()
+    fast = optimize(exact, engine="openvino")
+    inputs = [pixels(1 + i % 2, 3, 64, 64, seed=i) for i in range(8)]
+    with torch.inference_mode():
+        expected = [exact.embedding(x) for x in inputs]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(fast.embedding, inputs * 25))
+        assert max(distance(a, b) for a, b in zip(found, expected * 25, strict=True)) <= FP32
+        assert distance(copy.deepcopy(fast).embedding(inputs[0]), expected[0]) <= FP32
+        other = loud(Encoder(exact.config), seed=3)
+        fast.load_state_dict(other.state_dict(), assign=True)
+        assert distance(fast.embedding(inputs[0]), other.embedding(inputs[0])) <= FP32
+
+
+class Standin:
+    """A program that answers like the readable encoder and remembers which batches it was made for."""
+
+    made: list[int]
+
+    def __init__(self, engine: openvino.OpenVINOEngine, size: tuple[int, ...], last: int, batch: int) -> None:
+        self.made.append(batch)
+        self.encoder, self.batch = engine.encoder, batch
+
+    def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The embedding."""
+        assert x.shape[0] == self.batch
+        return [Encoder.pool(self.encoder, Encoder.stages(self.encoder, x)[-1])]
+
+
+def test_openvino__a_program_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image in a program for eight pays for seven blank ones; 7 of 8 is not worth a program."""
+    monkeypatch.setattr(openvino, "has_openvino", lambda: True)
+    monkeypatch.setattr(openvino, "Program", Standin)
+    monkeypatch.setattr(Standin, "made", [], raising=False)
+    exact = encoder()
+    fast, x = optimize(exact, engine="openvino"), pixels(8, 3, 64, 64)
+    with torch.no_grad():
+        for batch in (8, 1, 7, 6, 4, 1, 5, 3, 2, 8):
+            assert distance(fast.embedding(x[:batch]), exact.embedding(x[:batch])) <= FP32
+        assert Standin.made == [8, 1, 4, 5, 2]
+        fast.embedding(pixels(1, 3, 64, 96))
+        assert Standin.made == [8, 1, 4, 5, 2, 1]
+        monkeypatch.setattr(openvino, "PROGRAMS", 2)
+        fast.refresh()
+        for batch in (1, 2, 4, 8):
+            fast.embedding(x[:batch])
+    assert fast.current().compiled_batches((3, 64, 64)) == [4, 8]
+
+
+def test_openvino__a_request_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that two threads used at once would mix their images, or refuse the second."""
+    together = threading.Barrier(3, timeout=30)
+
+    class Request:
+        busy = False
+
+        def infer(self, inputs: list, share_inputs: bool) -> list:
+            assert not self.busy
+            self.busy = True
+            together.wait()
+            self.busy = False
+            return [inputs[0] + 1]
+
+    made: list[Request] = []
+    program = object.__new__(openvino.Program)
+    program._idle = []
+    program._compiled = types.SimpleNamespace(create_infer_request=lambda: made.append(Request()) or made[-1])
+    inputs = [torch.full((1, 2), float(i)) for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        found = [done[0] for done in pool.map(program, inputs)]
+    assert all(torch.equal(a, b + 1) for a, b in zip(found, inputs, strict=True))
+    assert len(made) == 3
 
 
 def test_openvino__missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +213,12 @@ def test_int8__embedded_model() -> None:
 
 @needs_int8
 @pytest.mark.nightly
-def test_int8__loud() -> None:
+@pytest.mark.parametrize("vnni", ["0", "1"])
+def test_int8__loud(vnni: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges narrower than noise needs, or a size that calibration images are not resized to, would fall below."""
+    if vnni == "1" and not processor.exact_int8():
+        pytest.skip("int8 products saturate on this processor")
+    monkeypatch.setenv("HIERAX_FORCE_VNNI", vnni)
     exact = encoder()
     fast = optimize(exact, dtype="int8", input_size=128)
     assert worst_cosine(fast, exact, pixels(8, 3, 128, 128)) >= 0.99

@@ -1,9 +1,12 @@
-"""The fast door against the readable encoder, on loud weights: every family, every kind of product, odd sizes."""
+"""Fast encoders against the readable one, on loud weights: every family, every kind of product, odd sizes."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,12 +16,11 @@ import hierax
 from hierax.config import ModelConfig
 from hierax.errors import InputError, UnknownNameError
 from hierax.model.encoder import Encoder
-from hierax.model.engines import FastEncoder, optimize
-from hierax.model.engines.products import Packed, Plain, Traced, has_packed
+from hierax.model.engines import FastEncoder, eager, optimize, processor
 from hierax.model.mae import MaskedAutoencoder
 
 from ..peers import det_config, loud, mae_config, plain_config
-from ..tolerance import FP32, LOUD, distance
+from ..tolerance import FP32, FP64, LOUD, distance
 
 SMALL = {"depths": (1, 2, 3, 1), "embed_dim": 16}
 
@@ -45,6 +47,15 @@ FAMILIES: dict[str, tuple[ModelConfig, tuple[tuple[int, ...], ...]]] = {
 CASES = [(name, size) for name, (_, sizes) in FAMILIES.items() for size in sizes]
 
 
+@pytest.fixture(autouse=True, params=["plain", "packed"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here runs with both kinds of product: which one a machine's clock takes must not matter."""
+    if request.param == "packed" and not processor.packs(torch.float32):
+        pytest.skip("this torch has no oneDNN operators")
+    monkeypatch.setenv("HIERAX_FORCE_PRODUCTS", request.param)
+    return request.param
+
+
 def pixels(*shape: int, seed: int = 1) -> Tensor:
     """Seeded N(0, 1) pixels."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -65,24 +76,20 @@ def apart(fast: Encoder, exact: Encoder, x: Tensor) -> float:
     return max(distance(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("kind", [Plain, Packed, Traced])
 @pytest.mark.parametrize(("name", "size"), CASES)
-def test_fast__equals_readable(name: str, size: tuple[int, ...], kind: type) -> None:
+def test_fast__equals_readable(name: str, size: tuple[int, ...], products: str) -> None:
     """Windows cut at the wrong edge, a key too few in a cut window, a bias folded wrongly: all far above rounding."""
-    if kind is Packed and not has_packed():
-        pytest.skip("this torch has no oneDNN operators")
     exact = loud(Encoder(FAMILIES[name][0]))
-    fast = FastEncoder(exact)
-    fast.kind = kind
+    fast = optimize(exact)
+    assert fast.choice == f"engine torch, float32 on cpu, {products} products"
     assert apart(fast, exact, pixels(2, 3, *size)) <= FP32
 
 
 def test_fast__loud_enough() -> None:
     """The negative control: leaving the padded keys out of the softmax costs a hundred tolerances."""
     exact = loud(Encoder(det_config()))
-    fast = FastEncoder(exact)
+    fast = optimize(exact)
     x = pixels(1, 3, 256, 256)
-    fast.begin(x)
     from hierax.model.engines import blocks
 
     whole = blocks.attend_beside_zeros
@@ -115,14 +122,13 @@ def test_fast__sizes_batches_and_threads_in_turn() -> None:
 
 def test_fast__chunks_like_a_large_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and MLP rows done a few at a time, as a large image is: a chunk lost or doubled would be wrong."""
-    from hierax.model.engines import encoder as module
+    from hierax.model.engines import eager as module
 
     monkeypatch.setattr(module, "FEWEST_ROWS", 20)
     monkeypatch.setattr(module, "HIDDEN_BYTES", 1)
     for name in ("hieradet", "hiera", "max_avg shortcut"):
         exact = loud(Encoder(FAMILIES[name][0]))
-        fast = FastEncoder(exact)
-        fast.kind = Plain
+        fast = optimize(exact)
         assert apart(fast, exact, pixels(3, 3, 128, 96)) <= FP32
 
 
@@ -167,16 +173,130 @@ def test_fast__gradients_of_the_input() -> None:
     torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_fast__follows_changed_weights() -> None:
+def changed(fast: Encoder, how: str, other: Encoder) -> None:
+    """Give a fast encoder another's weights, in one of the ways that people do."""
+    state = {key: value.clone() for key, value in other.state_dict().items()}
+    with torch.no_grad():
+        match how:
+            case "load_state_dict":
+                fast.load_state_dict(state)
+            case "assign":
+                fast.load_state_dict(state, assign=True)
+            case "data":
+                for name, parameter in fast.named_parameters():
+                    parameter.data = state[name]
+            case "parameters replaced":
+                for name, _ in list(fast.named_parameters()):
+                    owner, _, leaf = name.rpartition(".")
+                    setattr(fast.get_submodule(owner), leaf, torch.nn.Parameter(state[name]))
+            case "last parameter replaced":
+                fast.load_state_dict({**other.state_dict(), "blocks.6.mlp.fc2.weight": fast.blocks[6].mlp.fc2.weight})
+                fast.blocks[6].mlp.fc2.weight = torch.nn.Parameter(state["blocks.6.mlp.fc2.weight"])
+            case "blocks replaced":
+                fast.load_state_dict(state, assign=True)
+                fast.blocks = copy.deepcopy(other.blocks)
+            case "inside data, then refresh":
+                for name, parameter in fast.named_parameters():
+                    parameter.data.copy_(state[name])
+                fast.refresh()
+
+
+WAYS = ("load_state_dict", "assign", "data", "parameters replaced", "last parameter replaced", "blocks replaced")
+
+
+@pytest.mark.parametrize("how", [*WAYS, "inside data, then refresh"])
+def test_fast__follows_changed_weights(how: str) -> None:
     """Folded weights that went stale would keep answering for the old parameters."""
     exact = loud(Encoder(plain_config((64, 64), (1, 2, 3, 1), 16)))
     fast = optimize(exact)
     x = pixels(2, 3, 64, 64)
     assert apart(fast, exact, x) <= FP32
-    other = loud(Encoder(exact.config), seed=3)
-    fast.load_state_dict(other.state_dict())
-    assert apart(fast, other, x) <= FP32
-    assert apart(fast.double(), other.double(), x.double()) <= 1e-12
+    for seed in (3, 4):  # twice: an old parameter's memory may come back
+        other = loud(Encoder(exact.config), seed=seed)
+        changed(fast, how, other)
+        assert apart(fast, other, x) <= FP32
+
+
+def test_fast__follows_the_dtype(products: str) -> None:
+    """oneDNN packs no float64 and, on most processors, no float16: products of the old kind would raise."""
+    exact = loud(Encoder(plain_config((64, 64), (1, 2, 3, 1), 16)))
+    fast, x = optimize(exact), pixels(2, 3, 64, 64)
+    assert apart(fast, exact, x) <= FP32
+    assert products in fast.choice
+    assert apart(fast.double(), copy.deepcopy(exact).double(), x.double()) <= FP64
+    assert "plain" in fast.choice
+    assert cosine(fast.half(), exact, x) > 0.999
+    assert apart(fast.float(), copy.deepcopy(exact).half().float(), x) <= FP32
+    assert products in fast.choice
+    assert exact.patch_embed.proj.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ask"),
+    [
+        ("HIERAX_FORCE_PRODUCTS", "paked", lambda: optimize(Encoder(plain_config((64, 64), (1, 1, 1, 1), 16)))),
+        ("HIERAX_FORCE_BF16", "yes", processor.native_bfloat16),
+        ("HIERAX_FORCE_VNNI", "2", processor.exact_int8),
+    ],
+)
+def test_processor__forced_to_what_is_not(
+    name: str, value: str, ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt wish that was ignored would leave a branch untested for ever."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{name} must be .* got {value!r}"):
+        ask()
+
+
+def test_processor__forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch that did nothing would leave the other branch untested."""
+    for value in ("0", "1"):
+        monkeypatch.setenv("HIERAX_FORCE_BF16", value)
+        monkeypatch.setenv("HIERAX_FORCE_VNNI", value)
+        assert processor.native_bfloat16() == processor.exact_int8() == (value == "1")
+        auto = optimize(Encoder(plain_config((64, 64), (1, 1, 1, 1), 16)), dtype="auto")
+        assert next(auto.parameters()).dtype == (torch.bfloat16 if value == "1" else torch.float32)
+
+
+def test_fast__answers_in_the_parameters_dtype() -> None:
+    """The caller cannot know what an engine computes in: heads and losses that follow must fit on every machine."""
+    fast = optimize(loud(Encoder(det_config(num_classes=3, head="norm_pool"))), dtype="bfloat16")
+    assert {p.dtype for p in fast.parameters()} == {torch.bfloat16}
+    for x in (pixels(1, 3, 64, 64), pixels(1, 3, 64, 64).bfloat16(), pixels(0, 3, 64, 64)):
+        assert {answer.dtype for answer in answers(fast, x).values()} == {torch.bfloat16}
+    with pytest.raises(InputError, match=r"floating-point.*uint8"):
+        fast.embedding(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_fast__empty_batch() -> None:
+    """The last part of a batch that divides evenly is empty; it has no maximum and no windows."""
+    exact = loud(Encoder(det_config(num_classes=3)))
+    assert apart(optimize(exact), exact, pixels(2, 3, 64, 64)) <= FP32
+    for key, answer in answers(optimize(exact), pixels(0, 3, 64, 64)).items():
+        assert answer.shape == answers(exact, pixels(0, 3, 64, 64))[key].shape
+
+
+def test_fast__copies_and_pickles() -> None:
+    """A copy that kept the original's engine would answer with the original's weights after a change."""
+    exact = loud(Encoder(det_config()))
+    fast, other, x = optimize(exact), loud(Encoder(exact.config), seed=3), pixels(2, 3, 64, 64)
+    assert apart(fast, exact, x) <= FP32
+    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert apart(twin, exact, x) <= FP32
+        twin.load_state_dict(other.state_dict())
+        assert apart(twin, other, x) <= FP32
+    assert apart(fast, exact, x) <= FP32
+
+
+def test_fast__keeps_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that meets every size would otherwise hold a table for each until it dies."""
+    monkeypatch.setattr(eager, "SIZES", 2)
+    exact = loud(Encoder(plain_config((64, 64), (1, 1, 1, 1), 16)))
+    fast = optimize(exact)
+    for width in (32, 64, 96, 32, 128):
+        assert apart(fast, exact, pixels(1, 3, 64, width)) <= FP32
+    engine = fast.current()
+    assert engine._tables.held() == engine._schedules.held() == [(16, 8), (16, 32)]
 
 
 def test_fast__state_is_the_models() -> None:
@@ -221,13 +341,60 @@ def test_fast__masked_autoencoder() -> None:
     assert list(fast.state_dict()) == list(exact.state_dict())
 
 
+class Holder(torch.nn.Module):
+    """Somebody's model: our encoder in two places, a head of their own tied to a second name."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Sequential(encoder)
+        self.again = encoder
+        self.head = torch.nn.Linear(encoder.embedding_size, 2)
+        self.tied = self.head
+        self.register_buffer("scale", torch.ones(()))
+        self.unused = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Their classes."""
+        return self.head(self.backbone(x) + self.again.embedding(x)) * self.scale
+
+
+def test_optimize__encoder_anywhere() -> None:
+    """Only a model's own `encoder` looked at: this one would be refused, or its state dict doubled."""
+    exact = Holder(loud(Encoder(det_config()))).eval()
+    fast = optimize(exact)
+    assert type(fast) is Holder
+    assert isinstance(fast.again, FastEncoder)
+    assert fast.backbone[0] is fast.again
+    assert fast.tied is fast.head
+    assert type(exact.again) is type(exact.backbone[0]) is Encoder
+    ours, theirs = fast.state_dict(), exact.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(ours[key].data_ptr() == value.data_ptr() for key, value in theirs.items())
+    x = pixels(2, 3, 64, 64)
+    with torch.no_grad():
+        assert distance(fast(x), exact(x)) <= FP32
+        low = optimize(exact, dtype="bfloat16")
+        assert low(x.bfloat16()).dtype == torch.bfloat16
+        assert distance(low(x.bfloat16()).float(), exact(x)) < 0.2
+    assert {p.dtype for p in exact.parameters()} == {torch.float32}  # casting the copy must not cast the original
+
+
+def test_optimize__no_encoder() -> None:
+    """A model that comes back unchanged would be timed, and shipped, as a fast one."""
+    for other in (torch.nn.Sequential(torch.nn.Linear(2, 2)), hierax.load()):
+        with pytest.raises(InputError, match=r"holds none.*hierax\.create"):
+            optimize(other)
+
+
+def cosine(fast: Encoder, exact: Encoder, x: Tensor) -> float:
+    """Of the embedding that is furthest off."""
+    with torch.inference_mode():
+        return torch.nn.functional.cosine_similarity(fast.embedding(x).float(), exact.embedding(x)).min().item()
+
+
 def test_fast__bfloat16_is_near() -> None:
     """Lower precision is a choice, not another model: embeddings still point the same way."""
     exact = loud(Encoder(det_config()))
-    fast = optimize(exact, dtype="bfloat16")
-    x = pixels(2, 3, 128, 128)
-    with torch.inference_mode():
-        ours = fast.embedding(x.bfloat16()).float()
-        cosine = torch.nn.functional.cosine_similarity(ours, exact.embedding(x))
+    fast = optimize(exact, dtype="bfloat16", engine="torch")
+    assert cosine(fast, exact, pixels(2, 3, 128, 128)) > 0.995
     assert exact.patch_embed.proj.weight.dtype == torch.float32
-    assert cosine.min() > 0.995

@@ -1,4 +1,4 @@
-"""The fast door: the same model, sooner.
+"""Fast engines: the same model, sooner.
 
     fast = hierax.optimize(model)            # or hierax.load(..., fast=True)
     fast.embedding(x)                        # the numbers of model.embedding(x) within rounding
@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,10 @@ from torch import Tensor, nn
 from ...errors import InputError, UnknownNameError, nearest
 from ..encoder import Encoder
 from ..precision import as_dtype
+from .base import Engine
+from .eager import TorchEngine
 from .encoder import FastEncoder
+from .processor import native_bfloat16
 
 __all__ = ["FastEncoder", "native_bfloat16", "optimize"]
 
@@ -33,18 +39,19 @@ def optimize(
     input_size: int | tuple[int, ...] | None = None,
     calibration: Tensor | None = None,
 ) -> nn.Module:
-    """The same model behind the fast door: same methods, same numbers within rounding, for inference.
+    """The same model with a fast engine inside: same methods, same numbers within rounding, for inference.
 
     The model itself is left as it is; both share their parameters' memory until one is cast or moved. What was
-    chosen is logged and stands in the result's `choice`.
+    chosen is logged and stands in the encoder's `choice`.
 
     Args:
-        model: An `Encoder`, or a `MaskedAutoencoder`, whose encoder becomes fast where it sees whole images.
+        model: An `Encoder`, or any module that holds one or more: the result is a copy with fast ones in their places.
         dtype: None keeps the model's; "auto" takes bfloat16 where the processor has it natively; a floating type; or
-            "int8" (extra `int8`), whose `report` compares it with float32.
+            "int8" (extra `int8`), whose `report` compares it with float32. Parameters and answers have that type,
+            float32 with int8.
         engine: "torch" needs nothing more; "compile" is torch.compile and needs a C++ compiler; "openvino" needs the
             extra `openvino`; "auto" takes what is best for this machine and dtype.
-        input_size: Pixels to get ready for, an int or (height, width); other sizes are got ready when first met.
+        input_size: Pixels of the images that int8 is measured on, an int or (height, width); any size can be run.
         calibration: Preprocessed images (n, 3, h, w) to quantize by; without, seeded textures.
 
     Raises:
@@ -56,65 +63,72 @@ def optimize(
     """
     if engine not in ENGINES:
         raise UnknownNameError(f"Engines are {', '.join(ENGINES)}; got {engine!r}. {nearest(str(engine), ENGINES)}")
-    encoder = getattr(model, "encoder", model)
-    if not isinstance(encoder, Encoder):
-        raise InputError(f"optimize takes an Encoder or a MaskedAutoencoder; got {type(model).__name__}.")
-    size = encoder.input_size if input_size is None else encoder.config.full_size(input_size)
-    fast = _engine(FastEncoder(encoder), engine, dtype, size, calibration)
-    fast.begin(next(fast.parameters()).new_empty(0, encoder.config.in_channels, *size))
-    with torch.no_grad():
-        fast.position(encoder.config.grid(size))
-        fast.schedule(encoder.config.grid(size))
-    log.info("fast door: %s", fast.choice)
-    if encoder is model:
-        return fast
-    result = copy.copy(model)
-    result._modules = {**model._modules, "encoder": fast}
-    return result.to(next(fast.parameters()).dtype) if _differs(result, fast) else result
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    encoders = {id(module): module for module in modules if isinstance(module, Encoder)}
+    if not encoders:
+        raise InputError(
+            f"optimize takes an Encoder or a module that holds one; {type(model).__name__} holds none. Pass what "
+            "hierax.create(...) or hierax.load(...).model gives."
+        )
+    twins: dict[int, Any] = {}
+    for key, encoder in encoders.items():
+        size = encoder.input_size if input_size is None else encoder.config.full_size(input_size)
+        encoder.config.check_size(size)
+        twins[key] = fast = _fast(encoder, engine, dtype, size, calibration)
+        log.info("%s", fast.choice)
+    result = _copied(model, twins)
+    return result.to(next(fast.parameters()).dtype)
 
 
-def native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself (AVX-512 BF16 or AMX); elsewhere it is slower than float32."""
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return any(ask is not None and ask() for ask in known)
-
-
-def _engine(
-    fast: FastEncoder, engine: str, dtype: str | torch.dtype | None, size: tuple[int, ...], calibration: Tensor | None
+def _fast(
+    encoder: Encoder, engine: str, dtype: str | torch.dtype | None, size: tuple[int, ...], calibration: Tensor | None
 ) -> FastEncoder:
-    """The encoder of the engine and precision that were asked for."""
-    from .openvino import OpenVINOEncoder, has_openvino
+    """The encoder in the engine and precision that were asked for."""
+    from .openvino import OpenVINOEngine, has_openvino
 
-    on_cpu = next(fast.parameters()).device.type == "cpu"
+    parameter = next(encoder.parameters())
+    on_cpu = parameter.device.type == "cpu"
+    native = native_bfloat16()
     if str(dtype) == "int8":
         from .quantize import quantized
 
         if engine not in ("auto", "openvino"):
             raise InputError(f"dtype='int8' runs in the openvino engine; got engine={engine!r}. Use engine='auto'.")
-        return quantized(fast, size, calibration)
+        return quantized(FastEncoder(encoder).float(), size, calibration)
     if dtype == "auto":
-        dtype = torch.bfloat16 if on_cpu and native_bfloat16() else None
-    wanted = next(fast.parameters()).dtype if dtype is None else as_dtype(dtype, others=("int8", "auto"))
+        dtype = torch.bfloat16 if on_cpu and native else None
+    wanted = parameter.dtype if dtype is None else as_dtype(dtype, others=("int8", "auto"))
     if engine == "auto":
         # Elsewhere than in native bfloat16, OpenVINO's compile time buys little over the torch engine.
-        better = on_cpu and wanted == torch.bfloat16 and native_bfloat16() and has_openvino()
-        engine = "openvino" if better else "torch"
+        engine = "openvino" if on_cpu and wanted == torch.bfloat16 and native and has_openvino() else "torch"
+    if wanted == torch.bfloat16 and on_cpu and not native:
+        instead = "OpenVINO computes in float32 on it" if engine == "openvino" else "expect less speed than in float32"
+        log.warning("This processor has no native bfloat16: %s.", instead)
+    make: Callable[[Encoder], Engine] = TorchEngine
     if engine == "openvino":
-        if wanted not in (torch.float32, torch.bfloat16):
-            raise InputError(f"The openvino engine runs float32, bfloat16 and int8; got {wanted}. Use engine='torch'.")
-        if wanted == torch.bfloat16 and not native_bfloat16():
-            log.warning("This processor has no native bfloat16: OpenVINO computes in float32 on it.")
-            wanted = torch.float32
-        return OpenVINOEncoder(fast.float(), precision="bf16" if wanted == torch.bfloat16 else "f32")
-    if wanted == torch.bfloat16 and on_cpu and not native_bfloat16():
-        log.warning("This processor has no native bfloat16: expect less speed than in float32.")
-    fast = fast.to(wanted)
-    if engine == "compile":
-        from .compiled import CompiledEncoder
+        make = partial(OpenVINOEngine, precision="bf16" if wanted == torch.bfloat16 and native else "f32")
+    elif engine == "compile":
+        from .compiled import CompiledEngine
 
-        return CompiledEncoder(fast)
-    return fast
+        make = CompiledEngine
+    return FastEncoder(encoder, make).to(wanted)
 
 
-def _differs(model: nn.Module, fast: FastEncoder) -> bool:
-    return next(model.parameters()).dtype != next(fast.parameters()).dtype
+def _copied(module: nn.Module, twins: dict[int, Any]) -> nn.Module:
+    """A copy of a tree of modules with twins in the places of others; parameters become twins that share memory.
+
+    Args:
+        module: The tree.
+        twins: What stands for an object, by its id; copies are added, so that what stands in two places still does.
+    """
+    if id(module) not in twins:
+        twins[id(module)] = twin = copy.copy(module)
+        twin._modules = {
+            name: None if child is None else _copied(child, twins) for name, child in module._modules.items()
+        }
+        twin._buffers = dict(module._buffers)
+        twin._parameters = {}
+        for name, p in module._parameters.items():
+            shared = p if p is None else nn.Parameter(p.detach(), p.requires_grad)
+            twin._parameters[name] = twins.setdefault(id(p), shared)
+    return twins[id(module)]

@@ -1,4 +1,4 @@
-"""The `compile` engine: the non-padding graph through torch.compile with frozen weights."""
+"""The `compile` engine: the non-padding graph through torch.compile, weights frozen and packed."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .encoder import FastEncoder
+from ..encoder import Encoder
+from .base import Engine, Recent
 from .graph import EMBEDDING, export
 
+PROGRAMS = 8  # kept; each holds its own copy of the weights
 
-class CompiledEncoder(FastEncoder):
+
+class CompiledEngine(Engine):
     """Compiles on first use of each input shape (a minute or more; needs a C++ compiler), then runs that."""
 
-    engine = "compile"
+    name = "compile"
 
-    def __init__(self, model: FastEncoder) -> None:
-        super().__init__(model)
-        self._programs: dict[tuple, Callable[[Tensor], tuple[Tensor, ...]]] = {}
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder)
+        self._programs: Recent[tuple, Callable[[Tensor], tuple[Tensor, ...]]] = Recent(PROGRAMS)
 
-    def run_stages(self, x: Tensor, last: int) -> list[Tensor]:
+    def stages(self, x: Tensor, last: int) -> list[Tensor]:
         """Stage maps from the compiled program."""
-        return [] if last < 0 else list(self._program(x, last)(x))
+        return list(self._run(x, last))
 
-    def run_embedding(self, x: Tensor) -> Tensor:
+    def embedding(self, x: Tensor) -> Tensor:
         """The embedding from the compiled program."""
-        return self._program(x, EMBEDDING)(x)[0]
+        return self._run(x, EMBEDDING)[0]
 
-    def prepare(self) -> None:
-        """Forget programs whose weights have changed."""
-        before = self._state
-        super().prepare()
-        if self._state != before:
-            self._programs = {}
+    def _run(self, x: Tensor, last: int) -> tuple[Tensor, ...]:
+        # Programs are guarded on strides and on whether inputs are inference tensors: one kind only.
+        with torch.inference_mode(False), torch.no_grad():
+            x = (x.clone() if x.is_inference() else x.detach()).contiguous()
+            return self._programs.get((tuple(x.shape), last), lambda: self._compile(x, last))(x)
 
-    def _program(self, x: Tensor, last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        key = (tuple(x.shape), x.dtype, last)
-        if key not in self._programs:
-            if x.device.type == "cpu":
-                _check_compiler()
-            module = export(self, x, last).module()
-            self._programs[key] = torch.compile(module, dynamic=False, options={"freezing": True})
-        return self._programs[key]
+    def _compile(self, x: Tensor, last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        if x.device.type == "cpu":
+            _check_compiler()
+        program = torch.compile(export(self.encoder, x, last).module(), dynamic=False)
+        # torch.compile(options={"freezing": True}) freezes nothing: Dynamo, which decides whether weights are
+        # constants, reads the global setting (torch 2.13), and compiles at the first call.
+        with torch._inductor.config.patch(freezing=True):
+            program(x)
+        return program
 
 
 def _check_compiler() -> None:

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, MissingExtraError
+from ..encoder import Encoder
+from .base import Engine, Recent
 from .encoder import FastEncoder
 from .graph import EMBEDDING, export
 
-Transform = Callable[[Any], Any]
+MODELS, PROGRAMS = 8, 8  # kept; each program holds its own copy of the weights
+# A batch runs in a program for a larger one while blank images make up at most a third of that: repeated, more of
+# them would cost more than the second or so that a program of its own takes once.
+FILLED = 1.5
 
 
 def has_openvino() -> bool:
@@ -22,79 +27,91 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-class OpenVINOEncoder(FastEncoder):
-    """Compiles on first use of each input size (seconds); batches smaller than one compiled before are filled up.
+class OpenVINOEngine(Engine):
+    """Compiles on first use of each input size and batch (seconds); a batch may be filled up to one nearly as small.
 
-    Attributes:
-        precision: "f32" or "bf16": what OpenVINO computes in; inputs and outputs are float32.
+    Args:
+        encoder: On the CPU, in float32 or bfloat16.
+        precision: "f32" or "bf16": what OpenVINO computes in.
+        quantize: Turns a float model into an int8 one.
     """
 
-    engine = "openvino"
+    name = "openvino"
 
-    def __init__(self, model: FastEncoder, *, precision: str = "f32") -> None:
-        super().__init__(model)
+    def __init__(
+        self, encoder: Encoder, *, precision: str = "f32", quantize: Callable[[Any], Any] | None = None
+    ) -> None:
+        super().__init__(encoder)
         if not has_openvino():
             raise MissingExtraError("openvino", "openvino")
-        self.precision = precision
-        self.quantize: Transform | None = None
-        self._models: dict[tuple, Any] = {}
-        self._programs: dict[tuple, dict[int, Any]] = {}
+        if self.device.type != "cpu" or self.dtype not in (torch.float32, torch.bfloat16):
+            raise InputError(
+                f"The openvino engine takes float32 or bfloat16 parameters on the CPU; got {self.dtype} on "
+                f"{self.device}. Use engine='torch'."
+            )
+        self.precision, self.quantize = precision, quantize
+        self._models: Recent[tuple, Any] = Recent(MODELS)
+        self._programs: Recent[tuple, Program] = Recent(PROGRAMS)
 
-    @property
-    def choice(self) -> str:
-        """What runs, in words."""
+    def describe(self) -> str:
+        """What runs, in a line."""
         return f"engine openvino, {'int8' if self.quantize else self.precision} on cpu"
 
-    def run_stages(self, x: Tensor, last: int) -> list[Tensor]:
+    def stages(self, x: Tensor, last: int) -> list[Tensor]:
         """Stage maps from the compiled program."""
-        return [] if last < 0 else self._infer(x, last)
+        return self._run(x, last)
 
-    def run_embedding(self, x: Tensor) -> Tensor:
+    def embedding(self, x: Tensor) -> Tensor:
         """The embedding from the compiled program."""
-        return self._infer(x, EMBEDDING)[0]
+        return self._run(x, EMBEDDING)[0]
 
-    def prepare(self) -> None:
-        """Forget programs whose weights have changed."""
-        parameter = next(self.parameters())
-        if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
-            raise InputError(
-                f"The openvino engine takes float32 parameters on the CPU; got {parameter.dtype} on "
-                f"{parameter.device}. Use engine='torch'."
-            )
-        before = self._state
-        super().prepare()
-        if self._state != before:
-            self._models, self._programs = {}, {}
+    def model(self, size: tuple[int, ...], last: int, known: Any = None) -> Any:
+        """The OpenVINO model for inputs (3, *pixels) of that size, any batch; `known` is it, where given."""
 
-    def model(self, x: Tensor, last: int) -> Any:
-        """The OpenVINO model for inputs of that size, any batch."""
-        os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+        def converted() -> Any:
+            os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+            import openvino
+
+            exact = FastEncoder(self.encoder).float()
+            model = openvino.convert_model(export(exact, torch.zeros(1, *size), last, any_batch=True))
+            model.reshape([-1, *size])
+            return self.quantize(model) if self.quantize else model
+
+        return self._models.get((size, last), converted if known is None else lambda: known)
+
+    def compiled_batches(self, size: tuple[int, ...], last: int = EMBEDDING) -> list[int]:
+        """Batches that have a program for inputs (3, *pixels) of that size."""
+        return sorted(batch for *what, batch in self._programs.held() if what == [size, last])
+
+    def _run(self, x: Tensor, last: int) -> list[Tensor]:
+        size, b = tuple(x.shape[1:]), x.shape[0]
+        fitting = [batch for batch in self.compiled_batches(size, last) if b <= batch <= FILLED * b]
+        batch = min(fitting, default=b)
+        program = self._programs.get((size, last, batch), lambda: Program(self, size, last, batch))
+        blank = x.new_zeros(batch - b, *size)
+        outputs = program(torch.cat([x, blank]) if batch > b else x)
+        return [output[:b].to(x.dtype) for output in outputs]
+
+
+class Program:
+    """A model compiled for one batch; each thread that calls at the same time gets a request of its own."""
+
+    def __init__(self, engine: OpenVINOEngine, size: tuple[int, ...], last: int, batch: int) -> None:
         import openvino
 
-        key = (tuple(x.shape[1:]), last)
-        if key not in self._models:
-            model = openvino.convert_model(export(self, x.float(), last, any_batch=True))
-            model.reshape([-1, *x.shape[1:]])
-            self._models[key] = self.quantize(model) if self.quantize else model
-        return self._models[key]
+        model = engine.model(size, last).clone()
+        model.reshape([batch, *size])
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": engine.precision}
+        self._compiled = openvino.Core().compile_model(model, "CPU", hints)
+        self._idle: list[Any] = []
 
-    def adopt(self, x: Tensor, last: int, model: Any) -> None:
-        """Run that OpenVINO model for inputs of that size from now on."""
-        key = (tuple(x.shape[1:]), last)
-        self._models[key] = model
-        self._programs.pop(key, None)
-
-    def _infer(self, x: Tensor, last: int) -> list[Tensor]:
-        import openvino
-
-        compiled = self._programs.setdefault((tuple(x.shape[1:]), last), {})
-        b = x.shape[0]
-        batch = min((size for size in compiled if size >= b), default=b)
-        if batch not in compiled:
-            model = self.model(x, last).clone()
-            model.reshape([batch, *x.shape[1:]])
-            hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
-            compiled[batch] = openvino.Core().compile_model(model, "CPU", hints)
-        filled = torch.cat([x, x.new_zeros(batch - b, *x.shape[1:])]) if batch > b else x
-        outputs = compiled[batch](filled.float().contiguous().numpy())
-        return [torch.from_numpy(outputs[i].copy())[:b].to(x.dtype) for i in range(len(outputs))]
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """Outputs in order, float32."""
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        found = request.infer([x.float().contiguous().numpy()], share_inputs=True)
+        outputs = [torch.from_numpy(found[i].copy()) for i in range(len(found))]
+        self._idle.append(request)
+        return outputs

@@ -15,9 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from . import processor
+
 
 class Product(Protocol):
     """One linear layer, ready to run. Results may live in a buffer that the next call of that name reuses."""
+
+    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None: ...
 
     def linear(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
         """Affine: x W + b."""
@@ -112,34 +116,40 @@ class Traced:
         return x + F.linear(y, self.weight, self.bias)
 
 
-def has_packed() -> bool:
-    """Whether this torch was built with the oneDNN operators that `Packed` needs."""
-    try:
-        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    except (AttributeError, RuntimeError):
-        return False
+KINDS: dict[str, type[Product]] = {"plain": Plain, "packed": Packed, "traced": Traced}
+
+
+def product_kind(dtype: torch.dtype, device: str, wanted: str | None = None) -> type[Product]:
+    """The kind of product for parameters of that type: the one wanted or forced, else the faster one here.
+
+    Packed products exist for the types that oneDNN reorders weights of; every other type runs plain ones.
+
+    Args:
+        dtype: Of the parameters.
+        device: Kind of device, e.g. "cpu".
+        wanted: "plain", "packed" or "traced"; None asks HIERAX_FORCE_PRODUCTS, then the clock.
+    """
+    wanted = wanted or processor.forced_to("HIERAX_FORCE_PRODUCTS", ("plain", "packed"))
+    if wanted != "traced" and (device != "cpu" or not processor.packs(dtype)):
+        return Plain
+    return _faster(dtype) if wanted is None else KINDS[wanted]
 
 
 @functools.lru_cache(maxsize=8)
-def best_kind(dtype: torch.dtype, device: str) -> type[Plain] | type[Packed]:
-    """The faster of the two here, from an MLP of the family's commonest shape (some tens of milliseconds, once).
+def _faster(dtype: torch.dtype) -> type[Product]:
+    """The faster of plain and packed, from an MLP of the family's commonest shape (some tens of milliseconds, once).
 
-    Published figures do not carry over: packing wins 1.2x where AVX-512 is, and loses to BLAS on AVX2.
+    Published figures do not carry over: packing wins on some processors with AVX-512, and loses to BLAS on others.
     """
-    if device != "cpu" or not has_packed():
-        return Plain
     with torch.inference_mode():
         generator = torch.Generator().manual_seed(0)
         x, wide, narrow = (
             torch.randn(shape, generator=generator).to(dtype) for shape in ((784, 384), (1536, 384), (384, 1536))
         )
         wide_bias, narrow_bias = torch.zeros(1536, dtype=dtype), torch.zeros(384, dtype=dtype)
-        try:
-            rivals = {kind: (kind(wide, wide_bias), kind(narrow, narrow_bias)) for kind in (Plain, Packed)}
-            seconds = {kind: _fastest(x, *pair) for kind, pair in rivals.items()}
-            seconds = {kind: min(seconds[kind], _fastest(x, *pair)) for kind, pair in rivals.items()}
-        except RuntimeError:  # an operator of this build does not take this dtype
-            return Plain
+        rivals = {kind: (kind(wide, wide_bias), kind(narrow, narrow_bias)) for kind in (Plain, Packed)}
+        seconds = {kind: _fastest(x, *pair) for kind, pair in rivals.items()}
+        seconds = {kind: min(seconds[kind], _fastest(x, *pair)) for kind, pair in rivals.items()}
     return Packed if seconds[Packed] < 0.97 * seconds[Plain] else Plain
 
 

@@ -1,14 +1,12 @@
-"""int8 behind the fast door: NNCF's post-training quantization of the OpenVINO model, never without a report."""
+"""int8 in the openvino engine: NNCF's post-training quantization of the OpenVINO model, never without a report."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import logging
-import platform
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,10 +18,10 @@ from torch import Tensor
 
 from ...errors import InputError, MissingExtraError
 from ..encoder import Encoder
-from . import native_bfloat16
+from . import processor
 from .encoder import FastEncoder
 from .graph import EMBEDDING
-from .openvino import OpenVINOEncoder
+from .openvino import OpenVINOEngine
 from .sensitivity import PRODUCTS, by_harm
 
 log = logging.getLogger("hierax")
@@ -80,7 +78,7 @@ class Int8Report:
         )
 
 
-def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None = None) -> OpenVINOEncoder:
+def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None = None) -> FastEncoder:
     """An int8 encoder with its `report`.
 
     Everything is quantized first. Where the report misses its targets, products are ranked by what rounding each one
@@ -89,7 +87,7 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     lengthens by 7 s and 60 s, and the ranking of hiera_base by another minute.
 
     Args:
-        model: The float32 encoder.
+        model: The encoder in float32, in the torch engine.
         size: Input size of the stand-in images, and of the report.
         images: Preprocessed calibration images (n, 3, h, w), best the user's own; None takes seeded stand-ins. From
             16 on, every fourth is held out for the report.
@@ -104,19 +102,23 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     if images.ndim != len(size) + 2 or images.shape[0] == 0:
         raise InputError(f"Calibration images must be preprocessed (n, 3, h, w); got {tuple(images.shape)}.")
     seen, unseen = _split(images)
-    encoder = OpenVINOEncoder(model, precision="bf16" if native_bfloat16() else "f32")
-    encoder.prepare()
-    program = encoder.model(seen, EMBEDDING)
-    found = _attempt(encoder, program, model, seen, unseen, ())
-    ranking = [] if found.trusted else by_harm(model, seen[:RANKING_IMAGES].float())
-    for share in KEPT_SHARES:
+    precision = "bf16" if processor.native_bfloat16() else "f32"
+    program = OpenVINOEngine(model, precision=precision).model(tuple(seen.shape[1:]), EMBEDDING)
+    ranking: list[str] = []
+    for share in (0.0, *KEPT_SHARES):
+        kept = ranking[: max(1, round(share * len(ranking)))]
+        quantize = partial(_quantize, images=seen, kept=frozenset(kept))
+        lower = quantize(program)
+        fast = FastEncoder(model, partial(OpenVINOEngine, precision=precision, quantize=quantize))
+        fast.current().model(tuple(seen.shape[1:]), EMBEDDING, known=lower)  # type: ignore[attr-defined]
+        found = report(fast, model, unseen)
+        found = replace(found, held_out=unseen is not seen, kept=tuple(kept), int8_share=_int8_share(lower))
         if found.trusted:
             break
-        kept = ranking[: max(1, round(share * len(ranking)))]
-        found = _attempt(encoder, program, model, seen, unseen, kept)
-    encoder.report = found  # type: ignore[assignment]
+        ranking = ranking or by_harm(model, seen[:RANKING_IMAGES].float())
+    fast.report = found  # type: ignore[assignment]
     (log.info if found.trusted else log.warning)("%s", found)
-    return encoder
+    return fast
 
 
 def _split(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,17 +127,6 @@ def _split(images: Tensor) -> tuple[Tensor, Tensor]:
         return images, images
     held = torch.arange(len(images)) % 4 == 0  # spread out, for sets sorted by class
     return images[~held], images[held]
-
-
-def _attempt(
-    encoder: OpenVINOEncoder, program: Any, model: Encoder, seen: Tensor, unseen: Tensor, kept: Sequence[str]
-) -> Int8Report:
-    """Quantize all but some products, and measure."""
-    encoder.quantize = partial(_quantize, images=seen, kept=frozenset(kept))
-    lower = encoder.quantize(program)
-    encoder.adopt(seen, EMBEDDING, lower)
-    held_out = unseen is not seen
-    return replace(report(encoder, model, unseen), held_out=held_out, kept=tuple(kept), int8_share=_int8_share(lower))
 
 
 def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) -> Any:
@@ -166,22 +157,11 @@ def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) 
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=names, types=["Convolution"], validate=False),
             advanced_parameters=AdvancedQuantizationParameters(
-                overflow_fix=OverflowFix.ENABLE if _saturates() else OverflowFix.DISABLE,
+                overflow_fix=OverflowFix.DISABLE if processor.exact_int8() else OverflowFix.ENABLE,
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
                 smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
             ),
         )
-
-
-def _saturates() -> bool:
-    """Whether int8 products add pairs in 16 bits (x86 without VNNI), where weights must spare one of their bits."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    known = getattr(torch.cpu, "get_capabilities", dict)()
-    if any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
-        return False
-    ask = getattr(torch.cpu, "_is_vnni_supported", None)
-    return ask is None or not ask()
 
 
 def _products(program: Any) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..encoder import Encoder
-from .encoder import FastEncoder
+from .eager import TorchEngine
 from .products import Plain
 
 PRODUCTS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -39,13 +39,11 @@ def rounded(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 
 def by_harm(model: Encoder, images: Float[Tensor, "b 3 *pixels"]) -> list[str]:
     """Names of the blocks' products, the most harmful to round first; one forward pass each."""
-    probe = FastEncoder(model)
-    probe.kind = Plain
-    probe.prepare()
+    probe = TorchEngine(model, "plain")
     harm: dict[str, float] = {}
     with torch.inference_mode():
         exact = probe.embedding(images)
-        for index, block in enumerate(probe._fast):
+        for index, block in enumerate(probe.blocks):
             for name in PRODUCTS:
                 attribute = name.rpartition(".")[2]
                 product = getattr(block, attribute)

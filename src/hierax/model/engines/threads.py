@@ -19,7 +19,7 @@ T = TypeVar("T")
 # Enough rows for the products of the last stage, few enough for the caches.
 IMAGES_AT_ONCE = 4
 
-_crews: dict[int, ThreadPoolExecutor] = {}
+_pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
 
 
@@ -34,13 +34,13 @@ def spread(function: Callable[[Tensor], T], x: Tensor) -> list[T]:
         with torch.no_grad():  # grad mode belongs to a thread
             return function(part)
 
-    return list(_crew(threads).map(work, parts))
+    return list(_pool(threads).map(work, parts))
 
 
-def _crew(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int) -> ThreadPoolExecutor:
     """That many threads in which operators run single-threaded."""
     with _lock:
-        if threads not in _crews:
+        if threads not in _pools:
             everyone = threading.Barrier(threads + 1)
 
             def start() -> None:
@@ -49,20 +49,20 @@ def _crew(threads: int) -> ThreadPoolExecutor:
                 torch.set_num_threads(1)
                 everyone.wait()
 
-            crew = ThreadPoolExecutor(threads, thread_name_prefix="hierax-fast", initializer=start)
+            pool = ThreadPoolExecutor(threads, thread_name_prefix="hierax-fast", initializer=start)
             for _ in range(threads):
-                crew.submit(int)
+                pool.submit(int)
             everyone.wait()
             # torch keeps the number per thread, and also as the default of threads to come.
             torch.set_num_threads(threads)
-            _crews[threads] = crew
-        return _crews[threads]
+            _pools[threads] = pool
+        return _pools[threads]
 
 
 def _forget() -> None:
     """Threads do not survive a fork."""
     global _lock
-    _crews.clear()
+    _pools.clear()
     _lock = threading.Lock()
 
 

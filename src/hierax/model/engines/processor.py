@@ -1,0 +1,59 @@
+"""What this processor can do, and how to pretend otherwise, so that every branch can be run anywhere.
+
+HIERAX_FORCE_PRODUCTS=plain|packed    the torch engine's matrix products, in dtypes that oneDNN packs
+HIERAX_FORCE_BF16=0|1                 whether the processor multiplies bfloat16 itself
+HIERAX_FORCE_VNNI=0|1                 whether its int8 products are exact
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from ...errors import InputError
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself (AVX-512 BF16 or AMX); elsewhere it is slower than float32."""
+    forced = forced_to("HIERAX_FORCE_BF16", ("0", "1"))
+    if forced is not None:
+        return forced == "1"
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return any(ask is not None and ask() for ask in known)
+
+
+def exact_int8() -> bool:
+    """False where int8 products add pairs in 16 bits (x86 without VNNI), so that weights must spare a bit."""
+    forced = forced_to("HIERAX_FORCE_VNNI", ("0", "1"))
+    if forced is not None:
+        return forced == "1"
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    if any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
+        return True
+    ask = getattr(torch.cpu, "_is_vnni_supported", None)
+    return ask is not None and ask()
+
+
+def packs(dtype: torch.dtype) -> bool:
+    """Whether this torch has oneDNN products on reordered weights of that dtype."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def forced_to(name: str, options: tuple[str, ...]) -> str | None:
+    """What an environment variable forces; None where it is not set.
+
+    Raises:
+        InputError: It is none of the options.
+    """
+    value = os.environ.get(name)
+    if not value:
+        return None
+    if value not in options:
+        raise InputError(f"{name} must be {' or '.join(options)}; got {value!r}. Unset it to let the processor decide.")
+    return value
