@@ -179,7 +179,9 @@ def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _compile(peer: nn.Module, x: Tensor, dtype: torch.dtype) -> Runner:
     """torch.compile of the exported graph (no breaks) with frozen weights."""
     x = x.to(dtype)
-    program = torch.compile(_exported(cast(peer, dtype), x).module(), options={"freezing": True})
+    program = torch.compile(_exported(cast(peer, dtype), x).module(), dynamic=False)
+    with torch._inductor.config.patch(freezing=True), torch.inference_mode():  # as an option it would do nothing
+        program(x)
     return lambda: program(x)
 
 

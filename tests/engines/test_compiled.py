@@ -41,6 +41,25 @@ def test_compile__equals_readable() -> None:
 
 @pytest.mark.nightly
 @needs_compiler
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch packs float32 weights with MKL only")
+def test_compile__freezes_the_weights() -> None:
+    """Weights passed as inputs are packed anew in every call, and no peer through the same compiler pays that."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    exact = encoder()
+    fast, x = optimize(exact, engine="compile"), pixels(1, 3, 64, 64)
+    with torch.inference_mode():
+        fast.embedding(x)
+        fast.embedding(pixels(1, 3, 64, 64))  # an inference tensor
+    fast.embedding(x.movedim(1, -1).contiguous().movedim(-1, 1))
+    assert counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] == 4 * len(exact.blocks)
+    assert counters["stats"]["unique_graphs"] == 1  # neither recompiled
+
+
+@pytest.mark.nightly
+@needs_compiler
 def test_compile__follows_changed_weights() -> None:
     """Freezing folds weights into the program: one that went stale would answer for the old model."""
     exact = encoder()

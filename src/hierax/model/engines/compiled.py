@@ -41,7 +41,12 @@ class CompiledEngine(Engine):
     def _compile(self, x: Tensor, last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
         if x.device.type == "cpu":
             _check_compiler()
-        program = torch.compile(export(self.encoder, x, last).module(), dynamic=False)
+        graph = export(self.encoder, x, last).module()
+        for name, value in list(vars(graph).items()):
+            if isinstance(value, Tensor):  # a folded weight; only buffers and parameters are frozen
+                delattr(graph, name)
+                graph.register_buffer(name, value, persistent=False)
+        program = torch.compile(graph, dynamic=False)
         # torch.compile(options={"freezing": True}) freezes nothing: Dynamo, which decides whether weights are
         # constants, reads the global setting (torch 2.13), and compiles at the first call.
         with torch._inductor.config.patch(freezing=True):
