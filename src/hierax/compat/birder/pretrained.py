@@ -160,18 +160,14 @@ def _input_shape(signature: Mapping[str, Any]) -> list[int]:
 
 def _in_place(dst: Path, entry: catalog.CatalogEntry, file_format: str) -> Path:
     """The file that `dst` means: itself, or in a folder the one with the entry's name."""
-    suffix = FORMATS[file_format]
-    if dst.is_dir():
-        for name in (entry.name, *entry.aliases):
-            for file in (f"{name}{suffix}", f"{name}.pt", f"{name}.safetensors"):
-                if (dst / file).is_file():
-                    return dst / file
+    suffixes = (FORMATS[file_format], *FORMATS.values())
+    files = [dst / f"{name}{suffix}" for name in (entry.name, *entry.aliases) for suffix in suffixes]
     if not dst.exists():
         raise CheckpointError(
             f"dst must be a file or folder that already holds the weights; {dst} does not exist. "
             "Leave dst out to download them."
         )
-    return dst
+    return next((file for file in files if dst.is_dir() and file.is_file()), dst)
 
 
 def _published(entry: catalog.CatalogEntry, file_format: str, progress: bool) -> Weights:
@@ -195,18 +191,15 @@ def _published(entry: catalog.CatalogEntry, file_format: str, progress: bool) ->
 
 def _overridden(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
     """The network with birder's options on top that leave its parameters as they are."""
-    changes: dict[str, Any] = {}
-    for key, value in options.items():
-        if key == "window_spec":
-            changes["windows"] = square_windows(tuple(value))
-        elif key == "global_att_blocks":
-            changes["global_blocks"] = tuple(value)
-        else:
-            known = ("window_spec", "global_att_blocks")
+    known = ("window_spec", "global_att_blocks")
+    for key in options:
+        if key not in known:
             raise UnknownNameError(f"custom_config may hold {' and '.join(known)}; got {key!r}. {nearest(key, known)}")
     if config.family != "hieradet":
         raise InputError(f"custom_config changes the windows of a HieraDet; {config.name!r} is {config.family!r}.")
-    return dataclasses.replace(config, **changes)
+    windows = square_windows(tuple(options["window_spec"])) if "window_spec" in options else config.windows
+    listed = tuple(options.get("global_att_blocks", config.global_blocks))
+    return dataclasses.replace(config, windows=windows, global_blocks=listed)
 
 
 def _model_info(weights: Weights) -> ModelInfo:

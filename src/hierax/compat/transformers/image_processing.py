@@ -131,32 +131,23 @@ class BitImageProcessor:
         return pixels * o["rescale_factor"] if o["do_rescale"] else pixels
 
     def _resize(self, pixels: Tensor, size: Mapping[str, int], resample: int) -> Tensor:
-        height, width = pixels.shape[-2:]
-        if "shortest_edge" in size:
-            spec = PreprocessSpec(resize="shortest", resize_to=size["shortest_edge"])
-            target = resized_size((height, width), spec)
-        else:
-            target = (size["height"], size["width"])
-        if target == (height, width):
+        before = (pixels.shape[-2], pixels.shape[-1])
+        shortest = PreprocessSpec(resize="shortest", resize_to=size.get("shortest_edge"))
+        target = resized_size(before, shortest) if shortest.resize_to else (size["height"], size["width"])
+        if target == before:
             return pixels
         if self.backend == "pil" and pixels.dtype == torch.uint8:
             picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
             resized = np.array(picture.resize((target[1], target[0]), _PIL_MODES[resample]))
             return torch.from_numpy(resized).permute(2, 0, 1)
-        if resample == 0:
-            return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample])[0]
-        return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample], antialias=True)[0]
+        return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample], antialias=resample != 0)[0]
 
 
 AutoImageProcessor = BitImageProcessor  # every Hiera processor is one
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Known options that were given a value.
-
-    Raises:
-        UnknownNameError: An option that no processor has.
-    """
+    """Known options that were given a value; unknown ones are refused."""
     for name in options:
         if name not in BIT_DEFAULTS and name not in _IGNORED:
             raise UnknownNameError(f"Unknown image processor option {name!r}. {nearest(name, BIT_DEFAULTS)}")
@@ -201,24 +192,22 @@ def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
     from ...registry import describe, find_weights
     from ...weights import catalog
 
-    path = Path(source).expanduser()
+    path, entry = Path(source).expanduser(), None
+    if not path.exists():
+        try:
+            entry = catalog.resolve(str(source))
+        except UnknownNameError:
+            if str(source).count("/") != 1:
+                raise
+            raw = find_weights(source, revision=revision).raw
+            if raw is None or not raw.preprocessor:
+                raise CheckpointError(f"{str(source)!r} has no {FILE}. Name another processor.") from None
+            return processor_options(raw.preprocessor)
+        path = entry.path or path
     place = path / FILE if path.is_dir() else path
     if place.suffix == ".json" and place.is_file():
         return processor_options(read_json(place))
-    if path.exists():
-        return _of_recipe(describe(path).preprocess)
-    try:
-        entry = catalog.resolve(str(source))
-    except UnknownNameError:
-        if str(source).count("/") != 1:
-            raise
-        raw = find_weights(source, revision=revision).raw
-        if raw is None or not raw.preprocessor:
-            raise CheckpointError(f"{str(source)!r} has no {FILE}. Name another processor.") from None
-        return processor_options(raw.preprocessor)
-    if entry.path is not None and (entry.path / FILE).is_file():
-        return processor_options(read_json(entry.path / FILE))
-    return _of_recipe(entry.preprocess)
+    return _of_recipe((entry or describe(path)).preprocess)
 
 
 def _of_recipe(spec: PreprocessSpec) -> dict[str, Any]:

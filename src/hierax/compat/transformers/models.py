@@ -15,12 +15,7 @@ from ...model.mae import MaskedAutoencoder
 from ...weights.card import Weights
 from .base import HieraPreTrainedModel, log
 from .configuration import HieraConfig
-from .outputs import (
-    BackboneOutput,
-    HieraForImageClassificationOutput,
-    HieraForPreTrainingOutput,
-    HieraModelOutput,
-)
+from .outputs import BackboneOutput, HieraForImageClassificationOutput, HieraForPreTrainingOutput, HieraModelOutput
 from .trace import flat
 
 
@@ -30,21 +25,15 @@ class HieraModel(HieraPreTrainedModel):
     constructor_options: ClassVar[tuple[str, ...]] = ("add_pooling_layer", "is_mae")
 
     def __init__(
-        self,
-        config: HieraConfig,
-        add_pooling_layer: bool = True,
-        is_mae: bool = False,
-        *,
-        network: nn.Module | None = None,
+        self, config: HieraConfig, add_pooling_layer: bool = True, is_mae: bool = False, **network: nn.Module
     ) -> None:
-        super().__init__(config, network=network, add_pooling_layer=add_pooling_layer)
-        self.is_mae = is_mae
-        self.has_pooler = add_pooling_layer
+        super().__init__(config, add_pooling_layer=add_pooling_layer, **network)
+        self.is_mae, self.has_pooler = is_mae, add_pooling_layer
 
     @classmethod
-    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
+    def architecture(cls, config: HieraConfig, add_pooling_layer: bool = True, is_mae: bool = False) -> ModelConfig:
         """An encoder without classes."""
-        return config.network(head="pool_norm" if options.get("add_pooling_layer", True) else "pool")
+        return config.network(head="pool_norm" if add_pooling_layer else "pool")
 
     def forward(
         self,
@@ -160,10 +149,8 @@ class HieraBackbone(HieraPreTrainedModel):
 
     constructor_options: ClassVar[tuple[str, ...]] = ("match_transformers",)
 
-    def __init__(
-        self, config: HieraConfig, match_transformers: bool = False, *, network: nn.Module | None = None
-    ) -> None:
-        super().__init__(config, network=network)
+    def __init__(self, config: HieraConfig, match_transformers: bool = False, **network: nn.Module) -> None:
+        super().__init__(config, **network)
         self.match_transformers = match_transformers
         channels = self.encoder.config.channels
         self.stage_names, self.num_features = config.stage_names, [channels[0], *channels]
@@ -179,7 +166,7 @@ class HieraBackbone(HieraPreTrainedModel):
             self.hidden_states_norms = nn.ModuleDict(norms)
 
     @classmethod
-    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
+    def architecture(cls, config: HieraConfig, match_transformers: bool = False) -> ModelConfig:
         """An encoder without pooling norm and classes."""
         return config.network(head="pool")
 
@@ -210,12 +197,10 @@ class HieraBackbone(HieraPreTrainedModel):
         Raises:
             InputError: An illegal size; when matching transformers, any size but the config's.
         """
-        x = self.check_size(pixel_values, interpolate=not self.match_transformers)
-        matching, encoder = self.match_transformers, self.encoder
-        grids, shown = self.traced(
-            x, None, output_attentions, output_hidden_states, rolled=matching, stem=0 in self.out_indices
-        )
-        maps = grids or [x, *encoder.stages(x, last=max(self.out_indices) - 1)]
+        matching, stem = self.match_transformers, 0 in self.out_indices
+        x = self.check_size(pixel_values, interpolate=not matching)
+        grids, shown = self.traced(x, None, output_attentions, output_hidden_states, rolled=matching, stem=stem)
+        maps = grids or [x, *self.encoder.stages(x, last=max(self.out_indices) - 1)]
         chosen = {name: maps[place] for name, place in zip(self.out_features, self.out_indices, strict=True)}
         if matching:
             chosen = {name: self.hidden_states_norms[name](grid) for name, grid in chosen.items()}
@@ -230,8 +215,8 @@ class HieraForPreTraining(HieraPreTrainedModel):
     inner_prefix: ClassVar[str] = "hiera."
     network: MaskedAutoencoder
 
-    def __init__(self, config: HieraConfig, *, network: nn.Module | None = None) -> None:
-        super().__init__(config, network=network)
+    def __init__(self, config: HieraConfig, **network: nn.Module) -> None:
+        super().__init__(config, **network)
         self.pred_stride = self.network.pixels
 
     @classmethod
