@@ -50,9 +50,11 @@ class Options:
 
 
 HIERA = {"meta": peers.meta_hiera, "timm": peers.timm_hiera, "transformers": peers.transformers_hiera}
+TINY = {"timm": partial(peers.timm_hiera, name="hiera_tiny_224"), "transformers": peers.transformers_hiera}
 CASES: dict[str, Case] = {
     "hiera_base_b8": Case("hiera_base_224", 224, 8, HIERA),
     "hiera_base_b1": Case("hiera_base_224", 224, 1, HIERA),
+    "hiera_tiny_b8": Case("hiera_tiny_224", 224, 8, TINY, quick=False),
     "hieradet_small_b8": Case(
         "hieradet_small", 256, 8, {"birder": partial(peers.birder_net, "hieradet_small", size=256)}
     ),
@@ -123,15 +125,17 @@ def run_case(name: str, case: Case, options: Options) -> dict:
     encoder = peers.loud(hierax.create(case.model, input_size=case.size))
     x = torch.randn(case.batch, 3, case.size, case.size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        work = sum(measure.flops(lambda: encoder.embedding(x)).values())
+        work = sum(measure.useful_flops(encoder, x).values())
         line = LineUp(encoder.embedding(x), options.dtype)
     choices = _add_ours(line, encoder, x, options)
     _add_others(line, case, encoder, x, options)
     line.check()
-    product, product_flops = measure.product(dtype=DTYPES[options.dtype])
+    products = measure.products(dtype=DTYPES[options.dtype])
     with torch.inference_mode():
-        seconds = measure.interleaved({"GEMM": product, **line.runners}, options.rounds, options.clock)
-    ceiling = product_flops / min(seconds.pop("GEMM"))
+        runs = {f"GEMM {name}": run for name, (run, _) in products.items()}
+        seconds = measure.interleaved({**runs, **line.runners}, options.rounds, options.clock)
+    rates = {name: count / min(seconds.pop(f"GEMM {name}")) for name, (_, count) in products.items()}
+    ceiling = report.ceiling(rates, seconds, work)
     return {
         "case": name,
         "model": case.model,
@@ -141,10 +145,12 @@ def run_case(name: str, case: Case, options: Options) -> dict:
         **report.comparison(seconds, eager=[who for who in case.others if who in seconds]),
         "choice": choices,
         "in_float32_all_the_same": line.not_lowered(),
-        "padded_gflop": work / 1e9,
+        "useful_gflop": work / 1e9,
+        "gemm_gflops": {name: rate / 1e9 for name, rate in rates.items()},
         "gemm_ceiling_gflops": ceiling / 1e9,
         "runners": {
-            who: report.row(seconds[who], case.batch, work, ceiling) | line.agreement[who] for who in line.runners
+            who: report.row(seconds[who], case.batch, work, None if "int8" in who else ceiling) | line.agreement[who]
+            for who in line.runners
         },
         "skipped": line.skipped,
         "peak_memory_mb": measure.peak_memory_mb(),

@@ -9,13 +9,18 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hierax.model.engines import native_bfloat16
+from hierax.model.encoder import Encoder
+from hierax.model.engines import FastEncoder, native_bfloat16, processor
+from hierax.model.engines.eager import TorchEngine
+from hierax.model.engines.openvino import has_openvino
+from hierax.model.engines.products import Packed
 
 PACKAGES = ("torch", "hiera-transformer", "timm", "transformers", "birder", "sam2", "openvino", "nncf", "onnxruntime")
 
@@ -58,13 +63,43 @@ def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
     }
 
 
-def product(
+def products(
     size: int = 768, rows: int = 1568, dtype: torch.dtype = torch.float32
-) -> tuple[Callable[[], Tensor], float]:
-    """A GEMM to measure the ceiling with, in a buffer of its own, and its FLOPs."""
-    a, b = torch.randn(rows, size, dtype=dtype), torch.randn(size, 4 * size, dtype=dtype)
+) -> dict[str, tuple[Callable[[], object], float]]:
+    """A GEMM on constant weights by every engine at hand, each with its FLOPs; the fastest is the ceiling.
+
+    Which one that is depends on the processor: BLAS reaches less than half of the others on some.
+    """
+    a, b = torch.randn(rows, size).to(dtype), torch.randn(size, 4 * size).to(dtype)
     out = torch.empty(rows, 4 * size, dtype=dtype)
-    return lambda: torch.mm(a, b, out=out), 2.0 * rows * size * 4 * size
+    runners: dict[str, Callable[[], object]] = {"BLAS": lambda: torch.mm(a, b, out=out)}
+    if processor.packs(dtype):
+        packed = Packed(b.t(), torch.zeros(4 * size, dtype=dtype))
+        runners["packed"] = lambda: packed.linear(a, "ceiling")
+    if has_openvino():
+        runners["OpenVINO"] = _openvino_product(a, b)
+    return {name: (run, 2.0 * rows * size * 4 * size) for name, run in runners.items()}
+
+
+def _openvino_product(a: Tensor, b: Tensor) -> Callable[[], object]:
+    import openvino
+    from openvino import opset13
+
+    given = opset13.parameter(list(a.shape))
+    model = openvino.Model([opset13.matmul(given, opset13.constant(b.float().numpy()), False, False)], [given])
+    hints = {
+        "INFERENCE_PRECISION_HINT": "bf16" if a.dtype == torch.bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    values = [a.float().numpy()]
+    return lambda: request.infer(values, share_inputs=True, share_outputs=True)
+
+
+def useful_flops(encoder: Encoder, x: Tensor) -> dict[str, float]:
+    """FLOPs of one embedding by kind, of real tokens only: what windows are padded with is nobody's work."""
+    fast = FastEncoder(encoder, partial(TorchEngine, products="plain"))
+    return {kind: len(x) * count for kind, count in flops(lambda: fast.embedding(x[:1])).items()}
 
 
 def flops(function: Callable[[], object]) -> dict[str, float]:

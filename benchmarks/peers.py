@@ -90,10 +90,10 @@ def meta_hiera(encoder: Encoder) -> Peer:
     return Peer(module, lambda m, x: m.norm(m(x, return_intermediates=True)[1][-1].flatten(1, 2).mean(1)))
 
 
-def timm_hiera(encoder: Encoder) -> Peer:
-    """timm's hiera_base_224."""
+def timm_hiera(encoder: Encoder, name: str = "hiera_base_224") -> Peer:
+    """timm's network of that name."""
     prepare()
-    module = importlib.import_module("timm").create_model("hiera_base_224", num_classes=encoder.num_classes)
+    module = importlib.import_module("timm").create_model(name, num_classes=encoder.num_classes)
     module.load_state_dict(written(encoder, "timm"))
     return Peer(module, lambda m, x: m.forward_head(m.forward_features(x), pre_logits=True))
 
@@ -102,8 +102,12 @@ def transformers_hiera(encoder: Encoder) -> Peer:
     """transformers' HieraModel."""
     prepare()
     transformers = importlib.import_module("transformers")
+    heads = [encoder.config.num_heads * 2**stage for stage in range(4)]
     config = transformers.HieraConfig(
-        embed_dim=96, depths=[2, 3, 16, 3], num_heads=[1, 2, 4, 8], num_labels=encoder.num_classes
+        embed_dim=encoder.config.embed_dim,
+        depths=list(encoder.config.depths),
+        num_heads=heads,
+        num_labels=encoder.num_classes,
     )
     module = transformers.HieraForImageClassification(config)
     module.load_state_dict(written(encoder, "transformers"), strict=False)

@@ -27,15 +27,20 @@ def agreement(answer: Tensor, expected: Tensor) -> dict[str, float]:
     return {"max_difference": difference(answer, expected), "cosine": cosine.min().item()}
 
 
-def row(seconds: list[float], batch: int, work: float, ceiling: float) -> dict:
-    """One runner's numbers."""
+def ceiling(products: dict[str, float], seconds: dict[str, list[float]], work: float) -> float:
+    """The highest rate seen, FLOP/s: of the products, or of a runner whose own are faster; int8 is another currency."""
+    return max(*products.values(), *(work / min(times) for who, times in seconds.items() if "int8" not in who))
+
+
+def row(seconds: list[float], batch: int, work: float, ceiling: float | None) -> dict:
+    """One runner's numbers; without a ceiling, no share of it."""
     short = measure.summary(seconds)
     rate = work / short["median_s"]
     return {
         **short,
         "images_per_s": batch / short["median_s"],
         "gflops": rate / 1e9,
-        "share_of_gemm_ceiling": rate / ceiling,
+        "share_of_gemm_ceiling": None if ceiling is None else rate / ceiling,
         "seconds": seconds,
     }
 
@@ -78,7 +83,8 @@ def against(seconds: dict[str, list[float]], rival: str | None, names: list[str]
 def show(result: dict) -> None:
     """One case for people."""
     print(f"\n{result['case']}: {result['model']} {result['input']} {result['dtype']}")
-    print(f"  {result['clock']} clock; GEMM ceiling {result['gemm_ceiling_gflops']:.0f} GFLOP/s")
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in result["gemm_gflops"].items())
+    print(f"  {result['clock']} clock; GEMM ceiling {result['gemm_ceiling_gflops']:.0f} GFLOP/s (products: {rates})")
     for title, rival, ratios in (
         ("best eager peer", result["best_eager_peer"], result["ratios_to_best_eager_peer"]),
         ("best peer through anything", result["best_peer"], result["ratios_to_best_peer"]),
@@ -93,9 +99,10 @@ def show(result: dict) -> None:
                 f"fastest {value['of_fastest']:.2f}){mark}"
             )
     for who, numbers in result["runners"].items():
+        share = numbers["share_of_gemm_ceiling"]
         print(
             f"  {who:24s} {numbers['images_per_s']:6.2f} images/s  {numbers['gflops']:5.0f} GFLOP/s "
-            f"({numbers['share_of_gemm_ceiling']:.0%} of GEMM)  spread {numbers['spread']:.0%}  "
+            f"({'-' if share is None else f'{share:.0%}'} of GEMM)  spread {numbers['spread']:.0%}  "
             f"differs {numbers['max_difference']:.1e}  cosine {numbers['cosine']:.5f}"
         )
     if result["in_float32_all_the_same"]:

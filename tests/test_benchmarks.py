@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from benchmarks.cases import Case, Options, WrongAnswerError, run_case
 from benchmarks.peers import Peer
 from torch import Tensor, nn
 
+import hierax
+from hierax.config import block_table
 from hierax.model.encoder import Encoder
 from hierax.model.engines import native_bfloat16
 
@@ -83,6 +86,51 @@ def test_run_case__leaves_out_what_fails() -> None:
     report.show(result)
 
 
+def test_run_case__no_share_above_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow BLAS taken for the ceiling made 226 % of it out of a product that was merely better."""
+    slow = {"BLAS": (lambda: sum(range(10_000)), 1.0), "packed": (lambda: sum(range(20_000)), 1.0)}
+    monkeypatch.setattr(measure, "products", lambda dtype: slow)
+    result = run_case("tiny", tiny(same=SAME), Options(rounds=1))
+    shares = {who: row["share_of_gemm_ceiling"] for who, row in result["runners"].items()}
+    assert max(shares.values()) == 1.0
+    assert result["gemm_gflops"]["BLAS"] > result["gemm_gflops"]["packed"]
+
+
+def test_ceiling__of_any_engine() -> None:
+    """The first, or BLAS alone, would be beaten by the others; int8 operations are cheaper and are no measure."""
+    assert report.ceiling({"BLAS": 1.0, "packed": 3.0, "OpenVINO": 2.0}, {"slow": [9.0]}, 9.0) == 3.0
+    assert report.ceiling({"BLAS": 1.0}, {"fast": [3.0, 2.0], "hierax int8": [0.1]}, 8.0) == 4.0
+    assert report.row([1.0], 1, 1.0, None)["share_of_gemm_ceiling"] is None
+
+
+@pytest.mark.parametrize("name", ["hiera_nano_96", "sam2_hiera_tiny"])
+def test_useful_flops__no_padded_rows(name: str) -> None:
+    """Rows that only fill windows up are work that a faster network leaves out, not work that it does faster."""
+    encoder = hierax.create(name, input_size=128).eval()
+    config, tokens = encoder.config, math.prod(encoder.config.grid((128, 128)))
+    patch = math.prod(config.patch_kernel) * config.in_channels
+    wanted = tokens * patch * config.embed_dim
+    for spec in block_table(config):
+        wide = 3 + (spec.dim_in != spec.dim_out)  # q, k, v and the shortcut
+        wanted += tokens * wide * spec.dim_in * spec.dim_out
+        tokens //= math.prod(spec.q_stride or (1,))
+        wanted += tokens * (1 + 2 * config.mlp_ratio) * spec.dim_out**2
+    x = torch.zeros(2, 3, 128, 128)
+    assert measure.useful_flops(encoder, x)["products"] == 2 * 2 * wanted
+    with torch.no_grad():
+        padded = measure.flops(lambda: encoder.embedding(x))["products"]
+    assert padded == 2 * 2 * wanted if name == "hiera_nano_96" else padded > 2 * 2 * wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products__compute_one_thing(dtype: torch.dtype) -> None:
+    """A product of another shape, or with its weights transposed, would set the wrong ceiling."""
+    for product, count in measure.products(size=16, rows=8, dtype=dtype).values():
+        assert count == 2 * 8 * 16 * 64
+        out = product()
+        assert tuple(out[0].shape if not isinstance(out, Tensor) else out.shape) == (8, 64)
+
+
 def test_run_case__without_peers() -> None:
     """A machine without any peer still gets our times, without ratios."""
     result = run_case("tiny", tiny(missing=missing), Options(rounds=1))
@@ -93,8 +141,8 @@ def test_run_case__without_peers() -> None:
 
 def test_run_case__bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody is cast: a runner left in float32 would differ less than bfloat16 can, and be timed unfairly."""
-    whole = measure.product  # takes seconds where the processor has no bfloat16
-    monkeypatch.setattr(measure, "product", lambda dtype: whole(rows=8, dtype=dtype))
+    whole = measure.products  # takes seconds where the processor has no bfloat16
+    monkeypatch.setattr(measure, "products", lambda dtype: whole(rows=8, dtype=dtype))
     result = run_case("tiny", tiny(same=SAME), Options(rounds=1, dtype="bfloat16"))
     assert set(result["runners"]) == {"hierax readable", "hierax torch", "same"}
     for row in result["runners"].values():
