@@ -121,3 +121,18 @@ def test_fast__loads_new_weights() -> None:
     shallow.load_state_dict(other.state_dict())
     with torch.no_grad():
         assert distance(shallow(X).logits, other(X).logits) <= FP32
+
+
+@pytest.mark.parametrize("family", ["hiera_abswin_tiny", "hieradet_tiny"])
+def test_fast__follows_another_size(family: str) -> None:
+    """An engine that kept the tables or windows of the size it was made for would differ; so would a shared one."""
+    net = loud(Net(hierax.create(family, depths=(1, 2, 3, 1), embed_dim=32, global_blocks=(), input_size=64)))
+    fast, slow = optimized(net), copy.deepcopy(net)
+    x = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        fast(X)
+        for model in (fast, slow):
+            model.adjust_size((96, 128))
+        assert distance(fast(x), slow(x)) <= FP32
+    assert net.size == (64, 64)
+    assert net.encoder.input_size == (64, 64)

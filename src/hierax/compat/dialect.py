@@ -1,4 +1,4 @@
-"""State dicts under the names of the package that a door stands for, in both directions."""
+"""State dicts under the names of the package that a module stands in for, in both directions."""
 
 from __future__ import annotations
 

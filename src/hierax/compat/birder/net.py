@@ -113,9 +113,7 @@ class Net(ForeignNames):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the head by a fresh one; 0 removes it."""
-        place = next(self.parameters())
         self.encoder.set_num_classes(num_classes)
-        self.encoder.to(place.device, place.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory while training."""

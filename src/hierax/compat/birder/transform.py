@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,11 +38,11 @@ class ClassificationTransform:
         """
         if not isinstance(image, Image.Image):
             raise InputError(f"The transform takes a PIL image; got {type(image).__name__}. Use PIL.Image.open.")
-        rgb = open_rgb(image, upright=False)
-        if not self.simple_crop:
-            return preprocess(rgb, self.spec)
-        covered = rgb.resize(self.cover(rgb.width, rgb.height), Image.Resampling.BICUBIC)
-        return preprocess(covered, self._crop_only(covered))
+        rgb, spec = open_rgb(image, upright=False), self.spec
+        if self.simple_crop:
+            rgb = rgb.resize(self.cover(rgb.width, rgb.height), Image.Resampling.BICUBIC)
+            spec = dataclasses.replace(spec, resize="shortest", crop_ratio=1.0, resize_to=min(rgb.size))  # crop only
+        return preprocess(rgb, spec)
 
     def cover(self, width: int, height: int) -> tuple[int, int]:
         """Width and height that cover `base_size` at the image's aspect ratio.
@@ -55,11 +56,6 @@ class ClassificationTransform:
         if size[0] * size[1] > _MAX_COVER_PIXELS:
             raise InputError(f"An image of {width} x {height} would be resized to {size[0]} x {size[1]}. Crop it.")
         return size
-
-    def _crop_only(self, covered: Image.Image) -> PreprocessSpec:
-        """The recipe for an image that already has its size."""
-        fields = {**self.spec.to_dict(), "resize": "shortest", "crop_ratio": 1.0, "resize_to": min(covered.size)}
-        return PreprocessSpec.from_dict(fields)
 
     def __repr__(self) -> str:
         """The recipe."""

@@ -153,11 +153,10 @@ class HieraConfig:
             UnknownNameError: No such name.
             CheckpointError: Not a Hiera network that transformers could describe.
         """
-        folder = Path(source).expanduser()
-        if (folder / "config.json").is_file():
-            data = read_json(folder / "config.json")
-            if data.get("model_type") == cls.model_type:
-                return cls.from_dict(data, **changes)
+        written = Path(source).expanduser() / "config.json"
+        data = read_json(written) if written.is_file() else {}
+        if data.get("model_type") == cls.model_type:
+            return cls.from_dict(data, **changes)
         from ...registry import find_weights
 
         config = cls.of_weights(find_weights(source))

@@ -48,6 +48,7 @@ SAM2 = Dialect(
     ),
     outer=(("patch_embed.proj.", "patch_embed.projection."),),
 )
+_TELLING = {"encoder.stages.0.layers.0.layernorm_before.weight": HIERA, "blocks.0.layer_norm1.weight": SAM2}
 # Under these our encoder's own names sit in a model with more parts; the others stand at the top.
 ENCODER_OUTER = ("patch_embed.", "pos_embed", "blocks.", "norm.")
 
@@ -59,21 +60,11 @@ class Transformers(Format):
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """Names that no other package uses."""
-        return any(
-            key.endswith(("encoder.stages.0.layers.0.layernorm_before.weight", "blocks.0.layer_norm1.weight"))
-            for key in raw.tensors
-        )
+        return any(key.endswith(tuple(_TELLING)) for key in raw.tensors)
 
     def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
         """`hiera.` before the encoder in models with a head; `vision_encoder.backbone.` or less in SAM 2."""
-        for tail, table in (
-            ("encoder.stages.0.layers.0.layernorm_before.weight", HIERA),
-            ("blocks.0.layer_norm1.weight", SAM2),
-        ):
-            for key in raw.tensors:
-                if key.endswith(tail):
-                    return key.removesuffix(tail), table
-        raise CheckpointError(f"{raw.path} has no transformers Hiera names.")
+        return next((k.removesuffix(t), _TELLING[t]) for t in _TELLING for k in raw.tensors if k.endswith(t))
 
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """`config.json` decides; without it, public shapes do."""
