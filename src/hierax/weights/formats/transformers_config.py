@@ -45,7 +45,8 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
     stages = len(depths)
     # Quirk(transformers): entries beyond the last stage are never looked at.
     heads, local = list(said["num_heads"])[:stages], [bool(flag) for flag in said["masked_unit_attention"]][:stages]
-    if said["embed_dim_multiplier"] != 2 or heads != [heads[0] * 2**stage for stage in range(stages)]:
+    first = heads[0] if heads else 1
+    if said["embed_dim_multiplier"] != 2 or heads != [first * 2**stage for stage in range(stages)]:
         raise InputError(
             f"Width and heads of a Hiera double from stage to stage; got embed_dim_multiplier "
             f"{said['embed_dim_multiplier']} and num_heads {heads}."
@@ -62,7 +63,7 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
         {
             **{ours: said[theirs] for theirs, ours in _SAME.items()},
             "input_size": (size, size) if isinstance(size, int) else size,
-            "num_heads": heads[0],
+            "num_heads": first,
             "windows": windows,
             "global_blocks": global_blocks,
             "head": head,
@@ -171,6 +172,8 @@ def _local_stages(config: ModelConfig) -> tuple[bool, ...] | None:
     """The `masked_unit_attention` that gives every block its window; None if there is none."""
     blocks = tuple(spec.window for spec in block_table(config))
     windowed = config.decoder is not None or any(blocks)
+    if any(isinstance(window, int) for window in config.windows):
+        return None  # a fraction of the input, whatever its size
     if windowed and config.mask_unit != tuple(s ** (len(config.depths) - 1) for s in config.q_stride):
         return None
     plainly = tuple(window is not None for window in config.windows)
