@@ -195,9 +195,9 @@ class Repository:
             return disk_refused(place, error, CheckpointError)
         # huggingface_hub has changed its transport library twice: its errors are told by their nature, not type.
         text = (str(error) or type(error).__name__).splitlines()[0]
-        if "onsistency check" in text:
-            return IntegrityError(f"{place} must arrive whole; it stopped short, also when repeated. Try again later.")
-        if "edirect" in text or "Redirect" in type(error).__name__:
+        if "onsistency check" in text or "IncompleteRead" in text:  # older clients do not repeat the latter
+            return Transient(IntegrityError(f"{place} must arrive whole; it stopped short. Try again later."))
+        if "edirect" in text or "Redirect" in type(error).__name__ or isinstance(error, RecursionError):
             return refused(place, 302)
         final = CheckpointError(
             f"{place} must be reachable; got: {type(error).__name__}: {text}. Check the network, the proxy and "
