@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -304,3 +305,80 @@ def test_preprocess_spec__survives_json_and_keeps_its_ratio() -> None:
     assert spec.with_size((224, 224)) is spec
     bigger = spec.with_size((448, 448))
     assert (bigger.size, bigger.resize_to, bigger.crop_ratio) == ((448, 448), None, 224 / 256)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("head", "bogus"),
+        ("position", "gird"),
+        ("shortcut", "lin"),
+        ("family", "vit"),
+        ("depths", (2, -1, 2, 2)),
+        ("depths", (2, 0, 2, 2)),
+        ("depths", "2222"),
+        ("depths", (10**9, 1, 1, 1)),
+        ("windows", ((0, 8), (4, 4), None, None)),
+        ("windows", ((), (4, 4), None, None)),
+        ("windows", ((8,), (4, 4), None, None)),
+        ("windows", (8, (4, 4), None, None)),
+        ("input_size", (0, 224)),
+        ("input_size", (224, 10**7)),
+        ("input_size", (224,)),
+        ("num_heads", 5),
+        ("num_heads", 0),
+        ("num_classes", -1),
+        ("num_classes", True),
+        ("num_classes", 3.0),
+        ("embed_dim", "96"),
+        ("drop_path", 1.0),
+        ("norm_eps", math.nan),
+        ("mlp_ratio", 0.0),
+        ("q_pool", -1),
+        ("position_size", (7,)),
+        ("attention_pool_heads", 7),
+        ("decoder", {"num_heads": 5}),
+        ("decoder", 8),
+    ],
+)
+def test_model_config__refuses_what_is_no_network(field: str, value: object) -> None:
+    """An unknown head used to pool without a norm; a wrong type or size failed far from its cause."""
+    with pytest.raises(InputError, match=field.replace("decoder", "num_heads|decoder")):
+        ModelConfig(**{field: value})
+    with pytest.raises(InputError):
+        dataclasses.replace(ModelConfig(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("std", (0.2, 0.2, 0.0)),
+        ("std", (0.2, 0.2)),
+        ("mean", (math.inf, 0.0, 0.0)),
+        ("size", (0, 224)),
+        ("size", 224),
+        ("crop_ratio", 0.0),
+        ("interpolation", "nearest"),
+        ("frame_stride", 0),
+    ],
+)
+def test_preprocess_spec__refuses_what_is_no_recipe(field: str, value: object) -> None:
+    """A zero deviation makes every pixel infinite."""
+    with pytest.raises(InputError, match=field):
+        PreprocessSpec(**{field: value})
+
+
+def test_from_dict__unknown_decoder_key_suggests() -> None:
+    """It was a TypeError of the constructor, which no caller catches."""
+    data = {**ARCHITECTURES["mae_hiera_tiny_224"].to_dict(), "decoder": {"detph": 3}}
+    with pytest.raises(UnknownNameError, match="'depth'"):
+        ModelConfig.from_dict(data)
+    with pytest.raises(InputError, match="table"):
+        ModelConfig.from_dict([1])  # type: ignore[arg-type]
+
+
+def test_from_dict__lists_are_tuples_and_the_rest_is_as_declared() -> None:
+    """A list makes a config unhashable, a whole number for a real one unequal to the same config."""
+    config = ModelConfig(windows=[[8, 8], [4, 4], None, None], mlp_ratio=4)
+    assert config == ModelConfig()
+    assert hash(config) == hash(ModelConfig())

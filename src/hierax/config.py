@@ -10,15 +10,19 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from . import schema
 from .errors import InputError, UnknownNameError, nearest
+from .schema import Between, Natural, NonNegative, Positive, ProperShare, Share, conform, read
 
 Family = Literal["hiera", "hiera_video", "hiera_abswin", "hieradet"]
 Position = Literal["grid", "separable", "window"]
 Head = Literal["pool_norm", "norm_pool", "attention", "pool"]
 Shortcut = Literal["linear", "max_avg"]
+Side = Annotated[int, Between(least=1, most=65536)]  # of an image or clip, or of a vector
+Depth = Annotated[int, Between(least=1, most=1024)]
+Fraction = Annotated[int, Between(most=-1)]  # -n: a window of the shorter side // n
+AboveZero = Annotated[float, Between(above=0)]
 
 STAGE_NAMES: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,10 +32,15 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class DecoderConfig:
     """The masked-autoencoder decoder on top of an encoder (arXiv:2306.00989, appendix A)."""
 
-    dim: int = 512
-    depth: int = 8
-    num_heads: int = 16
+    dim: Side = 512
+    depth: Depth = 8
+    num_heads: Positive = 16
     normalize_target: bool = True
+
+    def __post_init__(self) -> None:
+        conform(self)
+        if self.dim % self.num_heads:
+            raise InputError(f"num_heads of the decoder must divide its dim; got {self.num_heads} and {self.dim}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,45 +72,56 @@ class ModelConfig:
 
     name: str = "custom"
     family: Family = "hiera"
-    input_size: tuple[int, ...] = (224, 224)
-    in_channels: int = 3
-    num_classes: int = 1000
-    embed_dim: int = 96
-    num_heads: int = 1
-    depths: tuple[int, ...] = (2, 3, 16, 3)
-    windows: tuple[tuple[int, ...] | int | None, ...] = ((8, 8), (4, 4), None, None)
-    global_blocks: tuple[int, ...] = ()
-    q_pool: int = 3
-    q_stride: tuple[int, ...] = (2, 2)
-    patch_kernel: tuple[int, ...] = (7, 7)
-    patch_stride: tuple[int, ...] = (4, 4)
-    patch_padding: tuple[int, ...] = (3, 3)
-    mask_unit: tuple[int, ...] = (8, 8)
+    input_size: tuple[Side, ...] = (224, 224)
+    in_channels: Positive = 3
+    num_classes: Natural = 1000
+    embed_dim: Side = 96
+    num_heads: Positive = 1
+    depths: tuple[Depth, ...] = (2, 3, 16, 3)
+    windows: tuple[tuple[Positive, ...] | Fraction | None, ...] = ((8, 8), (4, 4), None, None)
+    global_blocks: tuple[Natural, ...] = ()
+    q_pool: Natural = 3
+    q_stride: tuple[Positive, ...] = (2, 2)
+    patch_kernel: tuple[Positive, ...] = (7, 7)
+    patch_stride: tuple[Positive, ...] = (4, 4)
+    patch_padding: tuple[Natural, ...] = (3, 3)
+    mask_unit: tuple[Positive, ...] = (8, 8)
     position: Position = "grid"
-    position_size: tuple[int, ...] | None = None
+    position_size: tuple[Side, ...] | None = None
     position_antialias: bool = False
     head: Head = "pool_norm"
-    attention_pool_heads: int | None = None
+    attention_pool_heads: Positive | None = None
     shortcut: Shortcut = "linear"
     layer_scale: float | None = None
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
-    head_dropout: float = 0.0
-    norm_eps: float = 1e-6
+    mlp_ratio: AboveZero = 4.0
+    drop_path: ProperShare = 0.0
+    head_dropout: Share = 0.0
+    norm_eps: NonNegative = 1e-6
     decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
+        conform(self)
         rank = len(self.input_size)
+        if rank not in (2, 3):
+            raise InputError(f"input_size must be (height, width) or (frames, height, width); got {self.input_size}.")
         for field in ("patch_kernel", "patch_stride", "patch_padding", "q_stride", "mask_unit"):
             if len(getattr(self, field)) != rank:
                 raise InputError(
                     f"{field} must have one number for each of the {rank} axes of input_size "
                     f"{self.input_size}; got {getattr(self, field)}."
                 )
-        if len(self.windows) != len(self.depths) or not 0 <= self.q_pool < len(self.depths):
+        if len(self.windows) != len(self.depths) or not self.q_pool < len(self.depths):
             raise InputError(
                 f"windows must name one entry per stage and q_pool be less than the number of stages; "
                 f"got depths {self.depths}, windows {self.windows}, q_pool {self.q_pool}."
+            )
+        for field in (self.position_size, *self.windows):
+            if isinstance(field, tuple) and len(field) != rank:
+                raise InputError(f"windows and position_size must have {rank} numbers each; got {field}.")
+        if self.embed_dim % self.num_heads or self.embedding_size % (self.attention_pool_heads or 1):
+            raise InputError(
+                f"Heads must divide the width: embed_dim {self.embed_dim} has num_heads {self.num_heads}, the "
+                f"embedding's {self.embedding_size} have attention_pool_heads {self.attention_pool_heads}."
             )
 
     @property
@@ -223,25 +243,12 @@ class ModelConfig:
 
         Raises:
             UnknownNameError: A key that no field has.
+            InputError: A value of the wrong type or out of its bounds.
         """
-        values = _known_fields(cls, data, "model")
-        if isinstance(values.get("decoder"), Mapping):
-            values["decoder"] = DecoderConfig(**values["decoder"])
-        return cls(**values)
-
-
-def _known_fields(cls: type, data: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Values for a dataclass's fields, lists made tuples; a key without a field is an error."""
-    fields = {field.name for field in dataclasses.fields(cls)}
-    for key in data:
-        if key not in fields:
-            raise UnknownNameError(f"Unknown {what} option {key!r}. {nearest(key, fields)}")
-    return {key: _tupled(value) for key, value in data.items()}
-
-
-def _tupled(value: Any) -> Any:
-    """Lists (as JSON has them) to tuples, at every depth."""
-    return tuple(_tupled(item) for item in value) if isinstance(value, (list, tuple)) else value
+        if isinstance(data, Mapping) and isinstance(data.get("decoder"), Mapping):
+            decoder = read(DecoderConfig, data["decoder"], where="A decoder", unknown=UnknownNameError)
+            data = {**data, "decoder": decoder}
+        return read(cls, data, where="A model config", unknown=UnknownNameError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,23 +320,19 @@ class PreprocessSpec:
         frame_stride: For clips, source frames from one frame to the next.
     """
 
-    size: tuple[int, int] = (224, 224)
+    size: tuple[Side, Side] = (224, 224)
     resize: Literal["squash", "shortest"] = "shortest"
-    crop_ratio: float = 0.875
-    resize_to: int | None = None
+    crop_ratio: AboveZero = 0.875
+    resize_to: Side | None = None
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     engine: Literal["pil", "uint8", "float"] = "pil"
     crop_rounding: Literal["even", "floor"] = "even"
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    frame_stride: int = 4
+    std: tuple[AboveZero, AboveZero, AboveZero] = IMAGENET_STD
+    frame_stride: Positive = 4
 
     def __post_init__(self) -> None:
-        """Refuse a recipe that no image could follow."""
-        schema.conform(self, InputError)
-        resize_to = 1 if self.resize_to is None else self.resize_to
-        if not all(number > 0 for number in (*self.size, self.crop_ratio, resize_to, *self.std, self.frame_stride)):
-            raise InputError(f"size, crop_ratio, resize_to, std and frame_stride must be positive; got {self}.")
+        conform(self)
 
     def with_size(self, size: tuple[int, int]) -> PreprocessSpec:
         """The same recipe for another result size, keeping the crop ratio."""
@@ -350,8 +353,9 @@ class PreprocessSpec:
 
         Raises:
             UnknownNameError: A key that no field has.
+            InputError: A value of the wrong type or out of its bounds.
         """
-        return cls(**_known_fields(cls, data, "preprocess"))
+        return read(cls, data, where="A preprocess recipe", unknown=UnknownNameError)
 
 
 # One line per size: embed_dim, heads, depths. The Hiera paper's table 2.

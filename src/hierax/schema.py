@@ -126,10 +126,11 @@ def conform(instance: Any, error: type[HieraxError] = InputError) -> None:
     Raises:
         HieraxError: Of the given kind; a value of another type, or out of its bounds.
     """
-    hints = _hints(type(instance))
-    for field in _fields(type(instance)):
-        value = getattr(instance, field.name)
-        object.__setattr__(instance, field.name, _converted(field.name, value, hints[field.name], error))
+    for name, kind in _declared(type(instance)):
+        value = getattr(instance, name)
+        found = _converted(name, value, kind, error)
+        if found is not value:
+            object.__setattr__(instance, name, found)
 
 
 def plain(instance: Any) -> dict[str, Any]:
@@ -184,88 +185,101 @@ def to_toml(data: Mapping[str, Any], table: str = "") -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+def _declared(kind: type) -> tuple[tuple[str, Any], ...]:
+    """Name and type of every field."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return tuple((field.name, hints[field.name]) for field in _fields(kind))
 
 
 def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(field for field in dataclasses.fields(kind) if field.init)
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """One member of a union: its type taken apart, and what annotates it."""
+
+    kind: Any
+    origin: Any
+    parts: tuple[Any, ...]
+    bounds: tuple[Between, ...]
+
+
 def _converted(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any:
     """A value as its declared type."""
     choices = _choices(kind)
-    for choice, bounds in choices:
+    for choice in choices:
         found = _as(key, value, choice, error)
         if found is _WRONG:
             continue
-        for bound in bounds:
-            if isinstance(bound, Between) and not bound.holds(found):
+        for bound in choice.bounds:
+            if not bound.holds(found):
                 raise error(f"{key} must be {bound}; got {_shown(value)}.")
         return found
-    literals = [word for choice, _ in choices for word in typing.get_args(choice) if _is(choice, Literal)]
+    literals = [str(word) for choice in choices if choice.origin is Literal for word in choice.parts]
     if literals and isinstance(value, str):
-        names = [str(word) for word in literals]
-        raise error(f"{key} must be one of {', '.join(names)}; got {value!r}. {nearest(value, names)}".strip())
-    names = " or ".join(_name(choice) for choice, _ in choices)
+        raise error(f"{key} must be one of {', '.join(literals)}; got {value!r}. {nearest(value, literals)}".strip())
+    names = " or ".join(_name(choice) for choice in choices)
     raise error(f"{key} must be {names}; got {_shown(value)}.")
 
 
-def _choices(kind: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-    """The members of a union, each with what annotates it."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return [pair for member in typing.get_args(kind) for pair in _choices(member)]
-    if hasattr(kind, "__metadata__"):
-        return [(kind.__origin__, kind.__metadata__)]
-    return [(kind, ())]
-
-
-def _is(kind: Any, origin: Any) -> bool:
-    return typing.get_origin(kind) is origin
+@functools.lru_cache(maxsize=512)
+def _choices(kind: Any) -> tuple[_Choice, ...]:
+    """The members of a union, or the one type."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return tuple(choice for member in parts for choice in _choices(member))
+    if origin is Annotated:
+        bounds = tuple(bound for bound in kind.__metadata__ if isinstance(bound, Between))
+        return tuple(dataclasses.replace(choice, bounds=bounds) for choice in _choices(kind.__origin__))
+    return (_Choice(kind, origin, parts, ()),)
 
 
 _WRONG = object()
 
 
-def _as(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any:
+def _as(key: str, value: Any, choice: _Choice, error: type[HieraxError]) -> Any:
     """A value as one simple type, or `_WRONG`."""
+    kind, origin, parts = choice.kind, choice.origin, choice.parts
+    if type(value) is kind and kind in (int, str, bool):
+        return value
     if kind is Any or (kind is types.NoneType and value is None):
         return value
-    if _is(kind, Literal):
-        known = any(value == word and type(value) is type(word) for word in typing.get_args(kind))
-        return value if known else _WRONG
-    if _is(kind, tuple) and isinstance(value, (list, tuple)):
-        return _tuple(key, value, typing.get_args(kind), error)
-    if _is(kind, dict) and isinstance(value, Mapping):
-        return {str(name): _converted(key, item, typing.get_args(kind)[1], error) for name, item in value.items()}
-    if dataclasses.is_dataclass(kind):
-        if isinstance(value, Mapping):
-            return read(kind, value, where=key, error=error)  # type: ignore[arg-type]
-        return value if isinstance(value, kind) else _WRONG  # type: ignore[arg-type]
+    if origin is Literal:
+        return value if any(value == word and type(value) is type(word) for word in parts) else _WRONG
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return _tuple(key, value, parts, error)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(name): _converted(key, item, parts[1], error) for name, item in value.items()}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value) if abs(value) < 1e300 else _WRONG  # NaN, infinity and 400-digit numbers are not
+        return float(value) if abs(value) < 1e300 else _WRONG  # False for NaN too
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind in (str, Path) and isinstance(value, (str, Path)):
         return kind(value)
-    return value if kind is bool and isinstance(value, bool) else _WRONG
+    if origin is None and dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return read(kind, value, where=key, error=error)  # type: ignore[arg-type]
+        return value if isinstance(value, kind) else _WRONG  # type: ignore[arg-type]
+    return _WRONG
 
 
 def _tuple(key: str, value: Any, kinds: tuple[Any, ...], error: type[HieraxError]) -> Any:
     if kinds[-1] is Ellipsis:
-        return tuple(_converted(key, item, kinds[0], error) for item in value)
+        kinds = (kinds[0],) * len(value)
     if len(value) != len(kinds):
         raise error(f"{key} must have {len(kinds)} values; got {_shown(value)}.")
     return tuple(_converted(key, item, kind, error) for item, kind in zip(value, kinds, strict=True))
 
 
-def _name(kind: Any) -> str:
-    if _is(kind, Literal):
-        return " or ".join(map(repr, typing.get_args(kind)))
+def _name(choice: _Choice) -> str:
+    if choice.origin is Literal:
+        return " or ".join(map(repr, choice.parts))
     words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", types.NoneType: "left out"}
-    if _is(kind, tuple):
+    if choice.origin is tuple:
         return "a list"
-    return words.get(kind, "a table" if dataclasses.is_dataclass(kind) or _is(kind, dict) else str(kind))
+    is_table = choice.origin is dict or dataclasses.is_dataclass(choice.kind)
+    return words.get(choice.kind, "a table" if is_table else str(choice.kind))
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,18 @@
 """Class names: complete, in output order, and the same as where they come from."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 
+import hierax
+from hierax.config import ModelConfig
 from hierax.errors import UnknownNameError
 from hierax.weights import labels
+from hierax.weights.write import write_weights
+
+from .members import SMALL, weights_of
 
 
 @pytest.mark.parametrize(("name", "count"), [("imagenet1k", 1000), ("imagenet12k", 11821)])
@@ -56,3 +62,12 @@ def test_synsets__equal_timm():
         ids = (info / file).read_text().split()
         assert list(labels.synsets(name)) == ids
         assert list(labels.class_names(name)) == [lemmas[key] for key in ids]
+
+
+@pytest.mark.parametrize("origin", ["meta", "timm", "birder"])
+def test_names__of_files_without_any(origin: str, tmp_path: Path) -> None:
+    """Meta and timm publish ImageNet classifiers without names; another package's thousand classes are anybody's."""
+    weights = weights_of(ModelConfig(**{**SMALL, "num_classes": 1000}))
+    path = write_weights(dataclasses.replace(weights, labels=None), tmp_path / origin, to=origin)
+    found = hierax.load(path).labels
+    assert found is None if origin == "birder" else found[0].startswith("tench")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import hierax
-from hierax.errors import CheckpointError
+from hierax.errors import CheckpointError, HieraxError
 from hierax.weights.understand import read_weights
 from hierax.weights.write import write_weights
 
@@ -35,7 +36,7 @@ from ..peers import (
     timm_small_abswin,
 )
 from ..tolerance import FP32, assert_same
-from .members import MEMBERS, weights_of
+from .members import MEMBERS, weights_of, written
 
 pytestmark = pytest.mark.parity
 BIRDER = {"depths": [1, 2, 3, 1], "embed_dim": 16, "num_heads": 1, "drop_path_rate": 0.0}
@@ -256,3 +257,29 @@ def test_licence__from_the_card(tmp_path: Path) -> None:
         assert card.commercial is False
     assert "license: cc-by-nc-4.0" in (copy / "README.md").read_text()
     assert "no commercial use" in (copy / "README.md").read_text()
+
+
+@pytest.mark.parametrize("origin", ["hierax", "transformers", "timm"])
+@pytest.mark.parametrize("wrong", [3, "text", [1, "a"], {"a": []}, None, True, -1, 1e400])
+def test_sidecar__of_the_wrong_type(origin: str, wrong: object, tmp_path: Path) -> None:
+    """Whatever stands in a JSON file, the answer is a network or an error of ours: never a traceback from inside."""
+    folder = written(MEMBERS["Hiera"], tmp_path / "x", origin)
+    for file in ("config.json", "preprocessor_config.json"):
+        path = folder / file
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text())
+        for place, key in _places(content):
+            kept, place[key] = place[key], wrong
+            path.write_text(json.dumps(content))
+            with contextlib.suppress(HieraxError):
+                hierax.load(folder)
+            place[key] = kept
+        path.write_text(json.dumps(content))
+    assert hierax.load(folder).labels == ["bird 0", "bird 1", "bird 2"]
+
+
+def _places(content: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Every key of a document, also in inner tables."""
+    inner = [found for value in content.values() if isinstance(value, dict) for found in _places(value)]
+    return [*((content, key) for key in content), *inner]

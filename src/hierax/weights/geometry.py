@@ -133,7 +133,7 @@ def choose(geometry: Geometry, names: Iterable[str], what: str) -> ModelConfig:
             f"{what} has width {geometry.embed_dim}, depths {geometry.depths} and {geometry.position!r} positions, "
             "which no public architecture of its format has. Put the config.json it was saved with beside it."
         )
-    if len({_behaviour(config) for config in fitting}) > 1:
+    if len({_identity(config) for config in fitting}) > 1:
         names = tuple(config.name for config in fitting)
         raise AmbiguousError(
             f"The tensors of {what} fit several architectures that compute different numbers: {', '.join(names)}. "
@@ -141,12 +141,6 @@ def choose(geometry: Geometry, names: Iterable[str], what: str) -> ModelConfig:
             names,
         )
     return fitting[0]
-
-
-def _behaviour(config: ModelConfig) -> ModelConfig:
-    """The config without what the file itself decides."""
-    neutral = {"name": "", "num_classes": 0, "input_size": (0,) * len(config.input_size), "drop_path": 0.0}
-    return dataclasses.replace(config, **neutral, position_size=None)
 
 
 def adapt(config: ModelConfig, geometry: Geometry, input_size: tuple[int, ...] | None = None) -> ModelConfig:
@@ -228,18 +222,12 @@ def unusual(config: ModelConfig, *fields: str) -> str | None:
 
 
 def public_name(config: ModelConfig) -> str:
-    """Name of the public architecture that equals this config but for classes, size and dropout; or "custom"."""
-    ignored = {
-        "name": "",
-        "num_classes": 0,
-        "drop_path": 0.0,
-        "head_dropout": 0.0,
-        "position_size": None,
-    }
-    same_size = {"input_size": config.input_size}
-    for name, known in ARCHITECTURES.items():
-        if len(known.input_size) != len(config.input_size):
-            continue
-        if dataclasses.replace(known, **ignored, **same_size) == dataclasses.replace(config, **ignored):
-            return name
-    return "custom"
+    """Name of the public architecture that computes the same but for classes, size and dropout; or "custom"."""
+    same = (name for name, known in ARCHITECTURES.items() if _identity(known) == _identity(config))
+    return next(same, "custom")
+
+
+def _identity(config: ModelConfig) -> tuple[object, ...]:
+    """What tells networks apart beside what the file itself decides."""
+    free = ("name", "num_classes", "input_size", "position_size", "drop_path", "head_dropout")
+    return tuple(value for key, value in vars(config).items() if key not in free)

@@ -28,6 +28,12 @@ def class_names(name: str) -> tuple[str, ...]:
     return tuple(lemmas for _, lemmas in _rows(name))
 
 
+def names_by_count(num_classes: int) -> list[str] | None:
+    """Names for files of Meta and timm, which carry none: what has as many classes as one of the lists is of it."""
+    name = {1000: "imagenet1k", 11821: "imagenet12k"}.get(num_classes)
+    return None if name is None else list(class_names(name))
+
+
 def synsets(name: str) -> tuple[str, ...]:
     """WordNet 3.0 ids of the classes in output order: "n01440764"; never two alike.
 

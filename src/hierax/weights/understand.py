@@ -65,6 +65,8 @@ def understand(
         geometry = measure({ours: raw.tensors[name] for ours, name in theirs.items()})
         config = kind.config(raw, geometry, named and kind.before(raw, geometry, named))
         tensors = _matched(raw, kind, theirs, config)
+        labels = kind.labels(raw, config.num_classes)
+        card = _card(raw, kind, config, known)
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged config.json or a tensor of the wrong rank leads to
@@ -74,11 +76,10 @@ def understand(
         ) from error
     names = {ours: theirs[ours] for ours in tensors}
     report = _report(raw, kind, names, config, strict)
-    labels = kind.labels(raw, config.num_classes)
     if labels is None and known is not None and known.labels:
-        listed_names = class_names(known.labels)
-        labels = list(listed_names) if len(listed_names) == config.num_classes else None
-    card = _card(raw, kind, config, report, known)
+        public = class_names(known.labels)
+        labels = list(public) if len(public) == config.num_classes else None
+    card = dataclasses.replace(card, report=report)
     weights = Weights(card=card, tensors=tensors, labels=labels, names=names, raw=raw)
     if named is None or named == config:
         return weights
@@ -145,9 +146,7 @@ def _report(
     )
 
 
-def _card(
-    raw: RawCheckpoint, kind: Format, config: ModelConfig, report: LoadReport, known: CatalogEntry | None
-) -> ModelCard:
+def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogEntry | None) -> ModelCard:
     """What the file says about itself, and over it what the catalogue knows."""
     said = kind.facts(raw)
     inner = raw.config.get("pretrained_cfg")
@@ -160,7 +159,6 @@ def _card(
         "format": kind.name,
         "origin": str(said.get("origin") or kind.name),
         "path": raw.path,
-        "report": report,
     }
     if known is not None and known.pretrained:
         if not (raw.preprocessor or raw.config or raw.container):  # a file that is silent about it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec
 from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
 from ..geometry import Geometry, adapt, choose, irregular, public_name, unit_windows
+from ..labels import names_by_count
 from ..rename import Dialect, to_theirs
 from .base import Format
 
@@ -79,6 +80,10 @@ class Meta(Format):
         """The notebook's recipe: shorter side to 256 of 224, bicubic, centre crop, ImageNet statistics."""
         base = VIDEO_PREPROCESS if config.is_video else PreprocessSpec()
         return base.with_size((config.input_size[-2], config.input_size[-1]))
+
+    def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
+        """ImageNet's, by their number."""
+        return names_by_count(num_classes)
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """Only plain position tables, the mean-then-norm head, and nothing that timm or birder added."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec, square_windows
 from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
 from ..geometry import Geometry, adapt, choose, irregular, public_name, unit_windows, unusual
+from ..labels import names_by_count
 from ..rename import Dialect, to_theirs
 from .base import Format, triple
 
@@ -102,14 +103,14 @@ class Timm(Format):
         return spec.with_size((config.input_size[-2], config.input_size[-1]))
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
-        """`label_names` with `label_descriptions` where the folder has them."""
+        """`label_names` with `label_descriptions` where the folder has them, else ImageNet's by their number."""
         inner = _section(raw, "pretrained_cfg")
         names = raw.config.get("label_names") or inner.get("label_names")
         described = raw.config.get("label_descriptions") or inner.get("label_descriptions") or {}
         if isinstance(names, Mapping):
             names = [names.get(str(index), names.get(index)) for index in range(num_classes)]
         if not isinstance(names, Sequence) or len(names) != num_classes or not num_classes:
-            return None
+            return names_by_count(num_classes)
         return [str(described.get(name, name)) for name in names]
 
     def may_be_fresh(self, key: str) -> bool:
