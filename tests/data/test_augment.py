@@ -8,6 +8,7 @@ import torch
 
 from hierax.data import augment
 from hierax.data.augment import Augment
+from hierax.errors import RecipeError
 
 SETTINGS = {"rand_augment": (2, 9), "color_jitter": 0.4, "erasing": 0.5}
 
@@ -42,6 +43,17 @@ def test_operations_remember_nothing(count):
     for key in range(11, -1, -1):
         assert torch.equal(change(frames(count), key), in_order[key])
     assert len({pixels.sum().item() for pixels in in_order}) > 6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rand_augment": (2, 30)}, {"rand_augment": (0, 9)}, {"rand_augment": (15, 9)}, {"crop_scale": (0.5, 0.2)},
+     {"crop_ratio": (0.0, 1.0)}, {"flip": 1.5}, {"erasing": float("nan")}],
+)  # fmt: skip
+def test_impossible_settings(settings):
+    """Kornia refuses some of these in words of its own, in a worker, after the data was opened."""
+    with pytest.raises(RecipeError):
+        Augment(size=(32, 32), **settings)
 
 
 def test_the_global_generator_is_left_alone():

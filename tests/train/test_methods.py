@@ -21,6 +21,7 @@ from hierax.train import checkpoint as checkpoints
 from hierax.train import pretrain, run
 from hierax.train.methods import METHODS
 from hierax.train.methods.base import Method
+from hierax.train.methods.supervised import as_classifier
 from hierax.train.reading import read_recipe, recipe_of, to_toml
 from hierax.visualize import sheets
 from hierax.weights.network import to_module
@@ -195,3 +196,15 @@ def test_its_recipe_is_as_strict_as_any(tmp_path, start):
     stage = {"method": "toy", "model": str(start[1]), **SETTINGS, "steps": 1}
     first = run(start[0], tmp_path / "staged", recipe_of({"before": stage, **SETTINGS, "steps": 1}))
     assert (first.out / "before" / "crops.png").is_file()
+
+
+def test_classes_in_another_order_keep_their_head():
+    """hierax sorted class folders 0, 10, 2 as text: a model of then would lose its head, or answer other classes."""
+    weights = tiny.classifier(["0", "10", "2"])
+    turned = as_classifier(weights, ["0", "2", "10"], recipe_of({}))
+    assert turned.labels == ["0", "2", "10"]
+    for kind in ("weight", "bias"):
+        name = f"head.projection.{kind}"
+        assert torch.equal(turned.tensors[name], weights.tensors[name][[0, 2, 1]])
+    fresh = as_classifier(weights, ["0", "2", "11"], recipe_of({}))
+    assert "head.projection.weight" not in fresh.tensors or not fresh.tensors["head.projection.weight"].any()

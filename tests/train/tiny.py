@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -45,6 +46,17 @@ def weights(*, decoder: bool = False, drop_path: float = 0.0, license: str | Non
         base_model="someone/tiny",
     )
     return from_module(build(config), Weights(card=card))
+
+
+def classifier(labels: list[str]) -> Weights:
+    """The tiny network with a head of random weights for these classes."""
+    empty = weights()
+    config = dataclasses.replace(empty.config, num_classes=len(labels))
+    torch.manual_seed(6)
+    module = build(config)
+    torch.nn.init.normal_(module.head.projection.weight)
+    torch.nn.init.normal_(module.head.projection.bias)
+    return from_module(module, dataclasses.replace(empty, labels=labels).with_card(config=config))
 
 
 def save(folder: Path, **options: object) -> Path:

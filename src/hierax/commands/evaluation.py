@@ -26,7 +26,7 @@ def eval_accuracy(
     Args:
         data: As for finetune.
         protocol: Preprocess as the checkpoint says, or as birder, timm or Meta evaluate.
-        split: Which split, where the data has splits.
+        split: Which split, where the data has splits; "all" takes every sub-folder for a class.
         frame_stride: For clips, source frames from one frame to the next; the checkpoint's without it.
         format: How to print.
     """

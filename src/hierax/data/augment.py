@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,31 +18,54 @@ from numpy.random import Generator
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, RecipeError
+from ..schema import Between, NonNegative, Share, conform
+
+_Above = Annotated[float, Between(above=0)]
+_Area = Annotated[float, Between(above=0, most=1)]
+_Operations = Annotated[int, Between(least=1, most=14)]  # kornia has fourteen
+_Magnitude = Annotated[int, Between(above=0, below=30)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
-    """Settings of the random changes to one sample.
+class AugmentSettings:
+    """Random changes to one sample.
+
+    Attributes:
+        crop_scale: Area of the random crop over the image's, (smallest, largest).
+        crop_ratio: Aspect ratio of the random crop, (smallest, largest).
+        flip: Probability of a horizontal flip.
+        color_jitter: Strength of brightness, contrast and saturation changes; 0 is off.
+        rand_augment: RandAugment as (operations, magnitude of 30); None is off.
+        erasing: Probability of erasing a rectangle.
+    """
+
+    crop_scale: tuple[_Area, _Area] = (0.08, 1.0)
+    crop_ratio: tuple[_Above, _Above] = (0.75, 4 / 3)
+    flip: Share = 0.5
+    color_jitter: NonNegative = 0.0
+    rand_augment: tuple[_Operations, _Magnitude] | None = None
+    erasing: Share = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of bounds."""
+        conform(self, RecipeError)
+        for key in ("crop_scale", "crop_ratio"):
+            smallest, largest = getattr(self, key)
+            if smallest > largest:
+                raise RecipeError(f"{key} must be (smallest, largest); got {(smallest, largest)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment(AugmentSettings):
+    """What changes samples at random, each by its key.
 
     Attributes:
         size: Pixels of the result, (height, width).
-        crop_scale: Area of the crop over the image's, (smallest, largest).
-        crop_ratio: Aspect ratio of the crop, (smallest, largest).
-        flip: Probability of a horizontal flip.
-        color_jitter: Strength of brightness, contrast and saturation changes; 0 is off.
-        rand_augment: Operations and magnitude (of 30); None is off.
-        erasing: Probability of erasing a rectangle.
         bicubic: Bicubic instead of bilinear resizing.
     """
 
     size: tuple[int, int]
-    crop_scale: tuple[float, ...] = (0.08, 1.0)
-    crop_ratio: tuple[float, ...] = (0.75, 4 / 3)
-    flip: float = 0.5
-    color_jitter: float = 0.0
-    rand_augment: tuple[int, ...] | None = None
-    erasing: float = 0.0
     bicubic: bool = True
 
     def __call__(self, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> UInt8[Tensor, "t 3 out_h out_w"]:

@@ -97,7 +97,7 @@ def count_correct(
         together: Whether every process must compute as often as the others, as where weights are spread over them.
     """
     found = Accuracy(data=data)
-    labels = data.labels if labels is None else labels
+    truths = data.labels if labels is None else labels
     for indices, inputs, bad in batches:
         found.unreadable += bad
         if not indices:
@@ -107,7 +107,7 @@ def count_correct(
         scores = logits(inputs).softmax(-1)
         best = scores.topk(min(5, scores.shape[-1]), dim=-1)
         for index, values, order in zip(indices, best.values.tolist(), best.indices.tolist(), strict=True):
-            truth, answer = int(labels[index]), order[0]
+            truth, answer = int(truths[index]), order[0]
             found.total += 1
             found.correct1 += answer == truth
             found.correct5 += truth in order

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError, MissingExtraError
@@ -17,22 +16,9 @@ _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image")
 _LABEL_COLUMNS = ("label", "class", "target", "category")
 
 
-@dataclass
-class _Table:
-    """Cells as text: columns by lower-case name, the line that each row ends on, and the rows that are no rows."""
-
-    columns: dict[str, list[str]]
-    lines: list[int]
-    problems: list[tuple[str, str]] = field(default_factory=list)
-
-    def column(self, names: tuple[str, ...]) -> list[str] | None:
-        """The first of these columns that is there."""
-        return next((self.columns[name] for name in names if name in self.columns), None)
-
-    def split(self, split: str) -> str | None:
-        """The name that a split goes by in the column `split`, None where there is none of that split."""
-        present = {text.strip().lower() for text in self.columns.get("split", [])}
-        return next((name for name in (split.lower(), *SPLITS.get(split, ())) if name in present), None)
+_Columns = dict[str, list[str]]  # cells as text, by lower-case name
+_Problems = list[tuple[str, str]]  # rows that are no rows, as (name, reason)
+_Table = tuple[_Columns, list[int], _Problems]  # with the line that each row ends on
 
 
 def open_table(path: Path, split: str, labelled: bool) -> FileData:
@@ -42,12 +28,13 @@ def open_table(path: Path, split: str, labelled: bool) -> FileData:
         InputError: Unreadable, without the columns that are needed, or without such a split.
         MissingExtraError: A Parquet table without pyarrow.
     """
-    table = _read(path)
-    paths, labels = table.column(_PATH_COLUMNS), table.column(_LABEL_COLUMNS)
+    columns, lines, problems = _read(path)
+    paths = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
+    labels = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
     for name, column in (("path", paths), ("label", labels if labelled else paths)):
         if column is None:
-            raise InputError(f"A table must have a column named {name}; {str(path)!r} has {', '.join(table.columns)}.")
-    splits, wanted = table.columns.get("split"), table.split(split)
+            raise InputError(f"A table must have a column named {name}; {str(path)!r} has {', '.join(columns)}.")
+    splits, wanted = columns.get("split"), _split_name(columns, split)
     if splits and wanted is None and split != EVERYTHING:
         known = ", ".join(sorted({text.strip() for text in splits}))
         raise InputError(f"A table must hold rows of the split; {str(path)!r} has {known}, got {split!r}.")
@@ -58,12 +45,12 @@ def open_table(path: Path, split: str, labelled: bool) -> FileData:
             continue
         text = labels[row].strip() if labels is not None else ""
         if not name or (labelled and not text):
-            table.problems.append((f"line {table.lines[row]} of {path.name}", "no label" if name else "no path"))
+            problems.append((f"line {lines[row]} of {path.name}", "no label" if name else "no path"))
             continue
         names.append(name)
         texts.append(text)
     data = FileData(path.parent, names, *number_labels(texts))
-    data.problems = table.problems
+    data.problems = problems
     return data
 
 
@@ -73,7 +60,12 @@ def wanted_split(path: Path, split: str) -> str | None:
     Raises:
         InputError: As `open_table`.
     """
-    return _read(path).split(split)
+    return _split_name(_read(path)[0], split)
+
+
+def _split_name(columns: _Columns, split: str) -> str | None:
+    present = {text.strip().lower() for text in columns.get("split", [])}
+    return next((name for name in (split.lower(), *SPLITS.get(split, ())) if name in present), None)
 
 
 def _read(path: Path) -> _Table:
@@ -91,7 +83,7 @@ def _read_list(path: Path) -> _Table:
     columns = {"path": [cells[0].strip() for _, cells in rows]}
     if rows and all(len(cells) == 2 for _, cells in rows):
         columns["label"] = [cells[1] for _, cells in rows]
-    return _Table(columns, [line for line, _ in rows])
+    return columns, [line for line, _ in rows], []
 
 
 def _read_csv(path: Path, delimiter: str) -> _Table:
@@ -104,14 +96,14 @@ def _read_csv(path: Path, delimiter: str) -> _Table:
         raise InputError(f"A table must start with a row of column names; {str(path)!r} is empty.")
     header = _header(path, rows[0][1])
     good: list[tuple[int, list[str]]] = []
-    problems: list[tuple[str, str]] = []
+    problems: _Problems = []
     for line, row in rows[1:]:
         if len(row) < len(header) or any(row[len(header) :]):
             problems.append((f"line {line} of {path.name}", f"{len(row)} cells under {len(header)} column names"))
         else:
             good.append((line, row))
     columns = {name: [row[number] for _, row in good] for number, name in enumerate(header)}
-    return _Table(columns, [line for line, _ in good], problems)
+    return columns, [line for line, _ in good], problems
 
 
 def _read_parquet(path: Path) -> _Table:
@@ -125,7 +117,7 @@ def _read_parquet(path: Path) -> _Table:
         raise InputError(f"A Parquet table must be readable; {str(path)!r}: {error}.") from error
     header = _header(path, table.column_names)
     cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-    return _Table(dict(zip(header, cells, strict=True)), list(range(1, table.num_rows + 1)))
+    return dict(zip(header, cells, strict=True)), list(range(1, table.num_rows + 1)), []
 
 
 def _header(path: Path, names: list[str]) -> list[str]:

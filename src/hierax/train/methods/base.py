@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ...data.augment import Augment
+from ...data.augment import Augment, AugmentSettings
 from ...data.datasets.open import open_data
 from ...data.datasets.samples import TrainingData
-from ...errors import RecipeError
 from ...model.metrics import Accuracy
-from ...schema import Between, Natural, NonNegative, Positive, Share, conform
 from ...weights.card import Weights
 from ..batches import Part
 from ..devices import Devices
@@ -26,8 +24,6 @@ from ..recipe import Recipe, Task
 
 # What becomes of the frames of one image or clip, given the view's random number: tensors by name.
 MakeViews = Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]]
-_Above = Annotated[float, Between(above=0)]
-_Area = Annotated[float, Between(above=0, most=1)]
 
 
 @dataclass(frozen=True)
@@ -135,48 +131,15 @@ def normalized(pixels: Tensor, weights: Weights, device: torch.device) -> Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneView:
-    """Settings of a method that sees one view of a sample, "pixels".
-
-    Attributes:
-        crop_scale: Area of the random crop over the image's, (smallest, largest).
-        crop_ratio: Aspect ratio of the random crop, (smallest, largest).
-        flip: Probability of a horizontal flip.
-        color_jitter: Strength of brightness, contrast and saturation changes; 0 is off.
-        rand_augment: RandAugment as (operations, magnitude of 30); None is off.
-        erasing: Probability of erasing a rectangle.
-    """
-
-    crop_scale: tuple[_Area, _Area] = (0.08, 1.0)
-    crop_ratio: tuple[_Above, _Above] = (0.75, 4 / 3)
-    flip: Share = 0.5
-    color_jitter: NonNegative = 0.0
-    rand_augment: tuple[Positive, Natural] | None = None
-    erasing: Share = 0.0
-
-    def __post_init__(self) -> None:
-        conform(self, RecipeError)
-        for key in ("crop_scale", "crop_ratio"):
-            smallest, largest = getattr(self, key)
-            if smallest > largest:
-                raise RecipeError(f"{key} must be (smallest, largest); got {(smallest, largest)}.")
+class OneView(AugmentSettings):
+    """Settings of a method that sees one view of a sample, "pixels"."""
 
     def views(self, weights: Weights) -> MakeViews:
         """What makes the view, of the size of the network's input."""
         height, width = weights.config.input_size[-2:]
-        return _Single(
-            Augment(
-                size=(height, width),
-                crop_scale=self.crop_scale,
-                crop_ratio=self.crop_ratio,
-                flip=self.flip,
-                color_jitter=self.color_jitter,
-                rand_augment=self.rand_augment,
-                erasing=self.erasing,
-                bicubic=weights.preprocess.interpolation == "bicubic",
-            ),
-            weights.config.is_video,
-        )
+        settings = {field.name: getattr(self, field.name) for field in fields(AugmentSettings)}
+        bicubic = weights.preprocess.interpolation == "bicubic"
+        return _Single(Augment(size=(height, width), bicubic=bicubic, **settings), weights.config.is_video)
 
 
 @dataclass(frozen=True)

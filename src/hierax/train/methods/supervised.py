@@ -138,7 +138,8 @@ class Supervised(Method):
 
 
 def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weights:
-    """An encoder with a head for these classes; a fresh one unless the labels are the same."""
+    """An encoder with a head for these classes; a fresh one unless the labels are the same, in any order."""
+    weights = _in_order(weights, classes)
     kept = weights.labels == classes
     weights = to_encoder(weights)
     if weights.config.head == "pool":  # a bare trunk; its final norm is fresh
@@ -149,3 +150,12 @@ def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weigh
     changes: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
     config = dataclasses.replace(weights.config, **changes)
     return dataclasses.replace(weights, labels=list(classes)).with_card(config=config)
+
+
+def _in_order(weights: Weights, classes: list[str]) -> Weights:
+    """The same classifier with its classes in another order, if it has these; hierax used to sort numbers as text."""
+    if weights.labels is None or weights.labels == classes or sorted(weights.labels) != sorted(classes):
+        return weights
+    order = [weights.labels.index(name) for name in classes]
+    rows = {name: tensor[order] for name, tensor in weights.tensors.items() if name.startswith("head.projection.")}
+    return dataclasses.replace(weights, labels=list(classes), tensors={**weights.tensors, **rows})
