@@ -47,3 +47,16 @@ def test_broken_shards(tmp_path, capsys, where, task):
     said = capsys.readouterr().err
     assert f"{len(written['problems'])} left out of the data" in said
     assert "1 could not be read" in said
+
+
+def test_a_permit_in_the_data_s_address_is_written_nowhere(tmp_path, web, cache, capsys):
+    """A published model's card would give the signed address of the images to everybody."""
+    web.plain["a.tar"] = write_tar(tmp_path / "a.tar", samples(4)).read_bytes()
+    out = tmp_path / "out"
+    finetune(
+        f"{web.url}/plain/a.tar?permit=s3cret", out, model=tiny.save(tmp_path / "m"), epochs=1,
+        validation_fraction=0.0, **tiny.SETTINGS
+    )  # fmt: skip
+    held = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert b"a.tar" in held
+    assert b"s3cret" not in held + capsys.readouterr().err.encode()

@@ -88,7 +88,9 @@ def refused(
 
 
 def shown(url: str) -> str:
-    """A URL fit for messages: without user, password, query and fragment."""
+    """A URL fit for messages: without user, password, query and fragment; anything else as it is."""
+    if "://" not in url:
+        return url
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -16,6 +16,7 @@ import torch
 from ..data.datasets.samples import TrainingData
 from ..errors import RecipeError
 from ..model.metrics import Accuracy
+from ..net.transfer import shown
 from ..weights.files import write_json
 from ..weights.rename import flat_name
 from ..weights.write import write_weights
@@ -193,7 +194,7 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     recipe, devices, train = loop.recipe, loop.devices, loop.views.data
     (loop.out / "recipe.toml").write_text(to_toml(recipe), "utf-8")
     facts = {
-        "data": str(source),
+        "data": shown(str(source)),
         "fingerprint": fingerprint,
         "samples": len(train),
         "classes": train.classes,
@@ -221,7 +222,7 @@ def _publish(loop: Loop, source: Any) -> None:
     state = loop.devices.state(loop.method.result())
     if loop.devices.main:
         # The card never names a path of this machine.
-        data = Path(str(source)).name if isinstance(source, (str, Path)) else "own images"
+        data = Path(shown(str(source))).name if isinstance(source, (str, Path)) else "own images"
         tensors = {flat_name(name): tensor for name, tensor in state.items()}
         weights = dataclasses.replace(derived(loop.method.weights, loop.recipe, data), tensors=tensors)
         publish(lambda to: write_weights(weights, to, to="hierax"), loop.out / "model")

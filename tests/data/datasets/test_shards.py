@@ -135,7 +135,8 @@ def test_a_set_behind_an_address(web, served, capsys):
 def test_a_permit_in_an_address_is_sent_and_never_said(web, served):
     """A signed folder gives nothing without its query; in a message the query gives the folder away."""
     url = served("a.tar", samples(2))
-    for source, info in ((f"{url}/?permit=s3cret", b"[]"), (f"{url}/?permit=s3cret", b'{"splits": {"x": {}}}'),
+    web.plain["empty.tar"] = bytes(10240)
+    for source, info in ((f"{url}/empty.tar?permit=s3cret", b""), (f"{url}/?permit=s3cret", b"[]"), (f"{url}/?permit=s3cret", b'{"splits": {"x": {}}}'),
                          (f"{url}/a.tar.gz?permit=s3cret", b""), ("pipe:curl -H s3cret", b"")):  # fmt: skip
         web.plain["_info.json"] = info
         with pytest.raises(InputError) as caught:
@@ -263,6 +264,7 @@ def test_validation_tars_are_never_trained_on(tmp_path):
     write_tar(tmp_path / "set-test-0.tar", samples(2, 9))
     assert len(open_data(tmp_path)) == 6
     assert len(find_validation(tmp_path)) == 3
+    assert len(open_data(tmp_path, split="all")) == 11
     (tmp_path / "_info.json").write_text(json.dumps({"filenames": ["set-0.tar"]}))
     assert find_validation(tmp_path) is None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, nearest
+from ...net.transfer import shown
 from .folders import any_files, class_folders, splits_in
 from .samples import EVERYTHING, SPLITS, ShapeData, TrainingData
 from .shards import is_shards, open_shards, splits_of
@@ -48,7 +49,7 @@ def open_data(source: Any, *, split: str = "train", labelled: bool = True) -> Tr
         data = any_files(source, split)
     if not len(data):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in data.problems[:3])
-        raise InputError(f"Training data must hold at least one sample; {str(source)!r} holds none. {reasons}")
+        raise InputError(f"Training data must hold at least one sample; {shown(str(source))!r} holds none. {reasons}")
     return data
 
 

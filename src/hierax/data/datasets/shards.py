@@ -18,7 +18,7 @@ from ...errors import InputError, nearest
 from ...net.download import download
 from ...net.transfer import Kind, shown
 from ...schema import MOST_BYTES, read_json
-from .samples import SPLITS, TrainingData, number_labels
+from .samples import EVERYTHING, SPLITS, TrainingData, number_labels
 from .shard_index import index_of, not_a_tar
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -122,13 +122,13 @@ def _list_shards(text: str, split: str, aliases: Sequence[str]) -> tuple[Sequenc
         info = _read_info(folder)
         if info is None:
             return _named(sorted(Path(folder).glob("*.tar")), aliases), {}
-        names, lengths = _split_of(info, split, aliases, _shown(folder))
-        return [
-            _beside(folder, name) if isinstance(folder, str) else _existing(folder / name) for name in names
-        ], lengths
+        names, lengths = _split_of(info, split, aliases, shown(str(folder)))
+        if isinstance(folder, str):
+            return [_beside(folder, name) for name in names], lengths
+        return [_existing(folder / name) for name in names], lengths
     if not _before_query(text).endswith(".tar"):
         raise InputError(
-            f"Shards must be plain tars, which can be read at any place; got {_shown(text)!r}. Unpack them."
+            f"Shards must be plain tars, which can be read at any place; got {shown(text)!r}. Unpack them."
         )
     places = _expanded(text)
     if text.startswith(_WEB):
@@ -140,6 +140,8 @@ def _list_shards(text: str, split: str, aliases: Sequence[str]) -> tuple[Sequenc
 
 def _named(tars: list[Path], aliases: Sequence[str]) -> list[Path]:
     """The tars that name a split; where none does, all that name no other one."""
+    if EVERYTHING in aliases:
+        return tars
     for alias in aliases:
         found = [tar for tar in tars if alias in _words(tar)]
         if found:
@@ -154,10 +156,6 @@ def _words(tar: Path) -> set[str]:
 def _before_query(text: str) -> str:
     """An address without what may hold a secret; a path as it is."""
     return re.split("[?#]", text)[0] if text.startswith(_WEB) else text
-
-
-def _shown(place: str | Path) -> str:
-    return shown(place) if isinstance(place, str) and place.startswith(_WEB) else str(place)
 
 
 def _folder_of(text: str) -> str | Path | None:
@@ -175,7 +173,7 @@ def _beside(folder: str, name: str) -> str:
 
 def _read_info(folder: str | Path) -> dict[str, Any] | None:
     """The `_info.json` of a folder, None where a local folder has none."""
-    what = f"_info.json of {_shown(folder)}"
+    what = f"_info.json of {shown(str(folder))}"
     if isinstance(folder, str):
         kind = Kind("a JSON file", InputError, folder="shards", most_bytes=MOST_BYTES, trouble=_not_json)
         path = download(_beside(folder, "_info.json"), kind, changing=True)
