@@ -65,8 +65,8 @@ def test_mask_token_and_decoder_positions_decay():
 @pytest.mark.parametrize(("total", "warmup"), [(100, 10), (7, 0), (50, 50), (1, 0)])
 def test_schedule(total, warmup):
     """Off by one in the warm-up or the cosine moves one of these values."""
-    kwargs = {"total": total, "warmup": warmup, "peak": 2.0, "end": 0.5}
-    rates = [learning_rate(step, schedule="cosine", **kwargs) for step in range(total)]
+    recipe, length = Recipe(lr=2.0, min_lr=0.5), {"total": total, "warmup": warmup}
+    rates = [learning_rate(step, recipe, **length) for step in range(total)]
     for step, rate in enumerate(rates):
         if step < warmup:
             assert rate == pytest.approx(2.0 * (step + 1) / warmup)
@@ -74,8 +74,8 @@ def test_schedule(total, warmup):
             progress = (step - warmup) / (total - warmup)
             assert rate == pytest.approx(0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi * progress)))
     assert max(rates) == 2.0
-    assert learning_rate(total, schedule="cosine", **kwargs) == pytest.approx(0.5 if total > warmup else 2.0)
-    assert learning_rate(total - 1, schedule="constant", **kwargs) == 2.0
+    assert learning_rate(total, recipe, **length) == pytest.approx(0.5 if total > warmup else 2.0)
+    assert learning_rate(total - 1, Recipe(lr=2.0, schedule="constant"), **length) == 2.0
 
 
 def test_average_is_the_geometric_sum():

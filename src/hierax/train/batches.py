@@ -138,14 +138,14 @@ class Views(Dataset):
     def collate(self, items: Sequence[tuple[Draw, Any]]) -> Part:
         """Stack what could be read and name what could not."""
         failures = [(self.data.name(sample), found) for (sample, _), found in items if isinstance(found, str)]
-        good = [(sample, *view) for (sample, _), found in items if not isinstance(found, str) for view in found]
-        samples = [sample for sample, _, _ in good]
+        good = [(sample, view) for (sample, _), found in items if not isinstance(found, str) for view in found]
         if good:
-            views = {name: torch.stack([made[name] for _, made, _ in good]) for name in good[0][1]}
+            views = {name: torch.stack([made[name] for _, (made, _) in good]) for name in good[0][1][0]}
         else:
             views = {name: tensor[:0] for name, tensor in self.blank().views.items()}
-        labels = torch.from_numpy(self.data.labels[np.array(samples, dtype=np.int64)])
-        return Part(views, labels, torch.tensor([key for *_, key in good], dtype=torch.int64), samples, failures)
+        samples = np.array([sample for sample, _ in good], dtype=np.int64)
+        keys = torch.tensor([key for _, (_, key) in good], dtype=torch.int64)
+        return Part(views, torch.from_numpy(self.data.labels[samples]), keys, samples.tolist(), failures)
 
     def blank(self) -> Part:
         """One black sample, for a process that has none."""

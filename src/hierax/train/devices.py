@@ -67,35 +67,29 @@ class Devices:
         prepared = self.accelerator.prepare(module, optimizer)
         return prepared[0], prepared[1]
 
-    def sum(self, numbers: Tensor) -> Tensor:
-        """Element-wise sums over all processes, on the device; nothing waits for them here."""
-        if self.world > 1:
-            torch.distributed.all_reduce(numbers)
-        return numbers
+    def sums(self, numbers: Sequence[float | Tensor], alike: Tensor) -> list[float]:
+        """Each number summed over all processes, and one that is alike on all: one reduction, one wait for the device.
 
-    def vector(self, numbers: Sequence[float | Tensor]) -> Tensor:
-        """Numbers, on the host or the device, as one vector on the device, in float64 where it has that."""
+        They may lie on the host or the device, and are summed in float64 where the device has it.
+        """
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        return torch.stack([torch.as_tensor(n, dtype=dtype).to(self.device, non_blocking=True) for n in numbers])
+        own = torch.stack([torch.as_tensor(n, dtype=dtype).to(self.device, non_blocking=True) for n in numbers])
+        if self.world > 1:
+            torch.distributed.all_reduce(own)
+        return torch.cat([own, alike.to(own)[None]]).tolist()
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""
-        if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(values, value)
-        return values
+        from accelerate.utils import gather_object
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.accelerator.wait_for_everyone()
+        return gather_object([value])
 
     def norm(self, parameters: list[nn.Parameter], optimizer: Any) -> Tensor:
         """Norm of all gradients together, on the device."""
         if self.precision == "fp16":
             self.accelerator.unscale_gradients(optimizer)
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        return whole(torch.nn.utils.get_total_norm(grads))
+        return unsharded(torch.nn.utils.get_total_norm(grads))
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
         """Whole parameters on the CPU, wherever they are kept."""
@@ -107,7 +101,7 @@ class Devices:
         return get_model_state_dict(module, options=options)  # type: ignore[return-value]
 
 
-def whole(tensor: Tensor) -> Tensor:
+def unsharded(tensor: Tensor) -> Tensor:
     """A tensor that may be spread over processes, in one piece."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
 

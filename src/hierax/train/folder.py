@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_file, locked
+from ..atomic import atomic_file, folder_beside, locked
 from ..errors import InputError, RecipeError
 from .methods import METHODS
 from .reading import recipe_of, to_dict
@@ -101,12 +100,9 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
 
 def publish(write: Callable[[Path], object], target: Path) -> None:
     """Let `write` fill a folder, then put it in the target's place."""
-    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(partial, target)
-    shutil.rmtree(old, ignore_errors=True)
+    with folder_beside(target) as aside:
+        (aside / "new").mkdir()
+        write(aside / "new")
+        if target.exists():
+            os.replace(target, aside / "old")
+        os.replace(aside / "new", target)

@@ -21,7 +21,7 @@ from ..model.encoder import Encoder
 from ..model.metrics import Accuracy
 from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
-from .devices import Devices, whole
+from .devices import Devices, unsharded
 from .methods import Method
 from .methods.base import StepContext
 from .optim import AveragedWeights, build_optimizer, learning_rate
@@ -115,14 +115,14 @@ class Loop:
     def save(self, step: int) -> None:
         """Commit a checkpoint."""
         tensors = {f"model.{name}": tensor for name, tensor in self.devices.state(self.method.module).items()}
-        tensors |= {name: whole(tensor) for name, tensor in self._beside().items()}
+        tensors |= {name: unsharded(tensor) for name, tensor in self._beside().items()}
         optimizer = checkpoints.optimizer_tensors(self._bare_optimizer(), self.names)
-        tensors |= {name: whole(tensor) for name, tensor in optimizer.items()}
+        tensors |= {name: unsharded(tensor) for name, tensor in optimizer.items()}
         failures = {name: reason for found in self.devices.gather(self.failures) for name, reason in found.items()}
         if self.devices.main:
             state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row}
             checkpoints.commit(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, state))
-        self.devices.wait()
+        self.devices.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -155,14 +155,7 @@ class Loop:
         recipe, devices = self.recipe, self.devices
         for part in parts:
             self.failures.update(part.failures)
-        lr = learning_rate(
-            step,
-            total=self.stream.total,
-            warmup=self.warmup,
-            peak=recipe.peak_lr,
-            end=recipe.min_lr,
-            schedule=recipe.schedule,
-        )
+        lr = learning_rate(step, recipe, total=self.stream.total, warmup=self.warmup)
         groups = self.optimizer.param_groups
         for group, scale in zip(groups, self.scales, strict=True):
             group["lr"] = lr * scale
@@ -172,10 +165,9 @@ class Loop:
         self.method.before_step(StepContext(step, self.stream.total, recipe.seed), groups)
         parameters = [p for _, p in self.trained()]
         norm = devices.norm(parameters, self.optimizer)
-        # Everything that the host must know of a step, in one reduction and one wait for the device.
-        own = devices.vector([sum(map(len, parts)), float(stop.is_set()), *sums.values()])
-        total, stopping, *means, length = torch.cat([devices.sum(own), norm.to(own)[None]]).tolist()
-        shown = {name: value / total if total else math.nan for name, value in zip(sums, means, strict=True)}
+        # Everything that the host must know of a step, at once.
+        total, stopping, *found, length = devices.sums([sum(map(len, parts)), stop.is_set(), *sums.values()], norm)
+        shown = {name: value / total if total else math.nan for name, value in zip(sums, found, strict=True)}
         loss, length = shown.pop("loss", math.nan), length * planned / max(total, 1)
         if total and math.isfinite(loss) and math.isfinite(length):
             clip = math.inf if recipe.clip_norm is None else recipe.clip_norm / (length + 1e-6)
@@ -303,7 +295,7 @@ def _scale(parameters: list[nn.Parameter], factor: float) -> None:
     """Multiply all gradients."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if factor != 1 and grads:
-        torch._foreach_mul_(grads, factor)
+        torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @torch.no_grad()

@@ -77,18 +77,19 @@ def build_optimizer(groups: list[dict[str, object]], recipe: Recipe) -> torch.op
     return torch.optim.AdamW(plain, lr=recipe.peak_lr, betas=(recipe.betas[0], recipe.betas[1]))
 
 
-def learning_rate(step: int, *, total: int, warmup: int, peak: float, end: float, schedule: str) -> float:
-    """Learning rate of the optimiser step that follows `step` finished ones.
+def learning_rate(step: int, recipe: Recipe, *, total: int, warmup: int) -> float:
+    """Learning rate of the optimiser step that follows `step` finished ones, of `total`.
 
-    The k-th warm-up step has k / warmup of the peak, so that no step is spent at zero; then half a cosine from
-    the peak to `end`, or a constant.
+    The k-th of the `warmup` steps has k / warmup of the peak, so that no step is spent at zero; then half a cosine from
+    the peak to `min_lr`, or a constant.
     """
+    peak = recipe.peak_lr
     if step < warmup:
         return peak * (step + 1) / warmup
-    if schedule == "constant":
+    if recipe.schedule == "constant":
         return peak
     progress = (step - warmup) / max(total - warmup, 1)
-    return end + (peak - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return recipe.min_lr + (peak - recipe.min_lr) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
 class AveragedWeights:

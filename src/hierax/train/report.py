@@ -36,7 +36,7 @@ class Report:
         self._log: TextIO | None = None
         self._board: Any = None
         self._out = out
-        self._since: dict[str, float] = dict.fromkeys(("steps", "samples", "wait_s", "loss"), 0.0)
+        self._since: list[tuple[int, float]] = []  # samples, and seconds of waiting, of steps without a line yet
         self._clock = clock
         self._begun, self._start = 0, clock()  # of this session
         self._mark = self._start
@@ -71,26 +71,21 @@ class Report:
         if not self.main:
             return
         self.losses.append(loss)
-        since = self._since
-        since["steps"] += 1
-        since["samples"] += samples
-        since["wait_s"] += wait_s
-        since["loss"] += loss
+        self._since.append((samples, wait_s))
         if step % self.log_every and step != self.total:
             return
-        now = self._clock()
+        now, count = self._clock(), len(self._since)
         elapsed = max(now - self._mark, 1e-9)
-        count = int(since["steps"])
+        read, waited = (sum(column) for column in zip(*self._since, strict=True))
         record = {
             "step": step,
-            "loss": since["loss"] / count,
+            "loss": sum(self.losses[-count:]) / count,
             **values,
-            "images_per_second": round(since["samples"] / elapsed, 2),
-            "data_wait": round(since["wait_s"] / elapsed, 4),
+            "images_per_second": round(read / elapsed, 2),
+            "data_wait": round(waited / elapsed, 4),
             "losses": self.losses[-count:],
         }
-        self._since = dict.fromkeys(since, 0.0)
-        self._mark = now
+        self._since, self._mark = [], now
         self.write(record)
         self._show(record, now)
 

@@ -226,7 +226,7 @@ def _publish(loop: Loop, source: Any) -> None:
         tensors = {flat_name(name): tensor for name, tensor in state.items()}
         weights = dataclasses.replace(derived(loop.method.weights, loop.recipe, data), tensors=tensors)
         publish(lambda to: write_weights(weights, to, to="hierax"), loop.out / "model")
-    loop.devices.wait()
+    loop.devices.accelerator.wait_for_everyone()
 
 
 def _summary(loop: Loop, result: Accuracy | None, seconds: float) -> RunSummary:

@@ -82,9 +82,9 @@ class Method(abc.ABC):
         """
         return open_data(data, split=recipe.split, labelled=False), None
 
-    @abc.abstractmethod
     def views(self) -> MakeViews:
         """What makes views: the processes that read are given it, so it must be picklable and hold no network."""
+        return self.settings.views(self.weights)
 
     @abc.abstractmethod
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
@@ -118,16 +118,10 @@ class Method(abc.ABC):
 
     def input(self, part: Part, name: str = "pixels") -> Float[Tensor, "b ..."]:
         """Views of a part, bytes (..., 3, [t,] h, w), as network input on the module's device."""
-        return normalized(part.views[name], self.weights, next(self.module.parameters()).device)
-
-
-def normalized(pixels: Tensor, weights: Weights, device: torch.device) -> Tensor:
-    """Bytes as network input."""
-    spec, axes = weights.preprocess, len(weights.config.input_size)
-    shape = (3, *[1] * axes)
-    mean = torch.tensor(spec.mean, device=device).view(shape)
-    std = torch.tensor(spec.std, device=device).view(shape)
-    return pixels.to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
+        spec, device = self.weights.preprocess, next(self.module.parameters()).device
+        shape = (3, *[1] * len(self.weights.config.input_size))
+        mean, std = (torch.tensor(values, device=device).view(shape) for values in (spec.mean, spec.std))
+        return part.views[name].to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from ...weights.card import Weights
 from ...weights.network import to_module
 from ..batches import Part
 from ..recipe import Recipe
-from .base import MakeViews, Method, OneView, StepContext
+from .base import Method, OneView, StepContext
 
 _FRAMES = 4  # of each clip that is drawn
 Rebuilt = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, visible mask units, prediction of the others
@@ -68,10 +68,6 @@ class MaskedPretraining(Method):
         self.shown = 2 if self.weights.config.is_video else 8
         size = tuple(self.weights.config.input_size)
         self.module.random_visible(torch.zeros(1, 3, *size), self.settings.mask_ratio)  # refuses a bad ratio now
-
-    def views(self) -> MakeViews:
-        """One crop."""
-        return self.settings.views(self.weights)
 
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over masked tokens."""

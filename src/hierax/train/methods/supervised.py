@@ -24,7 +24,7 @@ from ...weights.network import to_module
 from ..batches import Part
 from ..devices import Devices
 from ..recipe import Recipe
-from .base import MakeViews, Method, OneView, StepContext
+from .base import Method, OneView, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +86,6 @@ class Supervised(Method):
         if validation is None:
             return hold_out(train, recipe.validation_fraction, recipe.seed)
         return train, match_classes(validation, train.classes)
-
-    def views(self) -> MakeViews:
-        """One crop."""
-        return self.settings.views(self.weights)
 
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy with smoothed and mixed targets."""
