@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import hierax
 from hierax.model.encoder import Encoder
+from hierax.model.engines import FastEncoder
+from hierax.model.engines.eager import TorchEngine
 
 from . import measure, peers, report
 
@@ -40,7 +42,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Options:
-    """How every case is run. An engine "int8" is `hierax.optimize(..., dtype="int8")`."""
+    """How every case is run.
+
+    An engine "int8" is `hierax.optimize(..., dtype="int8")`; "plain" and "packed" are the torch engine with those products.
+    """
 
     rounds: int = 5
     clock: str = "wall"
@@ -49,15 +54,15 @@ class Options:
     compilers: tuple[str, ...] = ()
 
 
+HIERADET = {"birder": partial(peers.birder_net, "hieradet_small", size=256)}
 HIERA = {"meta": peers.meta_hiera, "timm": peers.timm_hiera, "transformers": peers.transformers_hiera}
 TINY = {"timm": partial(peers.timm_hiera, name="hiera_tiny_224"), "transformers": peers.transformers_hiera}
 CASES: dict[str, Case] = {
     "hiera_base_b8": Case("hiera_base_224", 224, 8, HIERA),
     "hiera_base_b1": Case("hiera_base_224", 224, 1, HIERA),
     "hiera_tiny_b8": Case("hiera_tiny_224", 224, 8, TINY, quick=False),
-    "hieradet_small_b8": Case(
-        "hieradet_small", 256, 8, {"birder": partial(peers.birder_net, "hieradet_small", size=256)}
-    ),
+    "hieradet_small_b8": Case("hieradet_small", 256, 8, HIERADET),
+    "hieradet_small_b1": Case("hieradet_small", 256, 1, HIERADET, quick=False),
     "sam2_small_b1": Case("sam2_hiera_small", 1024, 1, {"sam2": peers.sam2_trunk}, quick=False),
 }
 
@@ -165,7 +170,10 @@ def _add_ours(line: LineUp, encoder: Encoder, x: Tensor, options: Options) -> di
 
     def engine(name: str) -> peers.Runner:
         asked = {"dtype": "int8"} if name == "int8" else {"dtype": dtype, "engine": name}
-        fast = hierax.optimize(encoder, input_size=tuple(x.shape[2:]), **asked)
+        if name in ("plain", "packed"):
+            fast = FastEncoder(encoder, partial(TorchEngine, products=name)).to(dtype)
+        else:
+            fast = hierax.optimize(encoder, input_size=tuple(x.shape[2:]), **asked)
         choices[name] = str(fast.report) if name == "int8" else fast.choice
         return _embedding(fast, x)
 

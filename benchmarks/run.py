@@ -18,7 +18,7 @@ import torch
 from . import measure, peers, report
 from .cases import CASES, DTYPES, Options, WrongAnswerError, run_case
 
-ENGINES = ("torch", "openvino", "compile", "int8")
+ENGINES = ("torch", "plain", "packed", "openvino", "compile", "int8")
 
 
 def parser() -> argparse.ArgumentParser:
