@@ -44,7 +44,8 @@ class Case:
 class Options:
     """How every case is run.
 
-    An engine "int8" is `hierax.optimize(..., dtype="int8")`; "plain" and "packed" are the torch engine with those products.
+    An engine "int8" is `hierax.optimize(..., dtype="int8")`; "plain" and "packed" are the torch engine with these
+    products.
     """
 
     rounds: int = 5

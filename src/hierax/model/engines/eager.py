@@ -9,7 +9,7 @@ from torch import Tensor
 from ..encoder import Encoder
 from .base import Engine, Recent
 from .blocks import FastBlock
-from .products import Traced, product_kind
+from .products import Product, product_kind
 from .schedule import Run, schedule
 from .threads import spread
 
@@ -106,7 +106,7 @@ class TorchEngine(Engine):
 
     def _rows(self, block: FastBlock, x: Tensor) -> int | None:
         """How many tokens to push through a block at a time; None is all of them."""
-        if self.kind is Traced or x.device.type != "cpu":
+        if self.kind is Product or x.device.type != "cpu":
             return None
         return max(FEWEST_ROWS, HIDDEN_BYTES // (block.hidden * x.element_size()))
 

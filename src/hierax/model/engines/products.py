@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,24 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import processor
-
-
-class Product(Protocol):
-    """One linear layer, ready to run. Results may live in a buffer that the next call of that name reuses."""
-
-    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None: ...
-
-    def linear(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
-        """Affine: x W + b."""
-        ...
-
-    def gelu(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
-        """Exact (erf) GELU of x W + b."""
-        ...
-
-    def add_to(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:
-        """Sum x + y W + b, in place where the engine can."""
-        ...
 
 
 class Buffers(threading.local):
@@ -57,11 +38,30 @@ class Buffers(threading.local):
 buffers = Buffers()
 
 
-class Plain:
+class Product:
+    """One linear layer, ready to run; this one without side effects, for what compilers and exporters see."""
+
+    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
+        self.weight, self.bias = weight, bias
+
+    def linear(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
+        """Affine: x W + b, perhaps in a buffer that the next call of that name reuses."""
+        return F.linear(x, self.weight, self.bias)
+
+    def gelu(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
+        """Exact (erf) GELU of x W + b, likewise."""
+        return F.gelu(self.linear(x, buffer))
+
+    def add_to(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:
+        """Sum x + y W + b, in place where the kind can."""
+        return x + F.linear(y, self.weight, self.bias)
+
+
+class Plain(Product):
     """BLAS products that write into reused buffers and accumulate straight into the residual stream."""
 
     def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
-        self.weight, self.bias = weight.t(), bias
+        super().__init__(weight.t(), bias)
 
     def linear(self, x: Tensor, buffer: str) -> Tensor:
         """Affine: x W + b."""
@@ -69,54 +69,34 @@ class Plain:
         return torch.addmm(self.bias, x, self.weight, out=out)
 
     def gelu(self, x: Tensor, buffer: str) -> Tensor:
-        """Exact (erf) GELU of x W + b."""
+        """Exact GELU of x W + b."""
         return torch.ops.aten.gelu_(self.linear(x, buffer))
 
     def add_to(self, x: Tensor, y: Tensor) -> Tensor:
-        """Sum x += y W + b, in place."""
+        """Sum x += y W + b."""
         return x.add_(self.bias).addmm_(y, self.weight)
 
 
-class Packed:
+class Packed(Product):
     """oneDNN products on weights reordered once, with GELU and the residual sum fused into them."""
 
     def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self.bias = bias.contiguous()
+        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None), bias.contiguous())
 
     def linear(self, x: Tensor, buffer: str) -> Tensor:
         """Affine: x W + b."""
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
     def gelu(self, x: Tensor, buffer: str) -> Tensor:
-        """Exact (erf) GELU of x W + b."""
+        """Exact GELU of x W + b."""
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none")
 
     def add_to(self, x: Tensor, y: Tensor) -> Tensor:
-        """Sum x += y W + b, in place."""
+        """Sum x += y W + b."""
         return x.copy_(torch.ops.mkldnn._linear_pointwise.binary(y, x, self.weight, self.bias, "add"))
 
 
-class Traced:
-    """Plain layers without side effects, for what compilers and exporters see."""
-
-    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
-        self.weight, self.bias = weight, bias
-
-    def linear(self, x: Tensor, buffer: str) -> Tensor:
-        """Affine: x W + b."""
-        return F.linear(x, self.weight, self.bias)
-
-    def gelu(self, x: Tensor, buffer: str) -> Tensor:
-        """Exact (erf) GELU of x W + b."""
-        return F.gelu(self.linear(x, buffer))
-
-    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
-        """Sum x + y W + b."""
-        return x + F.linear(y, self.weight, self.bias)
-
-
-KINDS: dict[str, type[Product]] = {"plain": Plain, "packed": Packed, "traced": Traced}
+KINDS: dict[str, type[Product]] = {"plain": Plain, "packed": Packed, "traced": Product}
 
 
 def product_kind(dtype: torch.dtype, device: str, wanted: str | None = None) -> type[Product]:
