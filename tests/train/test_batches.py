@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from hierax.data import inputs
 from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import FileData
-from hierax.data.inputs import Plain, plain_batches
+from hierax.data.inputs import plain_batches
 from hierax.errors import HieraxError
-from hierax.train import batches
 from hierax.train.batches import Part, Stream, Views, random_clip, steps_of_parts
 from hierax.train.reading import recipe_of
 from hierax.train.recipe import Recipe
@@ -142,7 +142,7 @@ def test_when_parts_are_pinned(tmp_path, monkeypatch, device, gpu, want):
         return []
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(batches, "DataLoader", loader)
+    monkeypatch.setattr(inputs, "DataLoader", loader)
     assert list(steps_of_parts(views, Stream(6, recipe), recipe, start=0, rank=0, world=1)) == []
     assert asked == [want]
 
@@ -183,8 +183,10 @@ def test_validation_is_exact_over_processes(tmp_path, world, workers):
     folder = tiny.images(tmp_path, per_class=5)
     (folder / "class_1" / "003.png").write_bytes(b"")
     data = open_data(folder)
-    plain = Plain(data, tiny.CONFIG, tiny.weights().preprocess)
-    ranks = [list(plain_batches(plain, batch_size=2, workers=workers, rank=rank, world=world)) for rank in range(world)]
+    given = (data, tiny.CONFIG, tiny.weights().preprocess)
+    ranks = [
+        list(plain_batches(*given, batch_size=2, workers=workers, rank=rank, world=world)) for rank in range(world)
+    ]
     batches = [batch for rank in ranks for batch in rank]
     assert len({len(rank) for rank in ranks}) == 1
     assert all(len(indices) == len(inputs) for indices, inputs, _ in batches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -31,17 +31,53 @@ def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views:
     return inputs[0] if views == 1 else torch.stack(inputs)
 
 
-def one_thread(_: int) -> None:
-    """Workers are many; each takes one thread."""
-    torch.set_num_threads(1)
+def plain_batches(
+    data: TrainingData,
+    config: ModelConfig,
+    spec: PreprocessSpec,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[tuple[list[int], Tensor, list[tuple[str, str]]]]:
+    """Positions, inputs and failures, every sample of this process exactly once.
+
+    Every process gets the same number of batches; the last may be empty.
+    """
+    own = list(range(rank, len(data), world))
+    rounds = math.ceil(math.ceil(len(data) / world) / batch_size)  # the same on every process
+    batches = [own[number * batch_size : (number + 1) * batch_size] for number in range(rounds)]
+    for items in loaded(_Plain(data, config, spec), batches, list, workers=workers):
+        good = [(index, value) for index, value in items if isinstance(value, Tensor)]
+        bad = [(data.name(index), value) for index, value in items if isinstance(value, str)]
+        inputs = torch.stack([value for _, value in good]) if good else torch.zeros(0, 3, *config.input_size)
+        yield [index for index, _ in good], inputs, bad
 
 
-def whole_loader(loader: DataLoader) -> Iterator[Any]:
-    """What a loader gives; a worker that dies, as for want of memory, is named as such.
+def loaded(
+    dataset: Dataset,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    *,
+    workers: int,
+    ahead: int = 2,
+    pin_memory: bool = False,
+) -> Iterator[Any]:
+    """Batches that processes read, each some ahead; one that dies, as for want of memory, is named as such.
 
     Raises:
         HieraxError: A worker was killed.
     """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_one_thread,
+        prefetch_factor=ahead if workers else None,
+        pin_memory=pin_memory,
+    )
     try:
         yield from loader
     except RuntimeError as error:
@@ -53,37 +89,16 @@ def whole_loader(loader: DataLoader) -> Iterator[Any]:
         ) from error
 
 
-class Plain(Dataset):
-    """Samples preprocessed as for inference, in order."""
-
+class _Plain(Dataset):
     def __init__(self, data: TrainingData, config: ModelConfig, spec: PreprocessSpec) -> None:
         self.data, self.config, self.spec = data, config, spec
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        """One sample, or why it could not be read."""
         try:
-            source = self.data.read(index)
-            return index, network_input(source, self.config, self.spec)
+            return index, network_input(self.data.read(index), self.config, self.spec)
         except (InputError, OSError, MemoryError) as error:
             return index, str(error) or type(error).__name__
 
-    def __len__(self) -> int:
-        return len(self.data)
 
-
-def plain_batches(
-    dataset: Plain, *, batch_size: int, workers: int, rank: int = 0, world: int = 1
-) -> Iterator[tuple[list[int], Tensor, list[tuple[str, str]]]]:
-    """Positions, inputs and failures, every sample of this process exactly once.
-
-    Every process gets the same number of batches; the last may be empty.
-    """
-    own = list(range(rank, len(dataset), world))
-    rounds = math.ceil(math.ceil(len(dataset) / world) / batch_size)  # the same on every process
-    batches = [own[number * batch_size : (number + 1) * batch_size] for number in range(rounds)]
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=one_thread)
-    for items in whole_loader(loader):
-        good = [(index, value) for index, value in items if isinstance(value, Tensor)]
-        bad = [(dataset.data.name(index), value) for index, value in items if isinstance(value, str)]
-        inputs = torch.stack([value for _, value in good]) if good else torch.zeros(0, 3, *dataset.config.input_size)
-        yield [index for index, _ in good], inputs, bad
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)  # of one worker: there are many

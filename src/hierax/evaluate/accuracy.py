@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config import PreprocessSpec
 from ..data.datasets.open import open_data
-from ..data.inputs import Plain, plain_batches
+from ..data.inputs import plain_batches
 from ..errors import InputError, UnknownNameError, nearest
 from ..model.metrics import Accuracy, count_correct
 from ..predictor import Predictor
@@ -63,8 +63,7 @@ def accuracy(
         with torch.inference_mode():
             return predictor.encoder(inputs.to(predictor.device)).float().cpu()
 
-    plain = Plain(samples, predictor.encoder.config, spec)
-    batches = plain_batches(plain, batch_size=batch_size, workers=workers)
+    batches = plain_batches(samples, predictor.encoder.config, spec, batch_size=batch_size, workers=workers)
     return count_correct(logits, batches, samples, labels=labels)
 
 

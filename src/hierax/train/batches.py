@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..config import ModelConfig
 from ..data.datasets.samples import TrainingData
 from ..data.decode import decode_image
-from ..data.inputs import one_thread, whole_loader
+from ..data.inputs import loaded
 from ..data.sources import is_video
 from ..data.video import read_clip
 from ..errors import InputError
@@ -178,15 +178,8 @@ def steps_of_parts(
     shares = (
         stream.shares(step, rank=rank, world=world, parts=recipe.accumulate) for step in range(start, stream.total)
     )
-    loader = DataLoader(
-        views,
-        batch_sampler=itertools.chain.from_iterable(shares),  # type: ignore[arg-type]
-        num_workers=recipe.workers,
-        collate_fn=views.collate,
-        worker_init_fn=one_thread,
-        prefetch_factor=4 if recipe.workers else None,
-        pin_memory=torch.cuda.is_available() and recipe.device.partition(":")[0] in ("auto", "cuda"),
-    )
-    parts = whole_loader(loader)
+    pin = torch.cuda.is_available() and recipe.device.partition(":")[0] in ("auto", "cuda")
+    batches = itertools.chain.from_iterable(shares)
+    parts = loaded(views, batches, views.collate, workers=recipe.workers, ahead=4, pin_memory=pin)
     while step := list(itertools.islice(parts, recipe.accumulate)):
         yield step

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...data.augment import mix, soft_targets
 from ...data.datasets.open import find_validation, open_data
 from ...data.datasets.samples import SPLITS, TrainingData, hold_out, match_classes
-from ...data.inputs import Plain, plain_batches
+from ...data.inputs import plain_batches
 from ...errors import InputError
 from ...model.encoder import Encoder
 from ...model.metrics import Accuracy, count_correct
@@ -104,12 +104,12 @@ class Supervised(Method):
     def validate(self, data: TrainingData, devices: Devices) -> Accuracy:
         """Exact counts over all processes."""
         spec = dataclasses.replace(self.weights.preprocess, frame_stride=self.recipe.frame_stride)
-        plain = Plain(data, self.weights.config, spec)
-        size = max(1, self.recipe.batch_size // devices.world)
+        rank, world, workers = devices.rank, devices.world, self.recipe.workers
+        size = max(1, self.recipe.batch_size // world)
         batches = plain_batches(
-            plain, batch_size=size, workers=self.recipe.workers, rank=devices.rank, world=devices.world
+            data, self.weights.config, spec, batch_size=size, workers=workers, rank=rank, world=world
         )
-        found = count_correct(self._logits, batches, data, together=devices.world > 1)
+        found = count_correct(self._logits, batches, data, together=world > 1)
         return Accuracy.merged(devices.gather(found))
 
     @torch.no_grad()
