@@ -82,6 +82,16 @@ def test_numbered_class_folders_sort_by_value(tmp_path):
     assert data.labels.tolist() == [0, 1, 3, 4, 2, 5]
 
 
+def test_numbers_in_shards_are_indices(tmp_path):
+    """A class that some shards lack must not move those behind it, nor be strange to a validation split that has it."""
+    data = open_data(write_tar(tmp_path / "x.tar", samples(5, label=lambda i: ["0", "01", "4", "1", "2"][i])))
+    assert data.classes == ["0", "1", "2", "3", "4"]
+    assert data.labels.tolist() == [0, 1, 4, 1, 2]
+    validation = open_data(write_tar(tmp_path / "y.tar", samples(1, label=lambda i: "3")))
+    assert validation.classes == ["3"]
+    assert match_classes(validation, data.classes).labels.tolist() == [3]
+
+
 def layout(root: Path, *places: str) -> Path:
     """An image in each of these folders."""
     for place in places:

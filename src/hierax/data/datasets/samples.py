@@ -31,9 +31,17 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
 
 
-def number_labels(texts: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Labels as class indices, and the class names by index; an empty text is no label."""
+def number_labels(texts: Sequence[str], *, indices: bool = False) -> tuple[list[int], list[str]]:
+    """Labels as class indices, and the class names by index; an empty text is no label.
+
+    With `indices`, whole numbers are the indices themselves, unless more than half of those up to the largest are
+    missing: then they are names.
+    """
     classes = class_order(set(texts) - {""})
+    largest = classes[-1].lstrip("0") if indices and classes and all(map(is_number, classes)) else None
+    if largest is not None and len(largest) < 10 and int(largest or 0) < 2 * len(classes):
+        numbers = [int(text) if text else UNLABELLED for text in texts]
+        return numbers, [str(index) for index in range(max(numbers) + 1)]
     index = {name: number for number, name in enumerate(classes)}
     return [index.get(text, UNLABELLED) for text in texts], classes
 

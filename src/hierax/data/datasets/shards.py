@@ -81,7 +81,7 @@ class ShardData(TrainingData):
     def __init__(
         self, shards: Sequence[Path], keys: Sequence[str], labels: Sequence[str], places: Int[np.ndarray, "n 3"]
     ) -> None:
-        super().__init__(*number_labels(labels))
+        super().__init__(*number_labels(labels, indices=True))
         self.shards, self.keys, self.places = shards, keys, places
 
     def name(self, index: int) -> str:
