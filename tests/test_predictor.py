@@ -82,6 +82,44 @@ def test_wrong_types(nano, bad):
         nano.embed(bad)
 
 
+@pytest.mark.parametrize("method", ["embed", "classify", "features"])
+@pytest.mark.parametrize("shape", [(3, 96, 96), (2, 3, 96, 96)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_tensors_of_whole_numbers_are_refused(nano, method, shape, dtype):
+    """A batch of 8-bit pixels ran through the network unscaled and gave garbage; one such image was refused."""
+    with pytest.raises(hierax.InputError, match="floating-point"):
+        getattr(nano, method)(torch.ones(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("shape", [(1, 96, 96), (96, 96, 3), (2, 4, 96, 96), (2, 96, 96, 3)])
+def test_tensors_of_other_channels_are_refused(nano, shape):
+    """Channels last, or an alpha channel, must be named as such."""
+    for images in (torch.zeros(shape), [torch.zeros(shape[-3:])]):
+        with pytest.raises(hierax.InputError, match=r"channels first; got \("):
+            nano.embed(images)
+
+
+@pytest.mark.parametrize("views", [0, True, 2.0, 3])
+def test_views__of_images(nano, picture, views):
+    """An image has one view; a setting that does nothing must be refused."""
+    with pytest.raises(hierax.InputError, match="views"):
+        nano.embed(picture, views=views)
+    np.testing.assert_array_equal(nano.embed(picture, views=1), nano.embed(picture))
+
+
+def test_set_num_classes__old_labels_are_forgotten(picture, tmp_path):
+    """The names of the old head's first classes would be shown, and saved, as those of a head that never saw them."""
+    predictor = hierax.load()
+    predictor.model.set_num_classes(3)
+    assert predictor.labels is None
+    assert predictor.classify(picture)[0][0].label.startswith("class_")
+    again = hierax.load(predictor.save(tmp_path / "three"))
+    assert (again.labels, again.model.num_classes) == (None, 3)
+    predictor.labels = ["a", "b", "c"]
+    assert {guess.label for guess in predictor.classify(picture)[0]} == {"a", "b", "c"}
+    assert hierax.load(predictor.save(tmp_path / "named")).labels == ["a", "b", "c"]
+
+
 def test_wrong_tensor_size__names_the_nearest(nano):
     """ "shape '[16, 3, 2]' is invalid" tells nobody what to do."""
     with pytest.raises(hierax.InputError, match=r"96x96 or 128x128|Nearest legal"):

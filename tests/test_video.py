@@ -36,6 +36,10 @@ def test_views_are_averaged(folder):
     each = [predictor.classify(clip, top_k=3)[0] for clip in clips]
     expected = {i: np.mean([next(g.score for g in row if g.index == i) for row in each]) for i in range(3)}
     vector = np.mean([predictor.embed(clip)[0] for clip in clips], 0)
+    (row,) = predictor.classify([film(0)], top_k=3, views=3)
+    assert {g.index: g.score for g in row} == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(predictor.embed([film(0)], views=3)[0], vector, atol=1e-5)
+    assert predictor.features([film(0)])["stage4"].shape[0] == 1
     predictor.views = 3
     (row,) = predictor.classify([film(0)], top_k=3)
     assert {g.index: g.score for g in row} == pytest.approx(expected, abs=1e-6)

@@ -46,7 +46,7 @@ class Predictor:
         card: What is known about the weights.
         report: Which tensors came from the file and which did not.
         device: Where the model is.
-        views: Clips taken from each video, whose answers are averaged; images have one.
+        views: Clips taken from each video, whose answers are averaged, where a call names no other number.
     """
 
     def __init__(self, model: nn.Module, weights: Weights) -> None:
@@ -81,13 +81,16 @@ class Predictor:
         """The encoder itself, inside a masked autoencoder too."""
         return getattr(self.model, "encoder", self.model)  # type: ignore[return-value]
 
-    def classify(self, images: Any, *, top_k: int = 5, batch_size: int = 32) -> list[list[Prediction]]:
+    def classify(
+        self, images: Any, *, top_k: int = 5, batch_size: int = 32, views: int | None = None
+    ) -> list[list[Prediction]]:
         """The most probable classes of each image, best first.
 
         Args:
             images: One or many paths, PIL images, uint8 arrays (h, w, 3), or preprocessed tensors.
             top_k: How many classes per image.
             batch_size: Images at a time.
+            views: Clips taken from each video, whose answers are averaged; None is the predictor's own `views`.
 
         Raises:
             InputError: The model has no classes, or an image cannot be read.
@@ -100,7 +103,7 @@ class Predictor:
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise InputError(f"top_k must be a positive int; got {top_k!r}.")
         rows: list[list[Prediction]] = []
-        for logits in self._run(images, batch_size, self.encoder):
+        for logits in self._run(images, batch_size, views, self.encoder):
             scores = _over_views(logits.double().softmax(-1))
             best = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -112,18 +115,21 @@ class Predictor:
         """Name of a class, `class_123` where nobody named it."""
         return f"class_{index}" if self.labels is None else self.labels[index]
 
-    def embed(self, images: Any, *, normalize: bool = False, batch_size: int = 32) -> np.ndarray:
+    def embed(
+        self, images: Any, *, normalize: bool = False, batch_size: int = 32, views: int | None = None
+    ) -> np.ndarray:
         """Embeddings as float32 (n, c).
 
         Args:
             images: As for `classify`.
             normalize: Scale each vector to length 1.
             batch_size: Images at a time.
+            views: As for `classify`.
 
         Raises:
             InputError: An image cannot be read.
         """
-        parts = list(self._run(images, batch_size, self.encoder.embedding))
+        parts = list(self._run(images, batch_size, views, self.encoder.embedding))
         if not parts:
             return np.zeros((0, self.encoder.embedding_size), dtype=np.float32)
         vectors = _over_views(torch.cat(parts).float())
@@ -147,12 +153,12 @@ class Predictor:
         """
         stages = [stages] if isinstance(stages, str) else list(stages)
         known = STAGE_NAMES[: len(self.encoder.return_channels)]
-        if self.views > 1:
+        if self._views(None) > 1:
             raise InputError(f"Feature maps are of one view; got views={self.views}. Set predictor.views = 1.")
         for name in stages:
             if name not in known:
                 raise UnknownNameError(f"Stages are {', '.join(known)}; got {name!r}. {nearest(name, known)}")
-        parts = list(self._run(images, batch_size, lambda x: self.encoder.detection_features(x, stages)))
+        parts = list(self._run(images, batch_size, 1, lambda x: self.encoder.detection_features(x, stages)))
         if not parts:
             channels = dict(zip(known, self.encoder.return_channels, strict=True))
             return {name: np.zeros((0, channels[name], 0, 0), dtype=np.float32) for name in stages}
@@ -161,8 +167,11 @@ class Predictor:
     def save(self, directory: str | Path, *, format: str = "hierax") -> Path:
         """Write the model as it is now, in any format that can hold it; returns the path written.
 
+        An earlier save in that place is replaced, files of anybody else are not: somebody's README.md stays as it is,
+        and any other file under a name that the format needs is refused.
+
         Raises:
-            CheckpointError: The format cannot express the network, or writing failed.
+            CheckpointError: The format cannot express the network, files are in the way, or writing failed.
         """
         return write_weights(self.weights(), directory, to=format)
 
@@ -206,29 +215,50 @@ class Predictor:
         self.model.to(device)
         return self
 
-    def prepare(self, image: Any) -> Tensor:
+    def prepare(self, image: Any, views: int | None = None) -> Tensor:
         """One image or clip as the network's input, without a batch axis; several views of a clip are stacked.
 
         Raises:
             InputError: The image cannot be read, or is of a type that hierax does not know.
         """
         if isinstance(image, Tensor):
-            if not image.is_floating_point():
-                raise InputError(
-                    f"A tensor must be preprocessed floating-point (3, h, w); got {image.dtype}. "
-                    "Pass 8-bit images as NumPy uint8 (h, w, 3)."
-                )
-            return image
-        return network_input(image, self.encoder.config, self.preprocess, self.views)
+            return self._checked(image)
+        return network_input(image, self.encoder.config, self.preprocess, self._views(views))
 
-    def _run(self, images: Any, batch_size: int, function: Callable[[Tensor], Any]) -> Iterator[Any]:
+    def _views(self, views: int | None) -> int:
+        """How many clips to take of each video."""
+        views = self.views if views is None else views
+        if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+            raise InputError(f"views must be a positive int; got {views!r}.")
+        if views > 1 and not self.encoder.config.is_video:
+            raise InputError(f"Only clips have several views; {self.card.name!r} takes images; got views={views}.")
+        return views
+
+    def _checked(self, tensor: Tensor) -> Tensor:
+        """Refuse a tensor that no preprocess has made."""
+        config = self.encoder.config
+        rank = len(config.input_size) + 1
+        axes = "t, h, w" if config.is_video else "h, w"
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"A tensor must be preprocessed floating-point ({config.in_channels}, {axes}); got {tensor.dtype}. "
+                "Pass 8-bit images as NumPy uint8 (h, w, 3)."
+            )
+        if tensor.ndim < rank or tensor.shape[-rank] != config.in_channels:
+            raise InputError(
+                f"A tensor must be ({config.in_channels}, {axes}) or (b, {config.in_channels}, {axes}), channels "
+                f"first; got {tuple(tensor.shape)}."
+            )
+        return tensor
+
+    def _run(self, images: Any, batch_size: int, views: int | None, function: Callable[[Tensor], Any]) -> Iterator[Any]:
         """Apply a function of preprocessed batches, results on the CPU."""
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
         parameter = next(self.model.parameters())
         rank = len(self.encoder.config.input_size) + 1
         with torch.inference_mode():
-            for batch in self._batches(images, batch_size):
+            for batch in self._batches(images, batch_size, rank, self._views(views)):
                 flat = batch if batch.ndim == rank + 1 else batch.flatten(0, 1)
                 result = function(flat.to(parameter.device, parameter.dtype))
                 if isinstance(result, dict):
@@ -236,25 +266,19 @@ class Predictor:
                 else:
                     yield result.cpu() if flat is batch else result.cpu().unflatten(0, batch.shape[:2])
 
-    def _batches(self, images: Any, batch_size: int) -> Iterator[Tensor]:
-        rank = len(self.encoder.config.input_size) + 1
-        viewed = self.encoder.config.is_video and self.views > 1
-        if isinstance(images, Tensor) and images.ndim in (rank + 1, rank + 1 + viewed):
-            yield from images.split(batch_size)
+    def _batches(self, images: Any, batch_size: int, rank: int, views: int) -> Iterator[Tensor]:
+        if isinstance(images, Tensor) and images.ndim in (rank + 1, rank + 1 + (views > 1)):
+            yield from self._checked(images).split(batch_size)
             return
         items = as_list(images, rank)
-        sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else self._image_size for item in items}
+        prepared = (*self.encoder.config.input_size[:-2], *self.preprocess.size)
+        sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else prepared for item in items}
         if len(sizes) > 1:
             raise InputError(f"Inputs of one call must have one size; got {sorted(sizes)}. Call once for each size.")
-        for batch in map_batches(items, self.prepare, batch_size=batch_size):
+        for batch in map_batches(items, lambda item: self.prepare(item, views), batch_size=batch_size):
             for error in batch.errors.values():
                 raise InputError(error)
             yield batch.tensor
-
-    @property
-    def _image_size(self) -> tuple[int, ...]:
-        """Size of a prepared image or clip."""
-        return (*self.encoder.config.input_size[:-2], *self.preprocess.size)
 
 
 def _over_views(answers: Tensor) -> Tensor:
