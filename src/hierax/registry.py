@@ -230,7 +230,7 @@ def convert(source: str | Path, destination: str | Path, *, to: str, name: str |
         return write_weights(weights, destination, to=to)
     weights = graft(weights, destination)
     with _kept(destination):
-        return write_weights(weights, destination, to=to)
+        return write_weights(weights, destination, to=to, replace=True)
 
 
 @contextlib.contextmanager

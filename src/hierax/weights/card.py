@@ -25,8 +25,8 @@ _SHOWN = (
     "sha256", "citation", "base_model", "pretrained", "candidates", "report",
 )
 # fmt: on
-# What follows weights through any conversion, in a table of that name, where the format has no words for it.
-FACTS = ("license", "commercial", "dataset", "base_model", "citation", "origin")
+# What follows weights through every conversion, beside what a format has its own words for.
+FACTS = ("license", "commercial", "dataset", "base_model", "citation")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .torch_files import MAX_TENSORS, read_torch
 
 MAX_HEADER_BYTES = 20_000_000
 MAX_JSON_BYTES = 20_000_000
+README_TAGS = "[hiera, hierax]"  # in the front matter of every README.md that hierax writes
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -217,32 +218,60 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path} holds NaN or infinite values in {key!r}; it was not loaded.")
 
 
+def is_ours(path: Path) -> bool:
+    """Whether hierax wrote a file: a README.md by its tags, any other by the mark in it or in what lies beside it."""
+    if path.name == "README.md":
+        return _front_matter(path).get("tags") == README_TAGS
+    names = (path.name, f"{path.stem}.json", "config.json", f"{path.stem}.safetensors", "model.safetensors")
+    for beside in {path.with_name(name) for name in names}:
+        marks: set[str] = set()
+        with suppress(CheckpointError):
+            if beside.suffix == ".json" and beside.is_file():
+                marks = set(read_json(beside))
+            elif beside.suffix in WEIGHT_SUFFIXES and beside.is_file():
+                raw = read_file(beside)
+                marks = {*raw.container, *raw.metadata}
+        if marks & {"hierax", "hierax_version"}:
+            return True
+    return False
+
+
 @contextmanager
-def staged(destination: Path) -> Iterator[Path]:
+def staged(destination: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `destination`, whose content takes its place only if nothing fails meanwhile.
 
     What is written there under the destination's own name becomes that file, its companions its neighbours; anything
-    else makes `destination` a folder. Into a folder that exists, files move one by one, config.json last.
+    else makes `destination` a folder. Into a folder that exists, files move one by one, config.json last. There they
+    replace what an earlier save left, and with `replace` anything; somebody's README.md stays.
 
     Raises:
-        CheckpointError: The place cannot be written.
+        CheckpointError: The place cannot be written, or other files of those names are in it.
     """
     try:
         with folder_beside(destination) as stage:
             yield stage
             if (stage / destination.name).is_file():
-                _move_files(stage, destination.parent)
+                _move_files(stage, destination.parent, replace)
             elif destination.is_dir():
-                _move_files(stage, destination)
+                _move_files(stage, destination, replace)
             else:
                 stage.rename(destination)
     except OSError as error:
         raise CheckpointError(f"Cannot write {destination}: {error.strerror or error}.") from error
 
 
-def _move_files(source: Path, target: Path) -> None:
-    for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
-        os.replace(path, target / path.name)
+def _move_files(source: Path, target: Path, replace: bool) -> None:
+    staged = sorted(source.iterdir(), key=lambda path: path.name == "config.json")
+    foreign = [path.name for path in staged if os.path.lexists(target / path.name) and not is_ours(target / path.name)]
+    in_the_way = [name for name in foreign if name != "README.md"]
+    if in_the_way and not replace:
+        raise CheckpointError(
+            f"Only what hierax wrote is replaced; {target} has other files named {', '.join(in_the_way)}. Nothing was "
+            "written. Name another folder."
+        )
+    for path in staged:
+        if replace or path.name not in foreign:
+            os.replace(path, target / path.name)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:

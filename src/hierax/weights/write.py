@@ -16,17 +16,19 @@ from .shapes import expected
 log = logging.getLogger("hierax")
 
 
-def write_weights(weights: Weights, destination: str | Path, *, to: str) -> Path:
+def write_weights(weights: Weights, destination: str | Path, *, to: str, replace: bool = False) -> Path:
     """Write weights in a format, if it can hold all of them, whole or not at all.
 
     Args:
         weights: What to write; parameters they lack are freshly initialised first.
         destination: A folder, or a file by a suffix that the format has.
         to: The format.
+        replace: Whether files that hierax did not write may be replaced.
 
     Raises:
         UnknownNameError: No such format.
-        CheckpointError: The format cannot express this network (names the obstacle), or writing failed.
+        CheckpointError: The format cannot express this network (names the obstacle), files are in
+            the way, or writing failed.
     """
     kind, destination = by_name(to), Path(destination)
     config, tensors = weights.config, weights.tensors
@@ -52,7 +54,7 @@ def write_weights(weights: Weights, destination: str | Path, *, to: str) -> Path
     for name, shape in expected(config).items():
         if name not in complete and not name.startswith(unused):
             complete[name] = fresh(name, shape, config)
-    with files.staged(destination) as stage:
+    with files.staged(destination, replace=replace) as stage:
         written = kind.write(
             dataclasses.replace(weights, tensors=complete), stage / destination.name if is_file else stage
         )

@@ -177,6 +177,7 @@ class Birder(Format):
             "signature": signature(config),
             "class_to_idx": class_indices(weights.labels or []),
             "rgb_stats": {"mean": tuple(spec.mean), "std": tuple(spec.std)},
+            "hierax": weights.card.facts,
         }
         known = ARCHITECTURES.get(config.name)
         changed = known is None or config.name not in NAMES or _network(known) != _network(config)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...config import ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, HieraxError
-from ..files import RawCheckpoint, write_atomic, write_json, write_safetensors
+from ..card import FACTS
+from ..files import README_TAGS, RawCheckpoint, write_atomic, write_json, write_safetensors
 from ..geometry import Geometry
 from ..rename import Dialect
 from .base import Format, ordered_labels
@@ -91,12 +92,9 @@ class Hierax(Format):
             "hierax_version": __version__,
             "architecture": config.to_dict(),
             "num_classes": config.num_classes,
-            "license": card.license,
-            "commercial": card.commercial,
-            "base_model": card.base_model or (card.name if card.name != "custom" else None),
-            "dataset": card.dataset,
             "origin_format": card.origin or self.name,
-            "citation": card.citation,
+            **dict.fromkeys(FACTS),
+            **card.facts,
         }
         if weights.labels:
             data["id2label"] = {str(index): name for index, name in enumerate(weights.labels)}
@@ -107,8 +105,7 @@ class Hierax(Format):
             "size": {"height": spec.size[0], "width": spec.size[1]},
         }
         write_json(destination / "preprocessor_config.json", {**readable, "hierax": spec.to_dict()})
-        readme = _readme(weights)
-        write_atomic(destination / "README.md", lambda to: to.write_text(readme, encoding="utf-8"))
+        write_readme(destination, weights, "hierax")
         write_json(destination / "config.json", data)
         return destination
 
@@ -123,11 +120,11 @@ def _readable_as(config: ModelConfig, named: ModelConfig) -> bool:
     return all(getattr(config, field) == getattr(named, field) for field in same)
 
 
-def _readme(weights: Weights) -> str:
-    """A hub model card."""
+def write_readme(folder: Path, weights: Weights, library: str) -> Path:
+    """A hub model card, with the licence in its front matter."""
     config, card = weights.config, weights.card
     task = "image-classification" if config.num_classes else "image-feature-extraction"
-    header = ["---", "library_name: hierax", f"pipeline_tag: {task}"]
+    header = ["---", f"library_name: {library}", f"pipeline_tag: {task}"]
     if card.license and re.fullmatch(r"[\w.-]+", card.license):
         header.append(f"license: {card.license}")
     if card.base_model and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", card.base_model):
@@ -135,7 +132,7 @@ def _readme(weights: Weights) -> str:
     size = "x".join(map(str, config.input_size))
     lines = [
         *header,
-        "tags: [hiera, hierax]",
+        f"tags: {README_TAGS}",
         "---",
         f"# {config.name if config.name != 'custom' else card.name}",
         "",
@@ -156,4 +153,5 @@ def _readme(weights: Weights) -> str:
     ]
     if card.citation:
         lines += ["", "```bibtex", card.citation.strip(), "```"]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return write_atomic(folder / "README.md", lambda to: to.write_text(text, encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,10 +122,8 @@ class Meta(Format):
         if destination.suffix == ".safetensors":
             beside = "config" if destination.stem == "model" else destination.stem
             write_json(destination.with_name(f"{beside}.json"), arguments)
-            return write_safetensors(destination, state)
-        data: dict[str, Any] = {"model_state": state, "config": arguments}
-        if weights.card.license:
-            data["license"] = weights.card.license
+            return write_safetensors(destination, state, {"hierax": json.dumps(weights.card.facts)})
+        data = {"model_state": state, "config": arguments, "hierax": weights.card.facts}
         return write_torch(
             destination if destination.suffix in self.suffixes else destination / f"{config.name}.pth", data
         )

@@ -171,6 +171,7 @@ class Timm(Format):
             "num_classes": config.num_classes,
             "num_features": config.embedding_size,
             "pretrained_cfg": settings,
+            "hierax": weights.card.facts,
         }
         arguments = _arguments(config, ARCHITECTURES[MODELS[theirs]])
         if arguments:

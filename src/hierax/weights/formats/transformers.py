@@ -13,6 +13,7 @@ from ..files import RawCheckpoint, write_json, write_safetensors
 from ..geometry import Geometry, adapt, choose
 from ..rename import Dialect, to_theirs
 from .base import Format, ordered_labels
+from .hierax import write_readme
 from .sam2 import trained_norm
 from .transformers_config import hiera_json, hiera_obstacle, read_hiera, read_sam2, sam2_json
 from .transformers_processor import processor_json, read_processor
@@ -156,6 +157,7 @@ class Transformers(Format):
         write_safetensors(destination / "model.safetensors", state, {"format": "pt"})
         recipe = processor_json(weights.preprocess, sam2=config.family == "hieradet")
         write_json(destination / "preprocessor_config.json", recipe)
+        write_readme(destination, weights, "transformers")
         write_json(destination / "config.json", {**data, "hierax": weights.card.facts})
         return destination
 
