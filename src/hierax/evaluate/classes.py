@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,10 +35,11 @@ def model_classes(data: TrainingData, count: int, labels: Sequence[str] | None) 
     used, labels = data.used_classes, list(labels or ())
     known = set(labels)
     if known.issuperset(used):
-        if twice := [name for name in used if labels.count(name) > 1]:
+        often = Counter(labels)
+        if twice := [name for name in used if often[name] > 1]:
             raise InputError(
-                f"A class name must mean one class; the model has {labels.count(twice[0])} named {twice[0]!r}. Name "
-                "the data's classes by index."
+                f"A class name must mean one class; the model has {often[twice[0]]} named {twice[0]!r}. Name the "
+                "data's classes by index."
             )
         meaning = {name: index for index, name in enumerate(labels)}
     elif all(map(is_number, used)) and not (labels and all(map(is_number, labels))):

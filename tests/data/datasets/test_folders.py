@@ -13,7 +13,7 @@ from PIL import Image
 
 from hierax.cli import main
 from hierax.data.datasets.open import find_validation, open_data
-from hierax.data.datasets.samples import hold_out, match_classes
+from hierax.data.datasets.samples import TrainingData, hold_out, match_classes
 from hierax.data.datasets.shards import is_shards
 from hierax.data.decode import decode_image
 from hierax.errors import InputError
@@ -90,6 +90,16 @@ def test_numbers_in_shards_are_indices(tmp_path):
     validation = open_data(write_tar(tmp_path / "y.tar", samples(1, label=lambda i: "3")))
     assert validation.classes == ["3"]
     assert match_classes(validation, data.classes).labels.tolist() == [3]
+
+
+def test_many_classes_are_listed_once(tmp_path, monkeypatch):
+    """Asking every class anew which classes have samples takes a minute for ImageNet."""
+    asked, real = [], TrainingData.used_classes
+    monkeypatch.setattr(TrainingData, "used_classes", property(lambda data: asked.append(1) or real.fget(data)))
+    root = folder_of_classes(tmp_path, [f"c{number}" for number in range(20)], 1)
+    (root / "empty").mkdir()
+    assert "empty" in open_data(root).notes[0]
+    assert len(asked) == 1
 
 
 def layout(root: Path, *places: str) -> Path:

@@ -39,8 +39,7 @@ def class_folders(folder: Path, split: str) -> FileData:
             f"Labelled training data must be folders of images, one folder a class; {str(root)!r} has {got}. Use "
             f"CLASS/IMAGE.jpg, or a table with path and label; `pretrain` takes images without classes.{remedy}"
         )
-    empty = [name for name in data.classes if name not in data.used_classes]
-    if empty:
+    if empty := sorted(set(data.classes).difference(data.used_classes)):
         data.notes.append(f"{len(empty)} class folders are empty: {', '.join(empty[:5])}")
     return data
 

@@ -152,6 +152,7 @@ def _in_order(weights: Weights, classes: list[str]) -> Weights:
     """The same classifier with its classes in another order, if it has these; hierax used to sort numbers as text."""
     if weights.labels is None or weights.labels == classes or sorted(weights.labels) != sorted(classes):
         return weights
-    order = [weights.labels.index(name) for name in classes]
+    places = {name: index for index, name in enumerate(weights.labels)}
+    order = [places[name] for name in classes]
     rows = {name: tensor[order] for name, tensor in weights.tensors.items() if name.startswith("head.projection.")}
     return dataclasses.replace(weights, labels=list(classes), tensors={**weights.tensors, **rows})
