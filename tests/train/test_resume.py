@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 
 import pytest
 import torch
@@ -99,6 +101,39 @@ def test_killed_pretraining_leaves_no_trace(tmp_path, start):
     train(tmp_path / "killed", True)
     train(tmp_path / "whole", False)
     assert tiny.identical(tiny.result(tmp_path / "whole"), tiny.result(tmp_path / "killed"))
+
+
+def stopped_at_step(monkeypatch, step, rank="0"):
+    """SIGTERM right after a step, to one of the processes."""
+    real = Report.step
+
+    def report(self, done, loss, **values):
+        real(self, done, loss, **values)
+        if done == step and os.environ.get("RANK", "0") == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Report, "step", report)
+
+
+def test_a_stop_signal_saves_first(tmp_path, start, monkeypatch):
+    """A scheduler that ends a job sends SIGTERM: dying of it loses what no checkpoint holds yet."""
+    train = run_finetune(start)
+    stopped_at_step(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", False)
+    assert newest(tmp_path / "stopped" / "checkpoints").step == 3
+    monkeypatch.undo()
+    train(tmp_path / "stopped", True)
+    train(tmp_path / "whole", False)
+    assert tiny.identical(tiny.result(tmp_path / "whole"), tiny.result(tmp_path / "stopped"))
+
+
+def test_a_signal_to_one_process_stops_all(tmp_path, start, monkeypatch):
+    """One process that stops alone leaves the others waiting for its gradients for ever."""
+    train = run_finetune(start)
+    stopped_at_step(monkeypatch, 3, rank="1")
+    assert tiny.in_processes(lambda: train(tmp_path / "stopped", False), 2) == [1, 1]
+    assert newest(tmp_path / "stopped" / "checkpoints").step == 4  # the others hear of it with the next step's sums
 
 
 @pytest.mark.nightly

@@ -106,7 +106,7 @@ class Loop:
                     parts = next(steps)
                     stopping = self._step(step, parts, time.perf_counter() - before, stop)
                     self._after(step + 1)
-                    if stopping:
+                    if stopping or (devices.world == 1 and stop.is_set()):
                         self.save(step + 1)
                         raise KeyboardInterrupt
         finally:

@@ -16,7 +16,7 @@ def find_method(name: str) -> type[Method]:
     Raises:
         UnknownNameError: There is none; names the nearest and all.
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise UnknownNameError(
             f"A method must be one that exists; got {name!r}. {nearest(name, METHODS)}Methods: {', '.join(METHODS)}."
         )
