@@ -57,7 +57,8 @@ def draw_method(method: Method, views: Views, devices: Devices, folder: Path) ->
     with _at_most_a_warning(method.picture):
         part = first_views(views, method.shown)
     empty = part is None or not len(part)
-    if part is None or (any(devices.gather(empty)) if devices.sharded else empty):
+    found = devices.gather(empty) if devices.sharded else [empty]  # first: a process that leaves alone hangs the others
+    if part is None or any(found):
         return
     with _at_most_a_warning(method.picture):
         sheet = method.draw(part)
