@@ -60,10 +60,8 @@ class Part:
 
 def mixed(*numbers: int) -> int:
     """One well-mixed 63-bit number of several, the same everywhere."""
-    return int(
-        np.random.SeedSequence([abs(int(number)) for number in numbers]).generate_state(2, np.uint32).view(np.uint64)[0]
-        >> 1
-    )
+    words = np.random.SeedSequence([abs(int(number)) for number in numbers]).generate_state(2, np.uint32)
+    return int(words.view(np.uint64)[0]) >> 1
 
 
 class Stream:
