@@ -94,39 +94,22 @@ def find_weights(
     if is_local(source):
         path, known = Path(source).expanduser(), named
     else:
-        path, known = _published(str(source), revision, named)
+        from .weights import hub
+
+        path, entry = hub.fetch_source(str(source), revision=revision)
+        known = entry or named
     # An architecture, not what the catalogue says of one file: sizes and classes are read off the tensors.
     wanted = named or known
     network = None if wanted is None else architecture(wanted.architecture)
     return read_weights(path, named=network, known=known, strict=strict)
 
 
-def _published(
-    source: str, revision: str | None, named: catalog.CatalogEntry | None
-) -> tuple[Path, catalog.CatalogEntry | None]:
-    """Path of the weights that a catalogue name or hub id stands for, and what is known about them."""
-    from .weights import hub
-
-    text, _, at = source.partition("@")
-    revision = revision or at or None
-    try:
-        entry = catalog.resolve(text)
-    except UnknownNameError:
-        if text.count("/") != 1:
-            raise
-        return hub.fetch_repo(text, revision=revision), named
-    if not entry.pretrained:
-        raise CheckpointError(
-            f"No weights are published for {entry.name!r}. Use hierax.create({entry.name!r}) for random "
-            "initialisation, or name a checkpoint (`hierax list`)."
-        )
-    return entry.path or hub.fetch(entry, revision=revision), entry
-
-
 def is_local(source: str | Path) -> bool:
     """Whether a source is a path: one that exists, or a string that names nothing on disk but was meant as one."""
     if isinstance(source, Path) or (source and Path(source).exists()):  # Path("") is the folder one stands in
         return True
+    if source.startswith(("http://", "https://")):
+        return False
     return source.startswith((".", "/", "~")) or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
 
 

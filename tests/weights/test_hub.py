@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import hierax
 
 from ..net.server import COMMIT, Hub
 
@@ -25,12 +28,14 @@ from pathlib import Path
 import hierax.net.transfer as transfer
 from hierax.config import architecture
 from hierax.weights.catalog import CatalogEntry, resolve
-from hierax.weights.hub import fetch, fetch_repo, announce_license
+from hierax.weights.hub import fetch, fetch_source, announce_license
 from hierax.errors import HieraxError
 transfer._FIRST_WAIT_S = 0.01
 HUB = {hub!r}
 def entry(**fields):
     return CatalogEntry(name="toy", config=architecture("hiera_tiny_224"), format="meta", **fields)
+def fetch_repo(name):
+    return fetch_source(name)[0]
 def fetch_url(url, sha256=""):
     return fetch(entry(url=url, sha256=sha256))
 def tell(call):
@@ -362,3 +367,16 @@ def test_fetch_url__continues_what_a_killed_process_left(hub, tmp_path, left):
     assert kind == "ok", path
     assert [p.name for p in folder.iterdir()] == ["toy.pth"]
     assert hub.log[0][2]["Range"] == f"bytes={left}-"
+
+
+def test_load__takes_an_address(tmp_path, web, cache, capsys):
+    """A file somebody shares has no catalogue and no repository; its permit belongs to no message."""
+    web.plain["shared.pth"] = hierax.convert("hiera_nano_96", tmp_path / "shared.pth", to="meta").read_bytes()
+    url = f"{web.url}/plain/shared.pth?permit=s3cret"
+    theirs, ours = hierax.load(url, name="hiera_nano_96"), hierax.load()
+    assert all(map(torch.equal, theirs.model.state_dict().values(), ours.model.state_dict().values()))
+    assert "s3cret" not in str(theirs.card) + capsys.readouterr().err
+    for call in (lambda: hierax.describe(url), lambda: hierax.load(url, revision="main")):
+        with pytest.raises(hierax.errors.HieraxError) as caught:
+            call()
+        assert "s3cret" not in str(caught.value)

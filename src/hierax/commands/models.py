@@ -84,19 +84,12 @@ def download(model: Positional[str], revision: str | None = None) -> int:
     """Fetch a published checkpoint into the cache, verify it, and print where it is.
 
     Args:
-        model: Catalogue name or hub id.
+        model: Catalogue name, hub id or http(s) address.
         revision: Hub revision.
     """
-    from ..weights import catalog, hub
+    from ..weights import hub
 
-    try:
-        entry = catalog.resolve(model)
-    except UnknownNameError:
-        if model.count("/") != 1:
-            raise
-        print(hub.fetch_repo(model, revision=revision))
-        return 0
-    print(hub.fetch(entry, revision=revision))
+    print(hub.fetch_source(model, revision=revision)[0])
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from ..config import ARCHITECTURES, PreprocessSpec, architecture
 from ..errors import HieraxError, UnknownNameError, nearest
+from ..net.transfer import shown
 from ..schema import read, read_toml
 from .card import ModelCard, allows_commerce
 
@@ -72,7 +73,7 @@ def resolve(name: str) -> CatalogEntry:
     target = index.get(name) or index.get(base)
     if target is None:
         raise UnknownNameError(
-            f"Unknown model {name!r}. {nearest(name, index)}See `hierax list` for all names; "
+            f"Unknown model {shown(name)!r}. {nearest(name, index)}See `hierax list` for all names; "
             "a local file or folder needs to exist, a hub id looks like 'org/repo'."
         )
     entry = known[target]

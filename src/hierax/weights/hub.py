@@ -1,4 +1,4 @@
-"""From a catalogue entry or a hub id to files on this disk, verified and shared with huggingface_hub.
+"""From a catalogue name, a hub id or an address to files on this disk, verified and shared with huggingface_hub.
 
 Hub files live in huggingface_hub's own cache, files of plain URLs in HF_HOME/hierax beside it. What the hub or
 the catalogue knows a SHA-256 of is hashed once; a wrong file is deleted, fetched once more, and then refused.
@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from .. import console
-from ..errors import CheckpointError, HieraxError, nearest
+from ..errors import CheckpointError, HieraxError, UnknownNameError, nearest
 from ..net.download import download
 from ..net.integrity import UNKNOWN, Published
-from ..net.transfer import Kind
-from .catalog import CatalogEntry, entries, list_names
+from ..net.transfer import Kind, shown
+from .catalog import CatalogEntry, entries, list_names, resolve
 from .repository import Missing, Repository
 
 _announced: set[str] = set()
@@ -53,26 +53,34 @@ def fetch(entry: CatalogEntry, *, revision: str | None = None, progress: bool = 
     with console.progress(progress), _told(entry.mirror):
         if entry.url:
             return _from_url(entry.url, published)
-        repository = Repository(entry.repo, revision or entry.revision or "main")
+        repository = Repository(entry.repo or "", revision or entry.revision or "main")
         return repository.file(entry.file, published) if entry.file else repository.model(published)
 
 
-def fetch_repo(repo_id: str, *, revision: str | None = None) -> Path:
-    """A model repository of the hub: its configuration files and one weights file, nothing else.
+def fetch_source(source: str, *, revision: str | None = None) -> tuple[Path, CatalogEntry | None]:
+    """The weights that a name stands for, and what the catalogue knows of them.
 
     Args:
-        repo_id: "org/repo" or "org/repo@revision".
-        revision: Branch, tag or commit; goes before the one in `repo_id`.
-
-    Returns:
-        The snapshot folder; the weights file itself where it has an unusual name.
+        source: Catalogue name, "org/repo" or "org/repo@revision", or an http(s) address.
+        revision: Branch, tag or commit of the hub; goes before the one in `source`.
 
     Raises:
+        UnknownNameError: No such name, repository or revision.
         HieraxError: As `fetch`.
     """
-    name, _, pinned = repo_id.partition("@")
-    with _told():
-        return Repository(name, revision or pinned or "main").model()
+    is_address = source.startswith(("http://", "https://"))
+    name, _, pinned = (source, "", "") if is_address else source.partition("@")
+    revision = revision or pinned or None
+    try:
+        entry = resolve(name)
+    except UnknownNameError:
+        if not is_address and name.count("/") != 1:
+            raise
+        if is_address and revision:
+            raise CheckpointError(f"Only a hub repository has revisions; {shown(source)} is an address.") from None
+        with _told():
+            return _from_url(source, UNKNOWN) if is_address else Repository(name, revision or "main").model(), None
+    return fetch(entry, revision=revision), entry
 
 
 def announce_license(entry: CatalogEntry) -> None:
