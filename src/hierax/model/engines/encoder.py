@@ -56,23 +56,20 @@ class FastEncoder(Encoder):
         return self.current().describe()
 
     def refresh(self) -> None:
-        """Forget everything made from the weights, as after a change through `parameter.data`."""
-        self._engine: Engine | None = None
-        self._weights: list[tuple] = []
-        self._storages: list[Tensor] = []
+        """Forget everything made from the weights, as is needed after a change inside `parameter.data`."""
+        self._state: tuple[list[tuple], Engine, list[Tensor]] | None = None
 
     def current(self) -> Engine:
         """The engine for the weights as they are, made again if they changed."""
-        engine, weights = self._engine, _weights(self)
-        if engine is not None and weights == self._weights:
-            return engine
-        with _making:
-            if self._engine is None or weights != self._weights:
-                self._engine = self.make(self)
-                self._weights = weights
-                # Held, so that no later tensor can stand at the address of one that was replaced.
-                self._storages = [tensor for p in self.parameters() for tensor in (p, p.data)]
-            return self._engine
+        weights, state = _weights(self), self._state
+        if state is None or state[0] != weights:
+            with _making:
+                state = self._state
+                if state is None or state[0] != weights:
+                    # Held, so that no later tensor can stand at the address of one that was replaced.
+                    storages = [tensor for p in self.parameters() for tensor in (p, p.data)]
+                    self._state = state = (weights, self.make(self), storages)
+        return state[1]
 
     def stages(
         self,
@@ -113,7 +110,7 @@ class FastEncoder(Encoder):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles keep how the engine is made, and make their own."""
-        return {**self.__dict__, "_engine": None, "_weights": [], "_storages": []}
+        return {**self.__dict__, "_state": None}
 
 
 def _weights(encoder: Encoder) -> list[tuple]:
