@@ -165,6 +165,11 @@ class ModelConfig:
         """Background table that birder's abswin Hiera keeps at this input size. Quirk(birder): it grows with it."""
         return tuple(side // 16 for side in self.input_size)
 
+    @property
+    def decoder_table_size(self) -> tuple[int, ...]:
+        """Grid of the stored position table of a masked autoencoder's decoder."""
+        return self.decoder_grid(self.input_size)
+
     def decoder_grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """Token grid of a masked autoencoder's decoder for an input of that size."""
         strides = (q**self.q_pool for q in self.q_stride)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .config import STAGE_NAMES
 from .data.inputs import network_input
 from .data.loader import map_batches
-from .errors import InputError, UnknownNameError, nearest
+from .errors import CheckpointError, InputError, UnknownNameError, nearest
 from .model.encoder import Encoder
 from .weights.card import Weights
 from .weights.network import from_module
@@ -199,11 +199,22 @@ class Predictor:
         Raises:
             CheckpointError: The hub refused, or cannot be reached.
         """
-        from .weights.publish import publish
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import HfHubHTTPError, HFValidationError
 
+        api = HfApi(token=token, library_name="hierax")
         with tempfile.TemporaryDirectory() as folder:
             written = self.save(Path(folder) / "model")
-            return publish(written, repo_id, private=private, token=token, revision=revision, message=message)
+            try:
+                repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                options = {"revision": revision, "commit_message": message, "repo_type": "model"}
+                return str(api.upload_folder(repo_id=repo_id, folder_path=written, **options).commit_url)
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise CheckpointError(
+                    f"{repo_id!r} could not be published: {reason}. Log in with `hf auth login`, or pass token= of an "
+                    "account that may write there."
+                ) from error
 
     def weights(self) -> Weights:
         """The present parameters with everything known about them."""

@@ -73,7 +73,7 @@ class MaskedAutoencoder(nn.Module):
         )
         self.decoder_embed = nn.Linear(width, decoder.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.dim))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, *self.grid(config.input_size), decoder.dim))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, *config.decoder_table_size, decoder.dim))
         plain = dataclasses.replace(config, layer_scale=None)
         self.decoder_blocks = nn.ModuleList(
             (Block if index < decoder.depth - 1 else LastBlock)(_decoder_block(index, decoder), plain)

@@ -59,7 +59,7 @@ def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
     else:
         rules["pos_embed"] = (resized.table_size, True)
     if config.decoder is not None:
-        rules["decoder_pos_embed"] = (resized.decoder_grid(resized.input_size)[-2:], False)
+        rules["decoder_pos_embed"] = (resized.decoder_table_size[-2:], False)
     tables = {key: _resized(weights.tensors[key], *rule) for key, rule in rules.items() if key in weights.tensors}
     changed = [key for key, table in tables.items() if table.shape != weights.tensors[key].shape]
     sizes = " to ".join("x".join(map(str, c.input_size)) for c in (config, resized))

@@ -170,7 +170,7 @@ def table_shape(key: str, config: ModelConfig) -> tuple[int, ...] | None:
     """Grid of a position table by its flat name; None for every other parameter."""
     table = config.table_size
     if key == "decoder_pos_embed":
-        return config.decoder_grid(config.input_size)
+        return config.decoder_table_size
     return {
         "pos_embed": table,
         "pos_embed_window": config.mask_unit,

@@ -56,7 +56,7 @@ def _decoder(config: ModelConfig) -> Shapes:
         kernel = (q ** (config.q_pool - stage) for q in config.q_stride)
         found |= _layer(f"multi_scale_fusion_heads.{stage}", last, config.channels[stage], *kernel)
     found["mask_token"] = (1, 1, decoder.dim)
-    found["decoder_pos_embed"] = (1, *config.decoder_grid(config.input_size), decoder.dim)
+    found["decoder_pos_embed"] = (1, *config.decoder_table_size, decoder.dim)
     found |= _layer("decoder_embed", decoder.dim, last)
     for index in range(decoder.depth):
         found |= _block(f"decoder_blocks.{index}", decoder.dim, decoder.dim, config, scaled=False)
