@@ -80,6 +80,9 @@ def main(argv: list[str] | None = None) -> None:
             results.append(run_case(name, CASES[name], options))
         except WrongAnswerError as error:
             refused[name] = str(error)
+        except KeyboardInterrupt:  # what was measured is still written
+            refused[name] = "interrupted"
+            break
         else:
             report.show(results[-1])
     extra = extras(args, options, refused)

@@ -253,6 +253,22 @@ def test_main__writes_what_was_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert written["command"].startswith("python -m benchmarks --quick --rounds 1")
 
 
+def test_main__interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the last case of a long run must not throw the others away, nor look like a whole run."""
+
+    def run_or_stop(name: str, case: Case, options: Options) -> dict:
+        if name == "second":
+            raise KeyboardInterrupt
+        return run_case(name, case, options)
+
+    monkeypatch.setattr(run, "run_case", run_or_stop)
+    monkeypatch.setattr(run, "CASES", dict.fromkeys(("first", "second", "third"), tiny(same=SAME)))
+    with pytest.raises(SystemExit, match="second: interrupted"):
+        run.main(["--quick", "--rounds", "1", "--out", str(tmp_path)])
+    written = json.loads(next(tmp_path.iterdir()).read_text())
+    assert [case["case"] for case in written["cases"]] == ["first"]
+
+
 def test_main__unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt engine would be skipped after minutes of the others' times."""
     with pytest.raises(SystemExit):
