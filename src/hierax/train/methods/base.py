@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -119,9 +120,15 @@ class Method(abc.ABC):
     def input(self, part: Part, name: str = "pixels") -> Float[Tensor, "b ..."]:
         """Views of a part, bytes (..., 3, [t,] h, w), as network input on the module's device."""
         spec, device = self.weights.preprocess, next(self.module.parameters()).device
-        shape = (3, *[1] * len(self.weights.config.input_size))
-        mean, std = (torch.tensor(values, device=device).view(shape) for values in (spec.mean, spec.std))
+        axes = len(self.weights.config.input_size)
+        mean, std = (_by_channel(values, axes, device) for values in (spec.mean, spec.std))
         return part.views[name].to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
+
+
+@functools.lru_cache(maxsize=8)
+def _by_channel(values: tuple[float, ...], axes: int, device: torch.device) -> Float[Tensor, "3 ..."]:
+    """One number a channel, brought to the device once: every copy there makes the host wait."""
+    return torch.tensor(values, device=device).view(3, *[1] * axes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,9 @@ class Supervised(Method):
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy with smoothed and mixed targets."""
         pixels, settings = self.input(part), self.settings
-        targets = soft_targets(part.labels.to(pixels.device), len(self.classes), settings.label_smoothing)
+        targets = soft_targets(
+            part.labels.to(pixels.device, non_blocking=True), len(self.classes), settings.label_smoothing
+        )
         if settings.mixup or settings.cutmix:
             rng = np.random.Generator(np.random.PCG64(context.seed))
             pixels, targets = mix(
