@@ -384,48 +384,41 @@ _DET_POSITION = {"tiny": 7, "small": 7, "base": 14, "base_plus": 14, "large": 7}
 _BIRDER_DROP_PATH = {"tiny": 0.1, "small": 0.1, "base": 0.1, "base_plus": 0.1, "large": 0.2, "huge": 0.3}
 
 
-def _sized(size: str) -> dict[str, Any]:
-    embed_dim, num_heads, depths = _SIZES[size]
-    return {"embed_dim": embed_dim, "num_heads": num_heads, "depths": depths}
-
-
 def square_windows(spec: tuple[int, ...]) -> tuple[tuple[int, int] | int | None, ...]:
     """A SAM 2 or birder `window_spec` as our windows: 0 is global, negative stays a fraction of the side."""
     return tuple(None if w == 0 else (w, w) if w > 0 else w for w in spec)
 
 
-def _hiera(name: str, size: str, **options: Any) -> ModelConfig:
-    return ModelConfig(name=name, **{**_sized(size), **options})
+_VIDEO: dict[str, Any] = {
+    "family": "hiera_video",
+    "input_size": (16, 224, 224),
+    "num_classes": 400,
+    "windows": ((1, 8, 8), (1, 4, 4), None, None),
+    "q_stride": (1, 2, 2),
+    "patch_kernel": (3, 7, 7),
+    "patch_stride": (2, 4, 4),
+    "patch_padding": (1, 3, 3),
+    "mask_unit": (1, 8, 8),
+    "position": "separable",
+}
+_ABSWIN: dict[str, Any] = {
+    "family": "hiera_abswin",
+    "position": "window",
+    "position_size": (14, 14),
+    "position_antialias": True,
+}
 
 
-def _video(name: str, size: str, **options: Any) -> ModelConfig:
-    video = {
-        "family": "hiera_video",
-        "input_size": (16, 224, 224),
-        "num_classes": 400,
-        "windows": ((1, 8, 8), (1, 4, 4), None, None),
-        "q_stride": (1, 2, 2),
-        "patch_kernel": (3, 7, 7),
-        "patch_stride": (2, 4, 4),
-        "patch_padding": (1, 3, 3),
-        "mask_unit": (1, 8, 8),
-        "position": "separable",
-    }
-    return ModelConfig(name=name, **{**_sized(size), **video, **options})
-
-
-def _abswin(name: str, size: str, **options: Any) -> ModelConfig:
-    abswin = {
-        "family": "hiera_abswin",
-        "position": "window",
-        "position_size": (14, 14),
-        "position_antialias": True,
-    }
-    return ModelConfig(name=name, **{**_sized(size), **abswin, **options})
+def _hiera(name: str, size: str, line: Mapping[str, Any] | None = None, **options: Any) -> ModelConfig:
+    """A network of that size and line of the family."""
+    embed_dim, num_heads, depths = _SIZES[size]
+    sized = {"embed_dim": embed_dim, "num_heads": num_heads, "depths": depths}
+    return ModelConfig(name=name, **{**sized, **(line or {}), **options})
 
 
 def _det(name: str, size: str, windows: tuple[int, ...], **options: Any) -> ModelConfig:
-    det = {
+    """A HieraDet, with the global blocks and the background table of SAM 2's trunk of that size."""
+    line = {
         "family": "hieradet",
         "num_classes": 0,
         "windows": square_windows(windows),
@@ -433,7 +426,7 @@ def _det(name: str, size: str, windows: tuple[int, ...], **options: Any) -> Mode
         "position": "window",
         "position_size": (_DET_POSITION[size],) * 2,
     }
-    return ModelConfig(name=name, **{**_sized(size), **det, **options})
+    return _hiera(name, size, line, **options)
 
 
 def _architectures() -> dict[str, ModelConfig]:
@@ -444,19 +437,20 @@ def _architectures() -> dict[str, ModelConfig]:
         mae = {"num_classes": 0, "q_pool": 2, "head": "pool", "decoder": DecoderConfig()}
         configs.append(_hiera(f"mae_hiera_{size}_224", size, **mae))
         if size not in ("tiny", "small"):
-            configs.append(_video(f"hiera_{size}_16x224", size))
-            configs.append(_video(f"mae_hiera_{size}_16x224", size, **mae))
+            configs.append(_hiera(f"hiera_{size}_16x224", size, _VIDEO))
+            configs.append(_hiera(f"mae_hiera_{size}_16x224", size, _VIDEO, **mae))
         # Quirk(birder): its plain Hiera resizes position tables with antialiasing; its MAE pools three times.
         birder = {"num_classes": 0, "drop_path": _BIRDER_DROP_PATH[size], "position_antialias": True}
         birder_mae = {**birder, "decoder": DecoderConfig()}
         configs.append(_hiera(f"hiera_{size}", size, **birder))
         configs.append(_hiera(f"mae_hiera_hiera_{size}", size, **birder_mae))
-        configs.append(_abswin(f"hiera_abswin_{size}", size, **birder))
-        configs.append(_abswin(f"mae_hiera_hiera_abswin_{size}", size, **birder_mae))
+        configs.append(_hiera(f"hiera_abswin_{size}", size, _ABSWIN, **birder))
+        configs.append(_hiera(f"mae_hiera_hiera_abswin_{size}", size, _ABSWIN, **birder_mae))
     configs.append(
-        _abswin(
+        _hiera(
             "hiera_abswin_base_plus_ap",
             "base_plus",
+            _ABSWIN,
             num_classes=0,
             drop_path=0.1,
             head="attention",
@@ -464,8 +458,10 @@ def _architectures() -> dict[str, ModelConfig]:
         )
     )
     timm = {"input_size": (256, 256), "layer_scale": 1e-5}
-    configs.append(_abswin("hiera_small_abswin_256", "small", position_size=(16, 16), shortcut="max_avg", **timm))
-    configs.append(_abswin("hiera_base_abswin_256", "base", **timm))
+    configs.append(
+        _hiera("hiera_small_abswin_256", "small", _ABSWIN, position_size=(16, 16), shortcut="max_avg", **timm)
+    )
+    configs.append(_hiera("hiera_base_abswin_256", "base", _ABSWIN, **timm))
     configs.append(_det("timm_hieradet_small", "small", (8, 4, 16, 8), **{**timm, "num_classes": 1000}))
     for size in ("tiny", "small", "base_plus", "large"):
         windows = (8, 4, 16, 8) if size == "large" else (8, 4, 14, 7)

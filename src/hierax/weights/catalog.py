@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..config import ARCHITECTURES, PreprocessSpec, architecture
 from ..errors import HieraxError, UnknownNameError, nearest
@@ -107,6 +107,7 @@ def list_names(pattern: str = "*", *, pretrained: bool | None = None, commercial
 
 
 Catalog = tuple[dict[str, CatalogEntry], dict[str, str]]
+Shared = Mapping[str, Mapping[str, Any]]
 
 
 def _catalog() -> Catalog:
@@ -136,7 +137,7 @@ def _read_catalogs(private: Path | None, modified: int) -> Catalog:
         document = _tables(path)
         for table in shared:
             shared[table] |= document.get(table, {})
-        layer = _Reader(path, shared).entries(document)
+        layer = _layer(path, document, shared)
         known.update(layer)
         for entry in layer.values():
             # An address and a mirror mean the entry too.
@@ -165,90 +166,81 @@ def _tables(path: Path) -> dict[str, Any]:
     return document
 
 
-class _Reader:
-    """Turns the `[[model]]` tables of one file into entries; every complaint names file, model and key."""
-
-    def __init__(self, path: Path, shared: Mapping[str, Mapping[str, Any]]) -> None:
-        self.path, self.shared = path, shared
-
-    def entries(self, document: Mapping[str, Any]) -> dict[str, CatalogEntry]:
-        """All models of the document by name."""
-        found: dict[str, CatalogEntry] = {}
-        taken: dict[str, str] = {}
+def _layer(path: Path, document: Mapping[str, Any], shared: Shared) -> dict[str, CatalogEntry]:
+    """All models of one file by name; every complaint names file and model."""
+    found: dict[str, CatalogEntry] = {}
+    taken: dict[str, str] = {}
+    name: Any = "citation"
+    try:
         for key, text in document.get("citation", {}).items():
-            self.need(isinstance(text, str), "citation", key, "must be BibTeX text")
+            _need(isinstance(text, str), key, "must be BibTeX text")
         for number, table in enumerate(document.get("model", []), 1):
-            name = table.get("name") if isinstance(table, dict) else None
-            if not isinstance(name, str) or not name:
-                self.fail(f"number {number}", "name", "must be a name")
-            try:
-                found[name] = entry = self.entry(name, table)
-            except HieraxError as error:
-                where = f"Catalogue {self.path}, model {name!r}"
-                raise HieraxError(str(error) if where in str(error) else f"{where}: {error}") from error
+            name = f"number {number}"
+            _need(isinstance(table, dict) and table.get("name"), "name", "must be a name")
+            _need(isinstance(table["name"], str), "name", "must be text")
+            name = table["name"]
+            found[name] = entry = _entry(path, name, table, shared)
             for word in (name, *entry.aliases):
-                self.need(word not in taken, name, "name", f"{word!r} already belongs to {taken.get(word)!r}")
+                _need(word not in taken, "name", f"{word!r} already belongs to {taken.get(word)!r}")
                 taken[word] = name
-        return found
+    except HieraxError as error:
+        raise HieraxError(f"Catalogue {path}, model {name!r}: {error}") from error
+    return found
 
-    def entry(self, name: str, table: Mapping[str, Any]) -> CatalogEntry:
-        """One model, its group filled in."""
-        fields = dict(self.lookup("group", table["group"], name)) if "group" in table else {}
-        fields |= {key: _named(value, name) for key, value in (*fields.items(), *table.items()) if key != "group"}
-        config = architecture(str(fields.pop("architecture", "")))
-        size = fields.pop("input_size", (224, 224))
-        rank = len(config.input_size)
-        whole = isinstance(size, (list, tuple)) and len(size) == rank and all(type(side) is int for side in size)
-        self.need(whole, name, "input_size", f"must be {rank} whole numbers; got {size!r}")
-        config = config.with_input_size(tuple(size), birder=fields.get("format") == "birder")
-        task, classes = fields.pop("task", None), fields.pop("num_classes", None)
-        if classes is not None and config.decoder is None:
-            config = config.with_num_classes(classes)
-        preset, cited = fields.pop("preprocess", {}), fields.pop("citation", ())
-        recipe = self.lookup("preprocess", preset, name) if isinstance(preset, str) else preset
-        self.need(isinstance(recipe, dict), name, "preprocess", "must be a preset name or a table")
-        self.need(isinstance(cited, (list, tuple)), name, "citation", "must be a list of keys")
-        for key in cited:
-            self.among(name, "citation", key, self.shared["citation"])
-        fields["citation"] = "\n\n".join(self.shared["citation"][key].strip() for key in cited)
-        stride = {"frame_stride": fields.pop("frame_stride")} if "frame_stride" in fields else {}
-        fields["preprocess"] = PreprocessSpec.from_dict({"size": config.input_size[-2:], **stride, **recipe})
-        if "path" in fields:
-            fields["path"] = (self.path.parent / Path(str(fields["path"])).expanduser()).resolve()
-        fields.setdefault("commercial", allows_commerce(str(fields.get("license", ""))) is not False)
-        entry = read(
-            CatalogEntry, {**fields, "config": config, "catalog": self.path}, where="A [[model]]", error=HieraxError
-        )
-        self.need(task in (None, entry.task), name, "task", f"must be {entry.task!r} for this network; got {task!r}")
-        for digest in filter(None, (entry.sha256, *entry.superseded)):
-            digits = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-            self.need(digits, name, "sha256", f"must be 64 lower-case hexadecimal digits; got {digest!r}")
-        if entry.pretrained:
-            self.among(name, "format", entry.format or "", FORMATS)
-            places = [key for key in ("path", "url", "repo") if getattr(entry, key)]
-            self.need(len(places) == 1, name, "url", f"one of path, url and repo is needed; got {places}")
-        return entry
 
-    def lookup(self, table: str, key: Any, name: str) -> Mapping[str, Any]:
-        """A shared table that a model refers to."""
-        self.among(name, table, key, self.shared[table])
-        found = self.shared[table][key]
-        self.need(isinstance(found, dict), name, table, f"{key!r} must be a table")
-        return found
+def _entry(path: Path, name: str, table: Mapping[str, Any], shared: Shared) -> CatalogEntry:
+    """One model, its group filled in."""
+    fields = dict(_lookup(shared, "group", table["group"])) if "group" in table else {}
+    fields |= {key: _named(value, name) for key, value in (*fields.items(), *table.items()) if key != "group"}
+    config = architecture(str(fields.pop("architecture", "")))
+    size = fields.pop("input_size", (224, 224))
+    rank = len(config.input_size)
+    whole = isinstance(size, (list, tuple)) and len(size) == rank and all(type(side) is int for side in size)
+    _need(whole, "input_size", f"must be {rank} whole numbers; got {size!r}")
+    config = config.with_input_size(tuple(size), birder=fields.get("format") == "birder")
+    task, classes = fields.pop("task", None), fields.pop("num_classes", None)
+    if classes is not None and config.decoder is None:
+        config = config.with_num_classes(classes)
+    preset, cited = fields.pop("preprocess", {}), fields.pop("citation", ())
+    recipe = _lookup(shared, "preprocess", preset) if isinstance(preset, str) else preset
+    _need(isinstance(recipe, dict), "preprocess", "must be a preset name or a table")
+    _need(isinstance(cited, (list, tuple)), "citation", "must be a list of keys")
+    for key in cited:
+        _among("citation", key, shared["citation"])
+    fields["citation"] = "\n\n".join(shared["citation"][key].strip() for key in cited)
+    stride = {"frame_stride": fields.pop("frame_stride")} if "frame_stride" in fields else {}
+    fields["preprocess"] = PreprocessSpec.from_dict({"size": config.input_size[-2:], **stride, **recipe})
+    if "path" in fields:
+        fields["path"] = (path.parent / Path(str(fields["path"])).expanduser()).resolve()
+    fields.setdefault("commercial", allows_commerce(str(fields.get("license", ""))) is not False)
+    entry = read(CatalogEntry, {**fields, "config": config, "catalog": path}, where="A [[model]]", error=HieraxError)
+    _need(task in (None, entry.task), "task", f"must be {entry.task!r} for this network; got {task!r}")
+    for digest in filter(None, (entry.sha256, *entry.superseded)):
+        digits = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
+        _need(digits, "sha256", f"must be 64 lower-case hexadecimal digits; got {digest!r}")
+    if entry.pretrained:
+        _among("format", entry.format or "", FORMATS)
+        places = [key for key in ("path", "url", "repo") if getattr(entry, key)]
+        _need(len(places) == 1, "url", f"one of path, url and repo is needed; got {places}")
+    return entry
 
-    def among(self, name: str, key: str, value: Any, known: Iterable[str]) -> None:
-        """Require one of the known words."""
-        if not isinstance(value, str) or value not in known:
-            self.fail(name, key, f"{value!r} is unknown. {nearest(str(value), known)}")
 
-    def need(self, truth: bool, name: str, key: str, rule: str) -> None:
-        """Require a rule."""
-        if not truth:
-            self.fail(name, key, rule)
+def _lookup(shared: Shared, table: str, key: Any) -> Mapping[str, Any]:
+    """A shared table that a model refers to."""
+    _among(table, key, shared[table])
+    _need(isinstance(shared[table][key], dict), table, f"{key!r} must be a table")
+    return shared[table][key]
 
-    def fail(self, name: str, key: str, rule: str) -> NoReturn:
-        """Refuse the file."""
-        raise HieraxError(f"Catalogue {self.path}, model {name!r}, key {key!r}: {rule.strip()}")
+
+def _among(key: str, value: Any, known: Iterable[str]) -> None:
+    """Require one of the known words."""
+    _need(isinstance(value, str) and value in known, key, f"{value!r} is unknown. {nearest(str(value), known)}")
+
+
+def _need(truth: Any, key: str, rule: str) -> None:
+    """Require a rule."""
+    if not truth:
+        raise HieraxError(f"key {key!r}: {rule.strip()}")
 
 
 def _named(value: Any, name: str) -> Any:
