@@ -426,6 +426,8 @@ def test_alpha__over_white(mode):
         image = grey.convert("LA" if mode == "La" else "RGBA").convert(mode)
     else:
         image = grey.convert(mode)
+    if image.convert("RGBA").getpixel((3, 3))[3]:
+        pytest.skip(f"this Pillow loses alpha when it makes {mode} images")
     got = decode_image(image)
     assert np.abs(got[0, 0].astype(int) - 200).max() <= 1
     assert got[0, 3].tolist() == [255] * 3

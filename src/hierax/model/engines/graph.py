@@ -37,7 +37,7 @@ def export(encoder: Encoder, x: Tensor, last: int, *, any_batch: bool = False) -
     grid = encoder.config.grid(tuple(x.shape[2:]))
     batch = 2 if any_batch else x.shape[0]  # one would be taken for a constant
     example = torch.zeros(batch, *x.shape[1:], dtype=x.dtype, device=x.device)
-    shapes = ({0: torch.export.Dim("batch")},) if any_batch else None
+    shapes = ({0: torch.export.Dim("batch", max=1 << 20)},) if any_batch else None
     with torch.no_grad():
         graph.engine.position(grid)  # these two now, so that the trace sees constants
         graph.engine.schedule(grid)
