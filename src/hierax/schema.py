@@ -191,6 +191,7 @@ def _declared(kind: type) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, hints[field.name]) for field in _fields(kind))
 
 
+@functools.lru_cache(maxsize=64)
 def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(field for field in dataclasses.fields(kind) if field.init)
 

@@ -234,7 +234,8 @@ def _lookup(shared: Shared, table: str, key: Any) -> Mapping[str, Any]:
 
 def _among(key: str, value: Any, known: Iterable[str]) -> None:
     """Require one of the known words."""
-    _need(isinstance(value, str) and value in known, key, f"{value!r} is unknown. {nearest(str(value), known)}")
+    if not isinstance(value, str) or value not in known:
+        _need(False, key, f"{value!r} is unknown. {nearest(str(value), known)}")
 
 
 def _need(truth: Any, key: str, rule: str) -> None:
