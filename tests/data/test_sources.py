@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,15 +107,15 @@ def test_glob__file_with_brackets_in_its_name(tree):
     assert find_images(path) == [path]
 
 
-def test_stdin(tree):
+def test_stdin(tree, monkeypatch):
     """Blank lines, carriage returns and names that are not UTF-8."""
     odd = os.fsdecode(os.fsencode(tree) + b'/caf\xe9, "x".jpg')
     Path(odd).write_bytes(b"x")
     listing = os.fsencode(f"{tree}/b.JPG\r\n\n{odd}\n{tree}/a\n{tree}/last.jpg")
     want = [tree / "b.JPG", Path(odd), tree / "a/y.webp", tree / "a/z.png", tree / "last.jpg"]
-    assert find_images("-", stdin=io.TextIOWrapper(io.BytesIO(listing))) == want
-    assert find_images(["-"], stdin=io.BytesIO(listing)) == want
-    assert find_images("-", stdin=[f"{tree}/b.JPG\n"]) == [tree / "b.JPG"]
+    for inputs, stream in (("-", io.TextIOWrapper(io.BytesIO(listing))), (["-"], io.BytesIO(listing))):
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert find_images(inputs) == want
 
 
 @pytest.mark.parametrize(
@@ -157,13 +158,14 @@ def test_nothing_found(tree, make, words):
         find_images(make(tree))
 
 
-def test_nothing_found__says_what_was_skipped(tmp_path):
+def test_nothing_found__says_what_was_skipped(tmp_path, monkeypatch):
     """A folder of resource forks looks full to its owner."""
     (tmp_path / "._a.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match="1 hidden"):
         find_images(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(InputError):
-        find_images("-", stdin=[])
+        find_images("-")
 
 
 def test_is_video():

@@ -6,6 +6,7 @@ pixels to 8 bits, put transparency over a background, turn upright. Whatever goe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
 from .files import open_regular
@@ -76,7 +77,8 @@ def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:
     """
     if isinstance(source, np.ndarray):
         return Image.fromarray(check_rgb(source))
-    name = _name(source)
+    # `repr` keeps odd file names printable.
+    name = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "this image"
     try:
         with pillow_session():
             if isinstance(source, Image.Image):
@@ -124,11 +126,6 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _name(source: Any) -> str:
-    """What an error calls the source; `repr` keeps odd file names printable."""
-    return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "this image"
-
-
 def _open_stream(source: Any) -> BinaryIO:
     if isinstance(source, (bytes, bytearray, memoryview)):
         if len(source) == 0:
@@ -137,23 +134,21 @@ def _open_stream(source: Any) -> BinaryIO:
     if isinstance(source, (str, os.PathLike)):
         return open_regular(source)
     raise InputError(
-        f"An image must be a path, bytes, a PIL image or a NumPy array; got {type(source).__name__}. "
-        f"Of an open file pass what .read() gives."
+        f"An image must be a path, bytes, a PIL image or a NumPy array; got {type(source).__name__}. Of an open file "
+        "pass what .read() gives."
     )
 
 
 def _explain(source: Any, name: str, error: Exception) -> str:
     """The refusal of an image whose bytes could not be decoded."""
-    formats = ", ".join(_formats())
     if isinstance(error, Image.DecompressionBombError):
         return f"An image may not declare more pixels than the limit; {name}: {error} Scale it down first."
     if isinstance(error, UnidentifiedImageError):
-        return f"An image must be one of {formats}; {name} is none of them{_guess(source)}."
+        return f"An image must be one of {', '.join(_formats())}; {name} is none of them{_guess(source)}."
     if isinstance(error, MemoryError):
         return f"An image must fit into memory; {name} does not."
-    reason = str(error).strip().splitlines()
-    kind = type(error).__name__
-    return f"An image must decode without errors; {name} does not: {reason[0] if reason else kind}."
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"An image must decode without errors; {name} does not: {reason}."
 
 
 def _guess(source: Any) -> str:
@@ -181,26 +176,16 @@ def _decode(image: Image.Image, name: str, upright: bool) -> Image.Image:
             f"{width * height:,}. Scale it down first."
         )
     image.load()
-    rgb = _to_rgb(image)
-    turn = _TURN_UPRIGHT.get(_orientation(image)) if upright else None
+    rgb, turn = _to_rgb(image), None
+    if upright:
+        with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
+            turn = _TURN_UPRIGHT.get(int(image.getexif().get(_EXIF_ORIENTATION, 1)))
     return rgb.transpose(turn) if turn is not None else rgb
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 where there is none or it cannot be read."""
-    try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_to_rgb(image)
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        return converted if converted is not None else image
     if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
     if image.has_transparency_data:
@@ -220,8 +205,7 @@ def _deep_to_rgb(image: Image.Image) -> Image.Image:
         white = _declared_white(image, tags)
         if white == 2**32 - 1:
             values = values.view(np.uint32)  # Pillow hands unsigned 32-bit pixels out as signed
-        if white is None:
-            white = _white_by_content(values, (255, 65535))
+        white = _white_by_content(values, (255, 65535)) if white is None else white
         # The high bits, as Pillow takes them from 16-bit colour: the same grey in both.
         grey = np.floor(values * np.float32(256.0 / (white + 1)))
     grey = np.clip(grey, 0, 255).astype(np.uint8)

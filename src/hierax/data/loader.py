@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-_MAX_DEFAULT_WORKERS = 8
+_MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -38,67 +38,47 @@ class Batch:
 
 
 def map_batches(
-    items: Iterable[Any],
-    prepare: Callable[[Any], Tensor],
-    *,
-    batch_size: int,
-    workers: int | None = None,
-    empty: tuple[int, ...] = (3, 0, 0),
+    items: Iterable[Any], prepare: Callable[[Any], Tensor], *, batch_size: int, empty: tuple[int, ...] = (3, 0, 0)
 ) -> Iterator[Batch]:
-    """Prepare items, in order, a batch at a time.
+    """Prepare items, in order, a batch at a time, on one thread per processor, up to 8.
 
-    A bad item becomes an entry in `errors` and never stops the others. Memory is bounded: at most `workers` items
-    are open at once, and about one batch of results is prepared ahead of the caller.
+    A bad item becomes an entry in `errors` and never stops the others. Memory is bounded: one item a thread is open
+    at once, and about one batch of results is prepared ahead of the caller.
 
     Args:
         items: Anything; drawn from only as far ahead as is needed.
         prepare: Gives the tensor of one item, the same shape for all, or raises InputError.
         batch_size: Items a batch spans, the bad ones included.
-        workers: Threads; 0 prepares in the caller's thread, None takes one per processor, up to 8.
         empty: Shape of one item, for a batch in which every item failed.
 
-    Yields:
+    Returns:
         Batches whose indices and errors together cover every item once.
 
     Raises:
-        InputError: batch_size or workers is impossible.
+        InputError: batch_size is impossible.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive whole number; got {batch_size!r}.")
-    if workers is not None and (not isinstance(workers, int) or workers < 0):
-        raise InputError(f"workers must be 0 or more, or None; got {workers!r}.")
-    threads = default_workers() if workers is None else workers
-    if threads == 0:
-        results = (_attempt(prepare, item) for item in items)
-    else:
-        results = _ahead(items, prepare, threads, batch_size + 2 * threads)
-    return _batches(results, batch_size, empty)
+    return _batches(_ahead(items, prepare, batch_size), batch_size, empty)
 
 
-def default_workers() -> int:
-    """One thread per processor that this process may use, up to 8."""
+def _ahead(items: Iterable[Any], prepare: Callable[[Any], Tensor], batch_size: int) -> Iterator[Tensor | str]:
+    """Tensors in the order of the items, or why there is none; other errors are faults of ours and surface."""
+
+    def attempt(item: Any) -> Tensor | str:
+        try:
+            return prepare(item)
+        except (InputError, MemoryError) as error:
+            return str(error) or "The image does not fit into memory."
+
     affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return min(processors, _MAX_DEFAULT_WORKERS)
-
-
-def _attempt(prepare: Callable[[Any], Tensor], item: Any) -> Tensor | str:
-    """The tensor of an item, or why there is none. Errors other than these are faults of ours and surface."""
-    try:
-        return prepare(item)
-    except (InputError, MemoryError) as error:
-        return str(error) or "The image does not fit into memory."
-
-
-def _ahead(items: Iterable[Any], prepare: Callable[[Any], Tensor], threads: int, window: int) -> Iterator[Tensor | str]:
-    """Results in the order of the items, with at most `window` items in flight."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="hierax-decode")
-    source = iter(items)
+    threads = min(len(affinity(0)) if affinity is not None else os.cpu_count() or 1, _MAX_THREADS)
+    pool, source = ThreadPoolExecutor(threads, thread_name_prefix="hierax-decode"), iter(items)
     waiting: deque[Future[Tensor | str]] = deque()
     try:
         while True:
-            for item in itertools.islice(source, window - len(waiting)):
-                waiting.append(pool.submit(_attempt, prepare, item))
+            for item in itertools.islice(source, batch_size + 2 * threads - len(waiting)):
+                waiting.append(pool.submit(attempt, item))
             if not waiting:
                 return
             yield waiting.popleft().result()

@@ -30,7 +30,7 @@ def pillow_session() -> Iterator[None]:
     global _running
     with _lock:
         if _running == 0:
-            _enter()
+            _undo.enter_context(_switched())
         _running += 1
     try:
         yield
@@ -41,16 +41,14 @@ def pillow_session() -> Iterator[None]:
                 _undo.close()
 
 
-def _enter() -> None:
-    _undo.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+@contextlib.contextmanager
+def _switched() -> Iterator[None]:
+    truncated, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    limit = Image.MAX_IMAGE_PIXELS
-    _undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
     Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, MAX_PIXELS)
     warnings.filterwarnings("ignore", module=r"PIL\b")
-    _undo.callback(_forget, warnings.filters[0])
-
-
-def _forget(entry: object) -> None:
+    entry = warnings.filters[0]
+    yield
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = truncated, limit
     with contextlib.suppress(ValueError):  # somebody else removed it
         warnings.filters.remove(entry)  # type: ignore[attr-defined]

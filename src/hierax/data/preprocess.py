@@ -36,18 +36,14 @@ def preprocess(image: UInt8[np.ndarray, "h w 3"] | Image.Image, spec: Preprocess
     Raises:
         InputError: The image is not RGB bytes.
     """
-    if isinstance(image, Image.Image):
-        if image.mode != "RGB" or 0 in image.size:
-            raise InputError(f"A PIL image must be RGB here; got {image.mode} of {image.size}. Use decode_image first.")
-        size = (image.height, image.width)
-    else:
-        image = check_rgb(np.asarray(image))
-        size = (image.shape[0], image.shape[1])
-    resized = resized_size(size, spec)
+    if isinstance(image, Image.Image) and (image.mode != "RGB" or 0 in image.size):
+        raise InputError(f"A PIL image must be RGB here; got {image.mode} of {image.size}. Use decode_image first.")
+    pixels = check_rgb(np.asarray(image))
+    resized = resized_size((pixels.shape[0], pixels.shape[1]), spec)
     if resized[0] * resized[1] > _MAX_RESIZED_PIXELS:
-        return _normalize(_crop_of_resized(image, resized, spec), spec)
+        return _normalize(_crop_of_resized(pixels, resized, spec), spec)
     resize = _resize_pil if spec.engine == "pil" else _resize_torch
-    return _normalize(center_crop(resize(image, resized, spec), spec), spec)
+    return _normalize(center_crop(resize(pixels, resized, spec), spec), spec)
 
 
 def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
@@ -76,7 +72,7 @@ def center_crop(pixels: Tensor, spec: PreprocessSpec) -> Tensor:
         # Quirk(transformers): its Pillow backend puts the odd row of padding first, torchvision last.
         first = spec.engine == "pil" and spec.crop_rounding == "floor"
         before = [(gap + 1) // 2 if first else gap // 2 for gap in short]
-        left, top = before[1], before[0]
+        top, left = before
         pixels = F.pad(pixels, [left, short[1] - left, top, short[0] - top])
     top, left = crop_offsets((pixels.shape[-2], pixels.shape[-1]), spec)
     return pixels[..., top : top + height, left : left + width]
@@ -91,16 +87,14 @@ def crop_offsets(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]
     return (round(spare[0] / 2), round(spare[1] / 2))
 
 
-def _resize_pil(
-    image: np.ndarray | Image.Image, resized: tuple[int, int], spec: PreprocessSpec
-) -> UInt8[Tensor, "3 h w"]:
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+def _resize_pil(image: np.ndarray, resized: tuple[int, int], spec: PreprocessSpec) -> UInt8[Tensor, "3 h w"]:
+    picture = Image.fromarray(image)
     if picture.size != (resized[1], resized[0]):
         picture = picture.resize((resized[1], resized[0]), _FILTERS[spec.interpolation])
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, h, w)
 
 
-def _resize_torch(image: np.ndarray | Image.Image, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
+def _resize_torch(image: np.ndarray, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
     """Resize as torch does, on bytes or on floats in 0..1."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, h, w)
     if spec.engine == "float":
@@ -110,12 +104,11 @@ def _resize_torch(image: np.ndarray | Image.Image, resized: tuple[int, int], spe
     return F.interpolate(pixels[None], size=resized, mode=spec.interpolation, align_corners=False, antialias=True)[0]
 
 
-def _crop_of_resized(image: np.ndarray | Image.Image, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
+def _crop_of_resized(image: np.ndarray, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
     """The centre crop of a resize too large to be computed whole; the same up to rounding and clipping."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture = Image.fromarray(image)
     keep = [min(side, have) for side, have in zip(spec.size, resized, strict=True)]
-    top, left = crop_offsets(resized, spec)
-    top, left = max(top, 0), max(left, 0)
+    top, left = (max(offset, 0) for offset in crop_offsets(resized, spec))
     down, across = picture.height / resized[0], picture.width / resized[1]  # source pixels per resized pixel
     box = (left * across, top * down, (left + keep[1]) * across, (top + keep[0]) * down)
     cut = picture.resize((keep[1], keep[0]), _FILTERS[spec.interpolation], box=box)

@@ -33,81 +33,18 @@ class FoundFiles(list[Path]):
         unreadable: Folders that could not be listed.
     """
 
-    def __init__(self, paths: Iterable[Path] = ()) -> None:
-        super().__init__(paths)
+    def __init__(self, extensions: frozenset[str]) -> None:
+        super().__init__()
         self.skipped = 0
         self.unreadable: list[Path] = []
-
-
-def find_images(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    stdin: Any = None,
-    extensions: frozenset[str] = IMAGE_EXTENSIONS,
-) -> FoundFiles:
-    """List the files that the inputs stand for.
-
-    A folder is walked in sorted order, each real folder once, so links that loop do no harm; inside it only
-    files with an image extension count, in upper or lower case, and hidden ones do not. A glob is treated
-    alike, unless it ends with an extension of its own. A file named explicitly is always taken, even one
-    that will fail to open: it becomes an error of its own later.
-
-    Args:
-        inputs: Files, folders, globs (`**` matches folders at any depth), or "-" for a list of paths on
-            stdin, one a line.
-        stdin: Where "-" reads from: a stream or an iterable of lines; None is the process's own.
-        extensions: Lower-case extensions, with the dot, to look for in folders and globs.
-
-    Returns:
-        The paths, a list that also counts what was passed over.
-
-    Raises:
-        InputError: Nothing was named, or nothing was found; says what was looked for.
-    """
-    named = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    if not named:
-        raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
-    search = _Search(extensions)
-    for item in named:
-        if not isinstance(item, (str, os.PathLike)) or isinstance(os.fspath(item), bytes):
-            raise InputError(f"An input must be a path; got {type(item).__name__}.")
-        text = os.fspath(item)
-        if text == "-":
-            for line in _lines(stdin):
-                search.take(line)
-        elif not os.path.lexists(_checked(text)) and _WILDCARDS & set(text):
-            search.take_glob(text)
-        else:
-            search.take(text)
-    found = search.found
-    if not any(os.path.lexists(path) for path in found):
-        raise InputError(_nothing_found(named, search))
-    if found.skipped:
-        _log.info("skipped %d hidden or resource-fork entries", found.skipped)
-    for folder in found.unreadable:
-        _log.warning("cannot list folder %r", str(folder))
-    return found
-
-
-def is_video(path: Any) -> bool:
-    """Whether a path's extension is that of a video file."""
-    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() in VIDEO_EXTENSIONS
-
-
-class _Search:
-    """The state of one `find_images` call."""
-
-    def __init__(self, extensions: frozenset[str]) -> None:
-        self.extensions = extensions
-        self.found = FoundFiles()
-        self.visited: set[tuple[int, int]] = set()
+        self._extensions, self._visited = extensions, set[tuple[int, int]]()
 
     def take(self, text: str) -> None:
         """A path as it was named: a folder is walked, anything else is taken."""
         if os.path.isdir(_checked(text)):
             self.walk(text)
         else:
-            self.found.append(Path(text))
+            self.append(Path(text))
 
     def take_glob(self, pattern: str) -> None:
         """Every match of a glob, sorted; links to folders are not followed by `**`."""
@@ -125,12 +62,12 @@ class _Search:
             inner = match.relative_to(root).parts
             hidden = [part for part in inner if _hidden(part)]
             if hidden and not all(part in parts for part in hidden):
-                self.found.skipped += 1
+                self.skipped += 1
             elif match.is_dir():
                 if not deep:  # `**` matches what is inside it by itself
                     self.walk(str(match))
-            elif any_file or match.suffix.lower() in self.extensions:
-                self.found.append(match)
+            elif any_file or match.suffix.lower() in self._extensions:
+                self.append(match)
 
     def walk(self, folder: str) -> None:
         """Every image below a folder, sorted; with a stack, because folders may nest deeper than calls."""
@@ -138,21 +75,71 @@ class _Search:
         while stack:
             path = stack.pop()
             if not path.is_dir():
-                self.found.append(path)
+                self.append(path)
                 continue
             status = path.stat()
-            if (status.st_dev, status.st_ino) in self.visited:
+            if (status.st_dev, status.st_ino) in self._visited:
                 continue
-            self.visited.add((status.st_dev, status.st_ino))
+            self._visited.add((status.st_dev, status.st_ino))
             try:
                 names = sorted(os.listdir(path), reverse=True)
             except OSError:
-                self.found.unreadable.append(path)
+                self.unreadable.append(path)
                 continue
             shown = [path / name for name in names if not _hidden(name)]
-            self.found.skipped += len(names) - len(shown)
-            wanted = [inner for inner in shown if inner.suffix.lower() in self.extensions or inner.is_dir()]
+            self.skipped += len(names) - len(shown)
+            wanted = [inner for inner in shown if inner.suffix.lower() in self._extensions or inner.is_dir()]
             stack += [inner for inner in wanted if not _loops(inner)]
+
+
+def find_images(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, extensions: frozenset[str] = IMAGE_EXTENSIONS
+) -> FoundFiles:
+    """List the files that the inputs stand for.
+
+    A folder is walked in sorted order, each real folder once, so links that loop do no harm; inside it only
+    files with an image extension count, in upper or lower case, and hidden ones do not. A glob is treated
+    alike, unless it ends with an extension of its own. A file named explicitly is always taken, even one
+    that will fail to open: it becomes an error of its own later.
+
+    Args:
+        inputs: Files, folders, globs (`**` matches folders at any depth), or "-" for a list of paths on
+            stdin, one a line.
+        extensions: Lower-case extensions, with the dot, to look for in folders and globs.
+
+    Returns:
+        The paths, a list that also counts what was passed over.
+
+    Raises:
+        InputError: Nothing was named, or nothing was found; says what was looked for.
+    """
+    named = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    if not named:
+        raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
+    found = FoundFiles(extensions)
+    for item in named:
+        if not isinstance(item, (str, os.PathLike)) or isinstance(os.fspath(item), bytes):
+            raise InputError(f"An input must be a path; got {type(item).__name__}.")
+        text = os.fspath(item)
+        if text == "-":
+            for line in _lines():
+                found.take(line)
+        elif not os.path.lexists(_checked(text)) and _WILDCARDS & set(text):
+            found.take_glob(text)
+        else:
+            found.take(text)
+    if not any(os.path.lexists(path) for path in found):
+        raise InputError(_nothing_found(named, found, extensions))
+    if found.skipped:
+        _log.info("skipped %d hidden or resource-fork entries", found.skipped)
+    for folder in found.unreadable:
+        _log.warning("cannot list folder %r", str(folder))
+    return found
+
+
+def is_video(path: Any) -> bool:
+    """Whether a path's extension is that of a video file."""
+    return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() in VIDEO_EXTENSIONS
 
 
 def _hidden(name: str) -> bool:
@@ -173,27 +160,26 @@ def _checked(text: str) -> str:
     return text
 
 
-def _lines(stdin: Any) -> Iterator[str]:
-    """Paths on a stream, one a line; bytes are decoded as the file system does, so any name survives."""
-    stream = sys.stdin if stdin is None else stdin
-    for line in getattr(stream, "buffer", stream):
+def _lines() -> Iterator[str]:
+    """Paths on stdin, one a line; bytes are decoded as the file system does, so any name survives."""
+    for line in getattr(sys.stdin, "buffer", sys.stdin):
         text = (os.fsdecode(line) if isinstance(line, bytes) else str(line)).rstrip("\r\n")
         if text:
             yield text
 
 
-def _nothing_found(named: list[Any], search: _Search) -> str:
+def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[str]) -> str:
     """What was looked for, where, and the nearest name to a single wrong path."""
     shown = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
-    if search.found:
-        path = search.found[0]
+    if found:
+        path = found[0]
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         hint = nearest(path.name, siblings)
         return f"Inputs must exist; got {shown}, and {str(path)!r} does not. {hint}".strip()
-    notes = f", and {search.found.skipped} hidden entries were skipped" if search.found.skipped else ""
-    if search.found.unreadable:
-        notes += f", and {len(search.found.unreadable)} folders could not be listed"
+    notes = f", and {found.skipped} hidden entries were skipped" if found.skipped else ""
+    if found.unreadable:
+        notes += f", and {len(found.unreadable)} folders could not be listed"
     return (
         f"Inputs must hold at least one image; looked in {shown} for files ending in "
-        f"{' '.join(sorted(search.extensions))}, found none{notes}. Name a file, a folder, a glob or '-'."
+        f"{' '.join(sorted(extensions))}, found none{notes}. Name a file, a folder, a glob or '-'."
     )

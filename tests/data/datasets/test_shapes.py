@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hierax.data.datasets import shapes
-from hierax.data.datasets.shapes import CLASSES, OUTLINES, PATTERNS, render, render_folder
+from hierax.data.datasets.shapes import CLASSES, OUTLINES, PATTERNS, outline, render, render_folder
 from hierax.errors import InputError
 
 DIGEST = """
@@ -78,27 +78,16 @@ def test_render__size_and_type(size):
 def test_render__every_image_shows_something():
     """A shape drawn outside the frame or in the ground's colour would leave a flat picture."""
     for index in range(6 * len(CLASSES)):
-        pixels, _ = render(index, seed=11, size=64, difficulty=0)
+        pixels, _ = render(index, seed=11, size=64)
         levels = pixels.reshape(-1, 3).astype(float)
         assert np.linalg.norm(np.percentile(levels, 99, 0) - np.percentile(levels, 1, 0)) > 40, index
-
-
-def test_render__difficulty_zero_is_clean():
-    """Noise that ignores the difficulty would roughen a clean image."""
-    index = CLASSES.index("stripes")
-    rough = [
-        np.abs(np.diff(render(index, seed=s, size=96, difficulty=d)[0].astype(int), axis=1)).mean()
-        for d in (0.0, 1.0)
-        for s in range(8)
-    ]
-    assert np.mean(rough[:8]) < np.mean(rough[8:])
 
 
 @pytest.mark.parametrize("name", OUTLINES)
 def test_outlines__fill_the_frame_evenly(name):
     """A polygon off its origin, inside out or far too small could not be placed by its radius."""
     for seed in range(20):
-        points = OUTLINES[name](np.random.default_rng(seed))
+        points = outline(name, np.random.default_rng(seed))
         assert points.ndim == 2
         assert 0.85 < np.linalg.norm(points, axis=1).max() < 1.5
         coverage = shapes._coverage(points * 20 + 32, (64, 64))
@@ -108,7 +97,7 @@ def test_outlines__fill_the_frame_evenly(name):
 def test_crescent__tips_meet():
     """Arcs that do not share their tips would draw a ring segment with blunt ends."""
     for seed in range(20):
-        points = shapes._crescent(np.random.default_rng(seed))
+        points = outline("crescent", np.random.default_rng(seed))
         np.testing.assert_allclose(points[47], points[48], atol=1e-9)
         np.testing.assert_allclose(points[0], points[-1], atol=1e-9)
 
@@ -120,7 +109,6 @@ def test_crescent__tips_meet():
         ({"index": 0, "seed": -1}, "0 or more"),
         ({"index": 0, "size": 4}, "8 pixels"),
         ({"index": 0, "size": (96, 96, 3)}, "8 pixels"),
-        ({"index": 0, "difficulty": 1.5}, "0..1"),
     ],
 )
 def test_render__refuses(arguments, word):

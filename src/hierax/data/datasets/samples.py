@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ...errors import InputError, nearest
+from .shapes import CLASSES, render
 
 UNLABELLED = -1
 # What splits are called; the first name that is there is taken.
@@ -107,8 +108,6 @@ class ShapeData(TrainingData):
     """The rendered shapes and textures, drawn when they are read."""
 
     def __init__(self, count: int, seed: int, size: int) -> None:
-        from .shapes import CLASSES
-
         super().__init__(np.arange(count) % len(CLASSES), CLASSES)
         self.seed, self.size = seed, size
 
@@ -118,8 +117,6 @@ class ShapeData(TrainingData):
 
     def read(self, index: int) -> np.ndarray:
         """Draw it."""
-        from .shapes import render
-
         return render(index, seed=self.seed, size=self.size)[0]
 
     def fingerprint(self) -> str:

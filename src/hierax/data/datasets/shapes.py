@@ -10,7 +10,6 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,9 @@ Picture = Float[ndarray, "3 h w"]  # Planes, because NumPy is slow along an axis
 Plane = Float[ndarray, "h w"]
 Color = Float[ndarray, "3 1 1"]
 
-
-# Outlines: closed polygons around the origin, about one unit in radius.
+OUTLINES = ("circle", "square", "triangle", "pentagon", "star", "cross", "ring", "crescent", "heart", "arrow")
+PATTERNS = ("stripes", "checkerboard", "dots", "spiral", "waves", "bricks")
+CLASSES: tuple[str, ...] = (*OUTLINES, *PATTERNS)
 
 
 def _arc(start: float, stop: float, count: int = 48) -> Points:
@@ -45,156 +45,107 @@ def _polygon(corners: int) -> Points:
     return _arc(0, 2 * math.pi, corners + 1)[:-1]
 
 
-def _star(rng: Generator) -> Points:
-    tips = int(rng.integers(5, 8))
-    points = _polygon(2 * tips) * 1.1
-    points[1::2] *= rng.uniform(0.38, 0.5)
-    return points
-
-
-def _cross(rng: Generator) -> Points:
-    arm = rng.uniform(0.24, 0.38)
-    quarter = np.array([(1.0, -arm), (1.0, arm), (arm, arm)])
-    turns = [quarter @ np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-    return np.concatenate(turns)
-
-
-def _ring(rng: Generator) -> Points:
-    # Out along the rim and back along the hole; the seam between them has no area.
-    return np.concatenate([_arc(0, 2 * math.pi), _arc(2 * math.pi, 0) * rng.uniform(0.5, 0.72)])
-
-
-def _crescent(rng: Generator) -> Points:
-    # The inner arc shares the outer one's tips, at angle +-tip, and leaves `thickness` at the middle.
-    tip, thickness = rng.uniform(0.45, 0.9), rng.uniform(0.4, 0.8)
-    x, y, hollow = math.cos(tip), math.sin(tip), 1 - thickness
-    center = (1 - hollow**2) / (2 * (x + hollow))
-    opening = math.atan2(y, x - center)
-    outer = _arc(tip, 2 * math.pi - tip)
-    inner = _arc(2 * math.pi - opening, opening) * (center + hollow) + np.array([center, 0])
-    return np.concatenate([outer, inner]) + np.array([0.25, 0])
-
-
-def _heart(_: Generator) -> Points:
-    t = np.linspace(0, 2 * math.pi, 64, endpoint=False)
-    x = 16 * np.sin(t) ** 3
-    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    return np.stack([x, y], 1) / 16
-
-
-def _arrow(rng: Generator) -> Points:
-    shaft, neck = rng.uniform(0.18, 0.3), rng.uniform(-0.05, 0.25)
+def outline(name: str, rng: Generator) -> Points:
+    """A closed polygon around the origin, about one unit in radius."""
+    match name:
+        case "circle":
+            return _polygon(64)
+        case "square":
+            return _polygon(4) @ np.array([(1, 1), (-1, 1)]) * math.sqrt(0.5)
+        case "triangle":
+            return _polygon(3) * 1.1
+        case "pentagon":
+            return _polygon(5)
+        case "star":
+            points = _polygon(2 * int(rng.integers(5, 8))) * 1.1
+            points[1::2] *= rng.uniform(0.38, 0.5)
+            return points
+        case "cross":
+            arm = rng.uniform(0.24, 0.38)
+            quarter = np.array([(1.0, -arm), (1.0, arm), (arm, arm)])
+            return np.concatenate(
+                [quarter @ np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+            )
+        case "ring":
+            # Out along the rim and back along the hole; the seam between them has no area.
+            return np.concatenate([_arc(0, 2 * math.pi), _arc(2 * math.pi, 0) * rng.uniform(0.5, 0.72)])
+        case "crescent":
+            # The inner arc shares the outer one's tips, at angle +-tip, and leaves `thickness` at the middle.
+            tip, thickness = rng.uniform(0.45, 0.9), rng.uniform(0.4, 0.8)
+            x, y, hollow = math.cos(tip), math.sin(tip), 1 - thickness
+            center = (1 - hollow**2) / (2 * (x + hollow))
+            opening = math.atan2(y, x - center)
+            inner = _arc(2 * math.pi - opening, opening) * (center + hollow) + np.array([center, 0])
+            return np.concatenate([_arc(tip, 2 * math.pi - tip), inner]) + np.array([0.25, 0])
+        case "heart":
+            t = np.linspace(0, 2 * math.pi, 64, endpoint=False)
+            y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+            return np.stack([16 * np.sin(t) ** 3, y], 1) / 16
+    shaft, neck = rng.uniform(0.18, 0.3), rng.uniform(-0.05, 0.25)  # an arrow
     upper = [(1.1, 0.0), (neck, 0.75), (neck, shaft), (-1.0, shaft)]
     return np.array([*upper, *((x, -y) for x, y in upper[:0:-1])])
-
-
-# Patterns: which of two colours each point has; u and v are turned coordinates in units of the shorter side.
 
 
 def _fraction(x: Plane) -> Plane:
     return x - np.floor(x)
 
 
-def _stripes(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
-    period = rng.uniform(0.1, 0.3)
-    return _fraction(u / period) < rng.uniform(0.35, 0.65)
-
-
-def _checkerboard(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
-    side = rng.uniform(0.09, 0.2)
-    return (_fraction(u / (2 * side)) < 0.5) == (_fraction(v / (2 * side)) < 0.5)
-
-
-def _dots(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
-    pitch = rng.uniform(0.15, 0.3)
-    column, row = u / pitch, v / pitch
-    if rng.random() < 0.5:
-        row = row + 0.5 * np.floor(column)
-    x, y = _fraction(column) - 0.5, _fraction(row) - 0.5
-    return x * x + y * y < rng.uniform(0.25, 0.4) ** 2
-
-
-def _spiral(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
-    arms = int(rng.integers(1, 4))
-    turns = np.sqrt(u * u + v * v) / rng.uniform(0.12, 0.3) + np.arctan2(v, u) * (arms / (2 * math.pi))
-    return _fraction(turns) < rng.uniform(0.4, 0.6)
-
-
-def _waves(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
-    period, length = rng.uniform(0.12, 0.26), rng.uniform(0.25, 0.55)
-    sway = rng.uniform(0.13, 0.22) * length * np.sin(v * (2 * math.pi / length))
-    return _fraction((u + sway) / period) < rng.uniform(0.4, 0.6)
-
-
-def _bricks(rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
-    height, mortar = rng.uniform(0.11, 0.2), rng.uniform(0.13, 0.22)
+def pattern(name: str, rng: Generator, u: Plane, v: Plane) -> Bool[ndarray, "h w"]:
+    """Which of two colours each point has; u and v are turned coordinates in units of the shorter side."""
+    match name:
+        case "stripes":
+            return _fraction(u / rng.uniform(0.1, 0.3)) < rng.uniform(0.35, 0.65)
+        case "checkerboard":
+            side = rng.uniform(0.09, 0.2)
+            return (_fraction(u / (2 * side)) < 0.5) == (_fraction(v / (2 * side)) < 0.5)
+        case "dots":
+            pitch = rng.uniform(0.15, 0.3)
+            column, row = u / pitch, v / pitch
+            if rng.random() < 0.5:
+                row = row + 0.5 * np.floor(column)
+            x, y = _fraction(column) - 0.5, _fraction(row) - 0.5
+            return x * x + y * y < rng.uniform(0.25, 0.4) ** 2
+        case "spiral":
+            arms = int(rng.integers(1, 4))
+            turns = np.sqrt(u * u + v * v) / rng.uniform(0.12, 0.3) + np.arctan2(v, u) * (arms / (2 * math.pi))
+            return _fraction(turns) < rng.uniform(0.4, 0.6)
+        case "waves":
+            period, length = rng.uniform(0.12, 0.26), rng.uniform(0.25, 0.55)
+            sway = rng.uniform(0.13, 0.22) * length * np.sin(v * (2 * math.pi / length))
+            return _fraction((u + sway) / period) < rng.uniform(0.4, 0.6)
+    height, mortar = rng.uniform(0.11, 0.2), rng.uniform(0.13, 0.22)  # bricks
     row = v / height
     column = u / (height * rng.uniform(1.8, 2.6)) + 0.5 * np.floor(row)
     return (_fraction(row) > mortar) & (_fraction(column) > mortar / 2)
 
 
-OUTLINES: dict[str, Callable[[Generator], Points]] = {
-    "circle": lambda _: _polygon(64),
-    "square": lambda _: _polygon(4) @ np.array([(1, 1), (-1, 1)]) * math.sqrt(0.5),
-    "triangle": lambda _: _polygon(3) * 1.1,
-    "pentagon": lambda _: _polygon(5),
-    "star": _star,
-    "cross": _cross,
-    "ring": _ring,
-    "crescent": _crescent,
-    "heart": _heart,
-    "arrow": _arrow,
-}
-PATTERNS: dict[str, Callable[[Generator, Plane, Plane], Bool[ndarray, "h w"]]] = {
-    "stripes": _stripes,
-    "checkerboard": _checkerboard,
-    "dots": _dots,
-    "spiral": _spiral,
-    "waves": _waves,
-    "bricks": _bricks,
-}
-CLASSES: tuple[str, ...] = (*OUTLINES, *PATTERNS)
-
-
-def render(
-    index: int, *, seed: int = 0, size: int | Size = 96, difficulty: float = 0.5
-) -> tuple[UInt8[ndarray, "h w 3"], int]:
+def render(index: int, *, seed: int = 0, size: int | Size = 96) -> tuple[UInt8[ndarray, "h w 3"], int]:
     """Draw one image of the set and give its label.
 
     Args:
         index: Which image; labels cycle, so any run of `len(CLASSES)` indices holds every class once.
         seed: Which set; sets of different seeds share no image.
         size: Pixels, one side of a square or (height, width).
-        difficulty: How strong occlusion, blur, noise and JPEG artefacts are, in 0..1.
 
     Returns:
         RGB pixels, and the label as an index into `CLASSES`.
 
     Raises:
-        InputError: A negative index or seed, a side below 8 pixels, or a difficulty outside 0..1.
+        InputError: A negative index or seed, or a side below 8 pixels.
     """
     sides = (size, size) if isinstance(size, int) else size
     if len(sides) != 2 or min(sides) < 8:
         raise InputError(f"Size must be one side or (height, width), of 8 pixels or more; got {size}.")
     if index < 0 or seed < 0:
         raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
-    if not 0 <= difficulty <= 1:
-        raise InputError(f"difficulty must be in 0..1; got {difficulty}.")
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     label = index % len(CLASSES)
-    name = CLASSES[label]
-    picture = _draw_outline(rng, name, sides) if name in OUTLINES else _draw_pattern(rng, name, sides)
-    picture = _occlude(rng, picture, difficulty)
-    return _degrade(rng, picture, difficulty), label
+    draw = _draw_outline if CLASSES[label] in OUTLINES else _draw_pattern
+    return _degrade(rng, _occlude(rng, draw(rng, CLASSES[label], sides))), label
 
 
 def render_folder(
-    destination: str | Path,
-    *,
-    count: int,
-    seed: int = 0,
-    size: int | Size = 96,
-    image_format: str = "jpg",
+    destination: str | Path, *, count: int, seed: int = 0, size: int | Size = 96, image_format: str = "jpg"
 ) -> Path:
     """Write images 0 to `count` - 1 of a set as one folder per class, whole or not at all.
 
@@ -212,9 +163,8 @@ def render_folder(
         InputError: The destination is a file or a folder with something in it, or an argument is out of range.
     """
     folder = Path(destination)
-    suffix = {"jpeg": "jpg"}.get(image_format.lower(), image_format.lower())
-    if suffix not in IMAGE_FORMATS:
-        hint = nearest(suffix, IMAGE_FORMATS)
+    if image_format not in IMAGE_FORMATS:
+        hint = nearest(image_format, IMAGE_FORMATS)
         raise InputError(f"Image format must be 'jpg' or 'png'; got {image_format!r}. {hint}".rstrip())
     if count < 1:
         raise InputError(f"count must be 1 or more; got {count}.")
@@ -222,11 +172,10 @@ def render_folder(
     with folder_beside(folder) as partial:
         for name in CLASSES[:count]:
             (partial / name).mkdir()
-        digits = len(str(count - 1))
         for index in range(count):
             pixels, label = render(index, seed=seed, size=size)
-            path = partial / CLASSES[label] / f"{index:0{digits}}.{suffix}"
-            Image.fromarray(pixels).save(path, **IMAGE_FORMATS[suffix])
+            path = partial / CLASSES[label] / f"{index:0{len(str(count - 1))}}.{image_format}"
+            Image.fromarray(pixels).save(path, **IMAGE_FORMATS[image_format])
         _check_vacant(folder)
         if folder.exists():
             folder.rmdir()
@@ -248,18 +197,15 @@ def _check_vacant(folder: Path) -> None:
 
 def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
     """One filled outline, sometimes with a rim and a shadow, over a plain, graded or cloudy ground."""
-    h, w = size
-    side = min(size)
+    side, middle = min(size), np.array(size[::-1]) / 2
     ground, fill, rim = _colors(rng, 3)
     radius = rng.uniform(0.3, 0.44) * side
-    room = np.maximum(np.array([w, h]) / 2 - 0.95 * radius, 0)
-    center = np.array([w, h]) / 2 + rng.uniform(-1, 1, 2) * room
-    points = OUTLINES[name](rng) @ _pose(rng).T * radius
+    center = middle + rng.uniform(-1, 1, 2) * np.maximum(middle - 0.95 * radius, 0)
+    points = outline(name, rng) @ _pose(rng).T * radius
     picture = _ground(rng, ground, size)
     if rng.random() < 0.4:
         offset = rng.uniform(0.02, 0.06, 2) * side * rng.choice((-1, 1), 2)
-        shadow = _coverage(points + center + offset, size, blur=0.02 * side)
-        picture = picture * (1 - 0.45 * shadow)
+        picture = picture * (1 - 0.45 * _coverage(points + center + offset, size, blur=0.02 * side))
     if rng.random() < 0.35:
         width = rng.uniform(0.015, 0.035) * side
         picture = _over(picture, rim, _coverage(points + center, size, outline=width))
@@ -268,8 +214,7 @@ def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
 
 def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:
     """One pattern over the whole frame, in two colours under uneven light."""
-    h, w = size
-    n = PATTERN_SAMPLES
+    (h, w), n = size, PATTERN_SAMPLES
     x = (np.arange(w * n, dtype=np.float32) + 0.5) / n - w / 2
     y = (np.arange(h * n, dtype=np.float32) + 0.5)[:, None] / n - h / 2
     # A spiral is one only where its centre can be seen.
@@ -277,7 +222,7 @@ def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:
     x = x / min(size) - np.float32(rng.uniform(-reach, reach) * w / min(size) / 2)
     y = y / min(size) - np.float32(rng.uniform(-reach, reach) * h / min(size) / 2)
     (a, b), (c, d) = np.linalg.inv(_pose(rng)).astype(np.float32)
-    inside = PATTERNS[name](rng, a * x + b * y, c * x + d * y)
+    inside = pattern(name, rng, a * x + b * y, c * x + d * y)
     coverage = np.asarray(Image.fromarray(inside * np.uint8(255)).reduce(n), np.float32) / 255
     ground, fill = _colors(rng, 2)
     return _over(_ground(rng, ground, size), fill * _light(rng, size), coverage)
@@ -360,29 +305,28 @@ def _clouds(rng: Generator, size: Size) -> Plane:
 # Damage.
 
 
-def _occlude(rng: Generator, picture: Picture, difficulty: float) -> Picture:
+def _occlude(rng: Generator, picture: Picture) -> Picture:
     """Lay up to two opaque bars over the picture, thin enough to leave the class visible."""
     size = picture.shape[1:]
     side = min(size)
     for _ in range(rng.integers(3)):
-        length, width = rng.uniform(0.2, 0.7) * side, rng.uniform(0.02, 0.07) * side * difficulty
+        length, width = rng.uniform(0.2, 0.7) * side, rng.uniform(0.01, 0.035) * side
         angle = rng.uniform(0, math.pi)
         along = np.array([math.cos(angle), math.sin(angle)]) * length / 2
         across = np.array([-math.sin(angle), math.cos(angle)]) * width / 2
-        center = rng.uniform(0, 1, 2) * size[::-1]
-        color = _colors(rng, 1)[0]
+        center, (color,) = rng.uniform(0, 1, 2) * size[::-1], _colors(rng, 1)
         if width >= 1:
             bar = np.stack([along + across, along - across, -along - across, -along + across])
             picture = _over(picture, color, _coverage(bar + center, size))
     return picture
 
 
-def _degrade(rng: Generator, picture: Picture, difficulty: float) -> UInt8[ndarray, "h w 3"]:
+def _degrade(rng: Generator, picture: Picture) -> UInt8[ndarray, "h w 3"]:
     """What a camera does: defocus, exposure, sensor noise, JPEG."""
-    blur = rng.uniform(0, 0.012) * difficulty * min(picture.shape[1:]) * (rng.random() < 0.5)
-    gain, offset = 1 + rng.uniform(-0.3, 0.1) * difficulty, rng.uniform(-0.05, 0.12) * difficulty
-    noise = rng.uniform(0, 0.07) * difficulty
-    quality = round(100 - rng.uniform(5, 75) * difficulty) if rng.random() < 0.5 else None
+    blur = rng.uniform(0, 0.006) * min(picture.shape[1:]) * (rng.random() < 0.5)
+    gain, offset = 1 + rng.uniform(-0.15, 0.05), rng.uniform(-0.025, 0.06)
+    noise = rng.uniform(0, 0.035)
+    quality = round(100 - rng.uniform(2.5, 37.5)) if rng.random() < 0.5 else None
     if blur > 0.2:
         image = Image.fromarray(_to_bytes(picture)).filter(ImageFilter.GaussianBlur(blur))
         picture = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
