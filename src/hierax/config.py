@@ -339,14 +339,13 @@ class PreprocessSpec:
     def __post_init__(self) -> None:
         conform(self)
 
-    def with_size(self, size: tuple[int, int]) -> PreprocessSpec:
-        """The same recipe for another result size, keeping the crop ratio."""
-        if tuple(size) == self.size:
+    def with_size(self, size: tuple[int, ...]) -> PreprocessSpec:
+        """The same recipe for another input size, (height, width) or a clip's, keeping the crop ratio."""
+        height, width = size[-2:]
+        if (height, width) == self.size:
             return self
-        ratio = self.crop_ratio
-        if self.resize_to is not None:
-            ratio = min(self.size) / self.resize_to
-        return dataclasses.replace(self, size=(int(size[0]), int(size[1])), resize_to=None, crop_ratio=ratio)
+        ratio = self.crop_ratio if self.resize_to is None else min(self.size) / self.resize_to
+        return dataclasses.replace(self, size=(height, width), resize_to=None, crop_ratio=ratio)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data; `from_dict` inverts it."""

@@ -5,15 +5,13 @@ Files of the hub go through huggingface_hub in `weights/hub.py` instead.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from ..console import close, progress, say
 from ..errors import HieraxError
-from .cache import alone, cache_root, cached_place, disk_refused, offline, short_hash
+from .cache import alone, cache_root, disk_refused, offline
 from .integrity import UNKNOWN, Published, forget, is_unchanged, verified, verified_hash
-from .transfer import Kind, Transfer, Transient, patiently, shown
+from .transfer import Kind, Transfer, Transient, patiently
 
 _PAGE_BEGINS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<script")
 
@@ -34,48 +32,31 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
     """
     from huggingface_hub.utils import are_progress_bars_disabled
 
-    path = _place_of(url, kind)
-    transfer = Transfer(url, path.with_name(path.name + ".part"), kind)
+    transfer = Transfer(url, kind)
+    path, place = transfer.path, transfer.place
     try:
-        with alone(shown(url)), progress(not are_progress_bars_disabled()):
+        with alone(place), progress(not are_progress_bars_disabled()):
             cached = path.is_file() and _is_good(path, kind, published)
             if cached and (offline() or not changing):
                 return path
             if offline():
                 raise kind.error(
-                    f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {shown(url)} is not, or was corrupted. "
+                    f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {place} is not, or was corrupted. "
                     f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
                 )
             try:
-                return verified(shown(url), lambda _: (_fetch(transfer, path, published, cached), published))
+                return verified(place, lambda _: (_fetch(transfer, published, cached), published))
             except kind.error as error:
                 if not (cached and isinstance(error.__cause__, Transient)):
                     raise
-                say(f"{shown(url)} does not answer ({error}); the copy in the cache is used.")
+                say(f"{place} does not answer ({error}); the copy in the cache is used.")
                 return path
     except OSError as error:
         if isinstance(error, HieraxError):
             raise
-        raise disk_refused(shown(url), error, kind.error) from error
+        raise disk_refused(place, error, kind.error) from error
     finally:
         close()
-
-
-def _place_of(url: str, kind: Kind) -> Path:
-    """Where a URL's file lies in the cache; nothing of its query is part of a name."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
-            raise ValueError
-    except ValueError:
-        raise kind.error(
-            f"A download address must start with http:// or https://, without user and password; got {shown(url)!r}. "
-            "A local file is named by its path."
-        ) from None
-    # An address given as "#..." is the same file; the query is part of what the server sends.
-    key = short_hash(url.partition("#")[0], 16)
-    name = re.sub(r"[^\w.+-]", "_", unquote(parts.path).rstrip("/").rpartition("/")[2]).lstrip(".")
-    return cached_place(kind.folder, key, name[-120:] or "file")
 
 
 def _is_good(path: Path, kind: Kind, published: Published) -> bool:
@@ -87,8 +68,9 @@ def _is_good(path: Path, kind: Kind, published: Published) -> bool:
     return good
 
 
-def _fetch(transfer: Transfer, path: Path, published: Published, cached: bool) -> Path:
+def _fetch(transfer: Transfer, published: Published, cached: bool) -> Path:
     """Download to a temporary file, then give it its name; there is no hurry where a copy is cached."""
+    path = transfer.path
     path.parent.mkdir(parents=True, exist_ok=True)
     patiently(transfer.attempt, 1 if cached else None)
     trouble = _page(transfer.part) or ("" if published.wanted else transfer.kind.trouble(transfer.part))

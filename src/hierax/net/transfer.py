@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..console import show
 from ..errors import CheckpointError, HieraxError
+from .cache import cached_place, short_hash
 
 ATTEMPTS = 5
 RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
@@ -118,18 +119,37 @@ class Kind:
     trouble: Callable[[Path], str]
 
 
-@dataclass(frozen=True)
 class Transfer:
-    """From a URL to a partial file, which a later attempt or a later process continues."""
+    """From a URL to a file in the cache, through a partial one that a later attempt or a later process continues.
 
-    url: str
-    part: Path
-    kind: Kind
+    Attributes:
+        url: http or https.
+        kind: What is expected there.
+        place: The address, fit for messages.
+        path: Where the file lies once it is whole.
+        part: The partial file.
+        tag: Holds the validator of the partial file.
 
-    @property
-    def tag(self) -> Path:
-        """Holds the validator of the partial file."""
-        return self.part.with_name(self.part.name + ".etag")
+    Raises:
+        HieraxError: Of the kind's type; no such address can be fetched.
+    """
+
+    def __init__(self, url: str, kind: Kind) -> None:
+        self.url, self.kind, self.place = url, kind, shown(url)
+        try:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+                raise ValueError
+        except ValueError:
+            raise kind.error(
+                f"A download address must start with http:// or https://, without user and password; got "
+                f"{self.place!r}. A local file is named by its path."
+            ) from None
+        # An address given as "#..." is the same file; the query is part of what the server sends, never of a name.
+        name = re.sub(r"[^\w.+-]", "_", unquote(parts.path).rstrip("/").rpartition("/")[2]).lstrip(".")
+        self.path = cached_place(kind.folder, short_hash(url.partition("#")[0], 16), name[-120:] or "file")
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.tag = self.part.with_name(self.part.name + ".etag")
 
     def attempt(self) -> None:
         """Continue the partial file if the server still has the same one, else start again.
@@ -171,7 +191,7 @@ class Transfer:
         """The error for bytes that are something else."""
         self.drop()
         return self.kind.error(
-            f"{shown(self.url)} must be {self.kind.noun}; it {trouble}. Check the address; a login or proxy page may "
+            f"{self.place} must be {self.kind.noun}; it {trouble}. Check the address; a login or proxy page may "
             "be in the way."
         )
 
@@ -233,12 +253,12 @@ class Transfer:
             yield chunk
 
     def _again(self, rule: str, wait_s: float | None = None) -> Transient:
-        return Transient(self.kind.error(f"{shown(self.url)} {rule}. Try again later."), wait_s)
+        return Transient(self.kind.error(f"{self.place} {rule}. Try again later."), wait_s)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn what the standard library raises into our errors, or into `Transient` where waiting may help."""
-        place = shown(self.url)
+        place = self.place
         try:
             yield
         except urllib.error.HTTPError as error:

@@ -31,7 +31,7 @@ def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
     random = _random_architecture(model, recipe, notes)
     if random is not None:
         config = random
-        spec = catalog.resolve(config.name).preprocess.with_size((config.input_size[-2], config.input_size[-1]))
+        spec = catalog.resolve(config.name).preprocess.with_size(config.input_size)
         weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec))
     else:
         weights = find_weights(model)

@@ -64,7 +64,7 @@ def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
     changed = [key for key, table in tables.items() if table.shape != weights.tensors[key].shape]
     sizes = " to ".join("x".join(map(str, c.input_size)) for c in (config, resized))
     note = f"input size {sizes}" + (f", resized: {', '.join(changed)}" if changed else "")
-    preprocess = weights.preprocess.with_size((resized.input_size[-2], resized.input_size[-1]))
+    preprocess = weights.preprocess.with_size(resized.input_size)
     return _revised(weights, resized, {**weights.tensors, **tables}, note, preprocess=preprocess)
 
 

@@ -146,7 +146,7 @@ def _read_catalogs(private: Path | None, modified: int) -> Catalog:
     for name, config in ARCHITECTURES.items():
         if name not in index:
             index[name] = name
-            spec = PreprocessSpec().with_size((config.input_size[-2], config.input_size[-1]))
+            spec = PreprocessSpec().with_size(config.input_size)
             works = ("hiera", "sam2") if config.family == "hieradet" else ("hiera",)
             cited = "\n\n".join(shared["citation"][work].strip() for work in works)
             known[name] = CatalogEntry(name=name, config=config, pretrained=False, preprocess=spec, citation=cited)

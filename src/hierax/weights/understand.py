@@ -162,7 +162,7 @@ def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogE
     }
     if known is not None and known.pretrained:
         if not (raw.preprocessor or raw.config or raw.container):  # a file that is silent about it
-            found["preprocess"] = known.preprocess.with_size((config.input_size[-2], config.input_size[-1]))
+            found["preprocess"] = known.preprocess.with_size(config.input_size)
         parent = {"base_model": texts.get("base_model", known.name), "license": known.license or license}
         rest = {key: getattr(known, key) or texts.get(key) for key in ("dataset", "citation")}
         return dataclasses.replace(known, **found, **parent, **rest)

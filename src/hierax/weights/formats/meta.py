@@ -80,7 +80,7 @@ class Meta(Format):
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """The notebook's recipe: shorter side to 256 of 224, bicubic, centre crop, ImageNet statistics."""
         base = VIDEO_PREPROCESS if config.is_video else PreprocessSpec()
-        return base.with_size((config.input_size[-2], config.input_size[-1]))
+        return base.with_size(config.input_size)
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """ImageNet's, by their number."""

@@ -50,7 +50,7 @@ class Sam2(Format):
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """Squash to the square on floats, bilinear, ImageNet statistics."""
-        return PREPROCESS.with_size((config.input_size[-2], config.input_size[-1]))
+        return PREPROCESS.with_size(config.input_size)
 
     def left_over(self, key: str) -> str | None:
         """Everything beside the trunk belongs to the segmenter."""

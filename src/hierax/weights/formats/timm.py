@@ -100,7 +100,7 @@ class Timm(Format):
             mean=triple(data.get("mean"), PreprocessSpec.mean),
             std=triple(data.get("std"), PreprocessSpec.std),
         )
-        return spec.with_size((config.input_size[-2], config.input_size[-1]))
+        return spec.with_size(config.input_size)
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """`label_names` with `label_descriptions` where the folder has them, else ImageNet's by their number."""

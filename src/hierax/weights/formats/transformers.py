@@ -100,7 +100,7 @@ class Transformers(Format):
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`preprocessor_config.json`, or what its conversion script writes for these models."""
         spec = read_processor(raw.preprocessor, sam2=config.family == "hieradet")
-        return spec.with_size((config.input_size[-2], config.input_size[-1]))
+        return spec.with_size(config.input_size)
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """`id2label`."""
