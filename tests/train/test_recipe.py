@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,8 @@ def test_every_key_is_documented():
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)} - {"settings"}
     assert not sorted(name for name in names if f"`{name}`" not in text)
     for kind in kinds:  # `help` shows what a class says of its own keys
-        own = [name for name in kind.__annotations__ if f"        {name}: " not in kind.__doc__]
+        documentation = inspect.cleandoc(kind.__doc__)  # Python 3.13 takes the indentation away itself
+        own = [name for name in kind.__annotations__ if f"\n    {name}: " not in documentation]
         assert not own, kind
 
 
