@@ -34,12 +34,8 @@ COMMANDS = {
     ),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
 }
-_VERBOSITY: dict[str, console.Verbosity] = {
-    "-q": "quiet",
-    "--quiet": "quiet",
-    "-v": "verbose",
-    "--verbose": "verbose",
-}
+_VERBOSITY: dict[str, console.Verbosity] = dict.fromkeys(("-q", "--quiet"), "quiet")
+_VERBOSITY |= dict.fromkeys(("-v", "--verbose"), "verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -49,7 +49,7 @@ def test_run__yields_a_batch_before_the_next_is_decoded(desk):
         encoder=predictor.encoder, prepare=lambda p: opened.append(p) or predictor.prepare(p)
     )
     names = [desk / "a.png"] * 200
-    rows = run(watched, names, lambda batch: predictor.embed(batch), batch_size=2)
+    rows = run(watched, names, predictor.embed, batch_size=2)
     assert next(rows).error is None
     assert len(opened) < 100
     rows.close()

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from .. import console
 from ..data.loader import map_batches
 from ..predictor import Predictor
@@ -38,19 +36,21 @@ class Row:
 def run(
     predictor: Predictor,
     paths: Sequence[Path],
-    function: Callable[[Tensor], Any],
+    method: Callable[..., Any],
     *,
     batch_size: int = 32,
     progress: bool = True,
+    **options: Any,
 ) -> Iterator[Row]:
     """Rows in the order of `paths`, one for each, as batches are done.
 
     Args:
         predictor: Decodes and preprocesses.
         paths: Image or clip files.
-        function: Gives one answer per sample of a preprocessed batch, as a sequence or an array.
+        method: Gives one answer per sample of a preprocessed batch, as a sequence or an array; a predictor's method.
         batch_size: Files at a time.
         progress: A progress bar where a person watches.
+        **options: Of the method.
 
     Raises:
         InputError: batch_size is impossible.
@@ -60,7 +60,7 @@ def run(
     done = failed = 0
     with console.bar(total=len(paths), unit="img", wanted=progress) as bar:
         for batch in batches:
-            values = function(batch.tensor) if batch.indices else ()
+            values = method(batch.tensor, batch_size=len(batch.indices), **options) if batch.indices else ()
             answers = dict(zip(batch.indices, values, strict=True))
             count = len(batch.indices) + len(batch.errors)
             for index in range(done, done + count):

@@ -123,25 +123,18 @@ def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[st
     import pyarrow.parquet as pq
 
     vector = pa.list_(pa.float32(), size) if reads_null_vectors() else pa.list_(pa.float32())
-    columns = {
-        "id": pa.int64(),
-        "path": pa.string(),
-        "path_bytes": pa.binary(),
-        "embedding": vector,
-        "error": pa.string(),
-    }
-    schema = pa.schema(list(columns.items()), metadata=metadata)
+    columns = [("id", pa.int64()), ("path", pa.string()), ("path_bytes", pa.binary()), ("embedding", vector)]
+    schema = pa.schema([*columns, ("error", pa.string())], metadata=metadata)
     source, failed = enumerate(rows), []
     with _whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         while group := list(islice(source, _ROWS_PER_GROUP)):
-            records = [
-                (index, row.name, os.fsencode(row.path), None if row.value is None else row.value.tolist(), row.error)
-                for index, row in group
-            ]
-            by_column = zip(*records, strict=True)
-            arrays = [pa.array(list(v), kind) for v, kind in zip(by_column, columns.values(), strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            failed += [row for _, row in group if row.error is not None]
+            indices, found = zip(*group, strict=True)
+            vectors = [None if row.value is None else row.value.tolist() for row in found]
+            texts = {"path": [row.name for row in found], "error": [row.error for row in found]}
+            exact = [os.fsencode(row.path) for row in found]
+            data = {"id": indices, "path_bytes": exact, "embedding": vectors, **texts}
+            writer.write_table(pa.Table.from_pydict(data, schema=schema))
+            failed += [row for row in found if row.error is not None]
     return failed
 
 

@@ -30,9 +30,9 @@ _NAMED = 10  # problems that are named one by one
 
 
 def open_inputs(
-    inputs: Sequence[str], *, model: str | None, device: str, dtype: str | None, fast: bool, views: int = 1
+    inputs: Sequence[str], model: str | None, views: int = 1, **options: Any
 ) -> tuple[Predictor, list[Path]]:
-    """The model and the files for it; a wrong path is told before a model is loaded.
+    """The model, loaded with options, and the files for it; a wrong path is told before a model is loaded.
 
     Raises:
         InputError: No file that the model takes, or several views for a model of images.
@@ -45,7 +45,7 @@ def open_inputs(
     found = find_images(inputs, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
     from .. import load  # torch, some seconds, which a wrong path does not wait for
 
-    predictor = load(model, device=device, dtype=dtype, fast=fast)
+    predictor = load(model, **options)
     video = predictor.encoder.config.is_video
     if views < 1 or (views > 1 and not video):
         raise InputError(f"--views is for video models and at least 1; got {views} with {predictor.card.name!r}.")

@@ -11,20 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import console
 from ..errors import InputError
-from .common import (
-    BatchSize,
-    Device,
-    Dtype,
-    Fast,
-    Inputs,
-    Model,
-    Output,
-    Views,
-    exit_code,
-    name_problems,
-    open_inputs,
-    table,
-)
+from . import common
+from .common import BatchSize, Device, Dtype, Fast, Inputs, Model, Output, Views, open_inputs
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
@@ -49,17 +37,12 @@ def classify(
         top_k: Classes per image.
         format: How to print; jsonl and csv print as results come.
     """
-    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
+    predictor, paths = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
     from ..bulk.run import run
 
     predictor.classify([], top_k=top_k)  # what it refuses is refused before any file is opened
-    rows = run(
-        predictor,
-        paths,
-        lambda batch: predictor.classify(batch, top_k=top_k, batch_size=len(batch)),
-        batch_size=batch_size,
-        progress=format in ("table", "json") or not sys.stdout.isatty(),  # a bar between lines that come would tear
-    )
+    bar = format in ("table", "json") or not sys.stdout.isatty()  # between lines that come it would tear
+    rows = run(predictor, paths, predictor.classify, batch_size=batch_size, progress=bar, top_k=top_k)
     failed = 0
 
     def records() -> Iterator[dict[str, Any]]:
@@ -77,8 +60,8 @@ def classify(
     elif format == "csv":
         _print_csv(records())
     else:
-        table([line for record in records() for line in _lines(record)])
-    return exit_code(len(paths), failed)
+        common.table([line for record in records() for line in _lines(record)])
+    return common.exit_code(len(paths), failed)
 
 
 def embed(
@@ -103,20 +86,15 @@ def embed(
     from ..bulk.write import check_output, provenance, write_vectors
 
     path = check_output(output, (".parquet", ".npz"), overwrite=overwrite)
-    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast, views=views)
+    predictor, paths = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
     from ..bulk.run import run
 
-    rows = run(
-        predictor,
-        paths,
-        lambda batch: predictor.embed(batch, normalize=normalize, batch_size=len(batch)),
-        batch_size=batch_size,
-    )
+    rows = run(predictor, paths, predictor.embed, batch_size=batch_size, normalize=normalize)
     size = predictor.encoder.embedding_size
     failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
     console.say(f"{path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
-    name_problems((row.name, row.error or "") for row in failed)
-    return exit_code(len(paths), len(failed))
+    common.name_problems((row.name, row.error or "") for row in failed)
+    return common.exit_code(len(paths), len(failed))
 
 
 def features(
@@ -146,18 +124,18 @@ def features(
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
     if not wanted:
         raise InputError(f"--stages must name at least one of stage1 to stage4; got {stages!r}.")
-    predictor, paths = open_inputs(inputs, model=model, device=device, dtype=dtype, fast=fast)
+    predictor, paths = open_inputs(inputs, model, device=device, dtype=dtype, fast=fast)
     if picture is not None and predictor.encoder.config.is_video:
         raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
     from ..bulk.run import run
 
     predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
 
-    def maps(batch: Any) -> list[dict[str, Any]]:
-        found = predictor.features(batch, stages=wanted, batch_size=len(batch))
+    def maps(batch: Any, **options: Any) -> list[dict[str, Any]]:
+        found = predictor.features(batch, **options)
         return [{stage: found[stage][index] for stage in wanted} for index in range(len(batch))]
 
-    rows = run(predictor, paths, maps, batch_size=batch_size)
+    rows = run(predictor, paths, maps, batch_size=batch_size, stages=wanted)
     kept = write_maps(rows, path, stages=wanted, metadata=provenance(predictor))
     good = [row for row in kept if row.error is None]
     if good:
@@ -166,8 +144,8 @@ def features(
     if picture is not None and good:
         _draw(good[:_DRAWN], picture)
         console.say(f"{picture}: {min(len(good), _DRAWN)} images beside their maps")
-    name_problems((row.name, row.error) for row in kept if row.error is not None)
-    return exit_code(len(kept), len(kept) - len(good))
+    common.name_problems((row.name, row.error) for row in kept if row.error is not None)
+    return common.exit_code(len(kept), len(kept) - len(good))
 
 
 def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -185,9 +163,8 @@ def _print_csv(records: Iterable[dict[str, Any]]) -> None:
     writer: csv.DictWriter[str] = csv.DictWriter(sys.stdout, ("path", "rank", "label", "index", "score", "error"))
     writer.writeheader()
     for record in records:
-        base = {"path": record["path"], "error": record["error"]}
-        ranked = [{"rank": rank, **guess} for rank, guess in enumerate(record["predictions"], start=1)]
-        writer.writerows({**base, **guess} for guess in ranked or [{}])
+        ranked = [{"rank": rank, **guess} for rank, guess in enumerate(record.pop("predictions"), start=1)]
+        writer.writerows({**record, **guess} for guess in ranked or [{}])
         sys.stdout.flush()
 
 
@@ -198,9 +175,7 @@ def _draw(rows: Sequence[Row], picture: Path) -> None:
     from ..visualize import sheets
     from ..visualize.maps import pca_maps
 
-    maps = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
-    drawn = [
-        sheets.feature_sheet(decode_image(row.path), {stage: maps[stage][index] for stage in maps})
-        for index, row in enumerate(rows)
-    ]
+    colors = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
+    maps = [dict(zip(colors, found, strict=True)) for found in zip(*colors.values(), strict=True)]
+    drawn = [sheets.feature_sheet(decode_image(row.path), found) for row, found in zip(rows, maps, strict=True)]
     sheets.write_picture(sheets.stack_sheets(drawn), picture)

@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..config import ModelConfig
 from ..errors import CheckpointError
-from ..model.encoder import Encoder
 from ..weights.rename import flat_name, to_ours, to_theirs
 
 
@@ -18,9 +16,11 @@ class ForeignNames(nn.Module):
 
     Attributes:
         inner: Name of the submodule that holds our network.
+        encoder: Our encoder, whose present config says how position tables are laid out.
     """
 
     inner: ClassVar[str]
+    encoder: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,11 +30,6 @@ class ForeignNames(nn.Module):
         """Their name of one of our parameters."""
         raise NotImplementedError
 
-    def encoder_config(self) -> ModelConfig:
-        """The present architecture, which says how position tables are laid out."""
-        network = getattr(self, self.inner)
-        return (network if isinstance(network, Encoder) else network.encoder).config
-
     # A hook would hold on to the module that it was made for, which a shallow copy is not.
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in getattr(self, self.inner).state_dict():
@@ -42,7 +37,7 @@ class ForeignNames(nn.Module):
             if theirs in state_dict:
                 tensor = state_dict.pop(theirs)
                 with contextlib.suppress(CheckpointError):  # what does not fit is left for torch to report
-                    tensor = to_ours(flat_name(name), tensor, self.encoder_config())
+                    tensor = to_ours(flat_name(name), tensor, self.encoder.config)
                 state_dict[f"{prefix}{self.inner}.{name}"] = tensor
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -51,4 +46,4 @@ def _on_save(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
     ours = f"{prefix}{module.inner}."
     for key in [key for key in state if key.startswith(ours)]:
         name = key.removeprefix(ours)
-        state[prefix + module.spell(name)] = to_theirs(flat_name(name), state.pop(key), module.encoder_config())
+        state[prefix + module.spell(name)] = to_theirs(flat_name(name), state.pop(key), module.encoder.config)

@@ -14,6 +14,7 @@ from ...model.encoder import Block, Encoder
 from ...weights.adapt import to_input_size
 from ...weights.card import ModelCard, Weights
 from ...weights.formats.birder import DET, HIERA
+from ...weights.network import from_module
 from ..dialect import ForeignNames
 from ..unroll import unroll
 
@@ -37,8 +38,7 @@ class Net(ForeignNames):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        config = encoder.config
-        self.encoder = encoder
+        self.encoder, config = encoder, encoder.config
         self.size = (config.input_size[-2], config.input_size[-1])
         self.input_channels = config.in_channels
         self.return_stages = list(STAGE_NAMES[: len(config.depths)])
@@ -79,11 +79,8 @@ class Net(ForeignNames):
 
     def forward_features(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b *tokens c"]:
         """Un-normed tokens of the last stage: (b, tokens, c) of Hiera, (b, h, w, c) of HieraDet."""
-        last = self.encoder.stages(self._checked(x))[-1]
-        if self.is_hieradet:
-            return last
-        config = self.encoder.config
-        return unroll(last, len(config.depths) - 1 - config.q_pool, config.q_stride)
+        last, config = self.encoder.stages(self._checked(x))[-1], self.encoder.config
+        return last if self.is_hieradet else unroll(last, len(config.depths) - 1 - config.q_pool, config.q_stride)
 
     def flatten_features(self, features: Tensor, include_special_tokens: bool = True) -> Float[Tensor, "b tokens c"]:
         """Tokens as one axis; there are no special ones."""
@@ -100,13 +97,11 @@ class Net(ForeignNames):
             InputError: Not (height, width) in multiples of 32.
         """
         encoder = self.encoder
-        tensors = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
-        before = Weights(card=ModelCard(config=encoder.config, origin="birder"), tensors=tensors)
+        before = from_module(encoder, Weights(card=ModelCard(config=encoder.config, origin="birder")))
         after = to_input_size(before, (int(new_size[0]), int(new_size[1])))
         encoder.config, encoder.input_size = after.config, after.config.input_size
-        if after.tensors["pos_embed"] is not tensors["pos_embed"]:
-            wanted = encoder.pos_embed.requires_grad
-            encoder.pos_embed = nn.Parameter(after.tensors["pos_embed"], requires_grad=wanted)
+        if after.tensors["pos_embed"] is not before.tensors["pos_embed"]:
+            encoder.pos_embed = nn.Parameter(after.tensors["pos_embed"], encoder.pos_embed.requires_grad)
         for block, spec in zip(cast("Iterable[Block]", encoder.blocks), block_table(after.config), strict=True):
             block.window = spec.window
         self.size = (after.config.input_size[-2], after.config.input_size[-1])

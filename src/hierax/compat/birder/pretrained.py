@@ -14,7 +14,7 @@ from ...config import ModelConfig, square_windows
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...model.precision import as_dtype
 from ...registry import find_weights
-from ...weights import catalog
+from ...weights import catalog, hub
 from ...weights.adapt import to_input_size
 from ...weights.card import Weights
 from ...weights.formats.birder import class_indices, item, signature
@@ -80,10 +80,12 @@ def load_pretrained_model(  # noqa: PLR0913 - birder's signature
             "hierax never runs code from a weights file."
         )
     entry = catalog.resolve(weights)
-    if dst is not None:
-        found = find_weights(_in_place(Path(dst).expanduser(), entry, file_format), name=weights)
+    if dst is None:
+        entry = _published(entry, file_format)
+        path = hub.fetch(entry, progress=progress_bar)
     else:
-        found = _published(entry, file_format, progress_bar)
+        path = _in_place(Path(dst).expanduser(), entry, file_format)
+    found = find_weights(path, name=entry.name)
     if found.config.decoder is not None:
         raise InputError(f"{weights!r} is a masked autoencoder, not a network with classes. Use hierax.load for it.")
     info = _model_info(found)
@@ -91,8 +93,8 @@ def load_pretrained_model(  # noqa: PLR0913 - birder's signature
         found = found.with_card(config=_overridden(found.config, custom_config))
     if new_size is not None:
         found = to_input_size(found.with_card(origin="birder"), (int(new_size[0]), int(new_size[1])))
-    net = Net(to_module(found, dtype=as_dtype(dtype) if dtype is not None else None))  # type: ignore[arg-type]
-    net.to(torch.device(device or "cpu"))
+    network: Any = to_module(found, dtype=None if dtype is None else as_dtype(dtype))
+    net = Net(network).to(device or "cpu")
     if inference:
         net.requires_grad_(False).eval()
     return net, info
@@ -139,54 +141,49 @@ def list_pretrained_models(include_filter: str | None = None, task: str | None =
 
 def get_size_from_signature(signature: Mapping[str, Any]) -> tuple[int, int]:
     """(height, width) in pixels that the network was trained with."""
-    shape = _input_shape(signature)
-    return int(shape[2]), int(shape[3])
+    return _input_shape(signature)[1:]
 
 
 def get_channels_from_signature(signature: Mapping[str, Any]) -> int:
     """Channels of the network's input."""
-    return int(_input_shape(signature)[1])
+    return _input_shape(signature)[0]
 
 
-def _input_shape(signature: Mapping[str, Any]) -> list[int]:
+def _input_shape(signature: Mapping[str, Any]) -> tuple[int, int, int]:
     try:
-        _, _, _, _ = shape = signature["inputs"][0]["data_shape"]
+        _, channels, height, width = signature["inputs"][0]["data_shape"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(
             f"A signature must be {{'inputs': [{{'data_shape': [0, c, h, w]}}], ...}}; got {signature!r:.120}."
         ) from error
-    return list(shape)
+    return int(channels), int(height), int(width)
 
 
 def _in_place(dst: Path, entry: catalog.CatalogEntry, file_format: str) -> Path:
     """The file that `dst` means: itself, or in a folder the one with the entry's name."""
-    suffixes = (FORMATS[file_format], *FORMATS.values())
-    files = [dst / f"{name}{suffix}" for name in (entry.name, *entry.aliases) for suffix in suffixes]
     if not dst.exists():
         raise CheckpointError(
             f"dst must be a file or folder that already holds the weights; {dst} does not exist. "
             "Leave dst out to download them."
         )
-    return next((file for file in files if dst.is_dir() and file.is_file()), dst)
+    suffixes = (FORMATS[file_format], *FORMATS.values())
+    files = (dst / f"{name}{suffix}" for name in (entry.name, *entry.aliases) for suffix in suffixes)
+    return next((file for file in files if file.is_file()), dst)
 
 
-def _published(entry: catalog.CatalogEntry, file_format: str, progress: bool) -> Weights:
-    """Weights of the catalogue, in the wanted container."""
-    from ...weights.hub import fetch
-
+def _published(entry: catalog.CatalogEntry, file_format: str) -> catalog.CatalogEntry:
+    """The entry of the same weights in the wanted container."""
     if entry.format != "birder":
-        names = list_pretrained_models()
         raise UnknownNameError(
-            f"{entry.name!r} is no birder model. {nearest(entry.name, names)}Pass dst= with a birder file, "
-            "or use hierax.load for other origins."
+            f"{entry.name!r} is no birder model. {nearest(entry.name, list_pretrained_models())}Pass dst= with a "
+            "birder file, or use hierax.load for other origins."
         )
-    if file_format == "safetensors" and entry.path is None:
-        try:
-            entry = catalog.resolve(f"{entry.name.removesuffix('.safetensors')}.safetensors")
-        except UnknownNameError:
-            raise UnknownNameError(f"{entry.name!r} is published as 'pt' only; pass file_format='pt'.") from None
-    path = fetch(entry, progress=progress)
-    return find_weights(path, name=entry.name)
+    if file_format == "pt" or entry.path is not None:
+        return entry
+    try:
+        return catalog.resolve(f"{entry.name.removesuffix('.safetensors')}.safetensors")
+    except UnknownNameError:
+        raise UnknownNameError(f"{entry.name!r} is published as 'pt' only; pass file_format='pt'.") from None
 
 
 def _overridden(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
@@ -198,19 +195,18 @@ def _overridden(config: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
     if config.family != "hieradet":
         raise InputError(f"custom_config changes the windows of a HieraDet; {config.name!r} is {config.family!r}.")
     windows = square_windows(tuple(options["window_spec"])) if "window_spec" in options else config.windows
-    listed = tuple(options.get("global_att_blocks", config.global_blocks))
-    return dataclasses.replace(config, windows=windows, global_blocks=listed)
+    global_blocks = tuple(options.get("global_att_blocks", config.global_blocks))
+    return dataclasses.replace(config, windows=windows, global_blocks=global_blocks)
 
 
 def _model_info(weights: Weights) -> ModelInfo:
     """What the file says; what it does not say, from the network."""
-    raw = weights.raw
-    said = {key: item(raw, key) if raw else None for key in ("class_to_idx", "signature", "rgb_stats", "config")}
-    said = {key: dict(value) if isinstance(value, Mapping) else None for key, value in said.items()}
-    classes, spec = said["class_to_idx"], weights.preprocess
+    keys, raw, spec = ("class_to_idx", "signature", "rgb_stats", "config"), weights.raw, weights.preprocess
+    said = [item(raw, key) if raw else None for key in keys]
+    classes, shapes, stats, config = (dict(value) if isinstance(value, Mapping) else None for value in said)
     return ModelInfo(
         class_to_idx=class_indices(weights.labels or []) if classes is None else classes,
-        signature=said["signature"] or signature(weights.config),
-        rgb_stats=said["rgb_stats"] or {"mean": spec.mean, "std": spec.std},
-        custom_config=said["config"] or None,
+        signature=shapes or signature(weights.config),
+        rgb_stats=stats or {"mean": spec.mean, "std": spec.std},
+        custom_config=config or None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from ...errors import InputError
 _MAX_COVER_PIXELS = 64_000_000
 
 
+@dataclass(frozen=True)
 class ClassificationTransform:
     """Callable from a PIL image of any mode to the network's input.
 
@@ -27,8 +29,9 @@ class ClassificationTransform:
         simple_crop: Keep the aspect ratio and cover `base_size`, instead of squashing to it.
     """
 
-    def __init__(self, spec: PreprocessSpec, base_size: tuple[int, int], simple_crop: bool) -> None:
-        self.spec, self.base_size, self.simple_crop = spec, base_size, simple_crop
+    spec: PreprocessSpec
+    base_size: tuple[int, int]
+    simple_crop: bool
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """Preprocess one image.
@@ -57,10 +60,6 @@ class ClassificationTransform:
             raise InputError(f"An image of {width} x {height} would be resized to {size[0]} x {size[1]}. Crop it.")
         return size
 
-    def __repr__(self) -> str:
-        """The recipe."""
-        return f"ClassificationTransform({self.spec}, base_size={self.base_size}, simple_crop={self.simple_crop})"
-
 
 def classification_transform(
     size: Sequence[int], rgv_values: Mapping[str, Any], center_crop: float = 1.0, simple_crop: bool = False
@@ -84,11 +83,6 @@ def classification_transform(
     if not isinstance(rgv_values, Mapping) or not {"mean", "std"} <= rgv_values.keys():
         raise InputError(f"rgv_values must have 'mean' and 'std', as ModelInfo.rgb_stats has; got {rgv_values!r}.")
     height, width = int(size[0]), int(size[1])
-    spec = PreprocessSpec(
-        size=(height, width),
-        resize="squash",
-        crop_ratio=center_crop,
-        mean=tuple(float(v) for v in rgv_values["mean"]),  # type: ignore[arg-type]
-        std=tuple(float(v) for v in rgv_values["std"]),  # type: ignore[arg-type]
-    )
+    stats: Any = {name: tuple(map(float, rgv_values[name])) for name in ("mean", "std")}
+    spec = PreprocessSpec(size=(height, width), resize="squash", crop_ratio=center_crop, **stats)
     return ClassificationTransform(spec, (int(height / center_crop), int(width / center_crop)), simple_crop)

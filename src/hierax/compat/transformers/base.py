@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...config import ModelConfig
@@ -24,10 +23,8 @@ from ...weights.network import to_module
 from ...weights.rename import flat_name
 from ...weights.shapes import expected
 from ..dialect import ForeignNames
-from ..unroll import reroll
 from .configuration import HieraConfig
 from .outputs import ModelOutput
-from .trace import Grids, steps_left, trace
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,8 +92,8 @@ class HieraPreTrainedModel(ForeignNames):
 
     @classmethod
     def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
-        """Our architecture of this class with this config and options of the constructor."""
-        raise NotImplementedError
+        """Our architecture of this config and options of the constructor: an encoder without final norm and classes."""
+        return config.network(head="pool")
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
@@ -114,10 +111,8 @@ class HieraPreTrainedModel(ForeignNames):
             CheckpointError: Broken, incomplete, or not of this architecture.
             InputError: An option that hierax cannot honour.
         """
-        config = options.pop("config", None)
-        revision = options.pop("revision", None)
+        config, revision, device = (options.pop(name, None) for name in ("config", "revision", "device_map"))
         dtype = options.pop("dtype", options.pop("torch_dtype", None))
-        device = options.pop("device_map", None)
         if isinstance(device, dict):
             raise InputError(
                 "device_map must be one device, such as 'cpu' or 'cuda'; a map per layer is not supported."
@@ -163,40 +158,6 @@ class HieraPreTrainedModel(ForeignNames):
             )
         return pixel_values
 
-    def traced(
-        self,
-        x: Float[Tensor, "b 3 h w"],
-        visible: Int[Tensor, "b n"] | None,
-        attentions: bool | None,
-        states: bool | None,
-        *,
-        rolled: bool = False,
-        stem: bool = False,
-    ) -> tuple[Grids, dict[str, Any]]:
-        """What only a pass block by block shows: of attentions and hidden states what the call or the config asks for.
-
-        Args:
-            x: Images.
-            visible: Mask units to keep.
-            attentions: As in `forward`; None leaves it to the config, as with the states.
-            states: As in `forward`.
-            rolled: Feed tokens in the wrong order, as transformers' backbone does.
-            stem: Whether the tokens of the patch embedding are wanted too.
-
-        Returns:
-            As `trace`; no grids where `Encoder.stages`, which may be a fast one's, says as much.
-        """
-        attentions = self.config.output_attentions if attentions is None else attentions
-        states = self.config.output_hidden_states if states is None else states
-        if not (attentions or states or rolled or stem):
-            return [], {}
-        tokens = self.encoder.embed_tokens(x, visible)
-        if rolled:
-            config, grid = self.encoder.config, tuple(tokens.shape[1:-1])
-            tokens = reroll(tokens.flatten(1, -2), grid, steps_left(config, -1), config.q_stride)
-        units = None if visible is None else visible.shape[1]
-        return trace(self.encoder, tokens, attentions=attentions, states=states, units=units)
-
     def returned(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """The output, or a tuple of it."""
         keep = self.config.return_dict if return_dict is None else return_dict
@@ -218,20 +179,17 @@ def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: b
     shapes, found = expected(target), weights.tensors
     tensors = {key: found[key] for key, shape in shapes.items() if key in found and tuple(found[key].shape) == shape}
     missing = [key for key in shapes if key not in found]
-    mismatched = [
-        f"{key} {tuple(found[key].shape)} for {shapes[key]}" for key in shapes if key in found.keys() - tensors
-    ]
+    unfit = [key for key in shapes if key in found and key not in tensors]
+    mismatched = [f"{key} {tuple(found[key].shape)} for {shapes[key]}" for key in unfit]
     if mismatched and not lenient:
         raise CheckpointError(
             f"{weights.card.name!r} does not fit the config: {', '.join(mismatched)}. "
             "Leave the config as it is, or pass ignore_mismatched_sizes=True for fresh parameters."
         )
     if missing or mismatched:
-        listed = ", ".join([*missing, *mismatched][:6])
-        log.warning("%s: freshly initialised: %s.", weights.card.name, listed)
+        log.warning("%s: freshly initialised: %s.", weights.card.name, ", ".join([*missing, *mismatched][:6]))
     if "norm.weight" in missing and target.head == "pool_norm":
         # Quirk(transformers): what a checkpoint lacks gets its own initialisation, also the pooler's norm.
-        width = target.embedding_size
-        tensors["norm.weight"] = torch.full((width,), float(config.layer_norm_init))
-        tensors["norm.bias"] = torch.full((width,), float(config.initializer_range))
+        tensors["norm.weight"] = torch.full(shapes["norm.weight"], float(config.layer_norm_init))
+        tensors["norm.bias"] = torch.full(shapes["norm.bias"], float(config.initializer_range))
     return to_module(dataclasses.replace(weights, tensors=tensors).with_card(config=target))

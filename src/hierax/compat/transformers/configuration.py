@@ -21,15 +21,14 @@ _DEFAULTS: dict[str, Any] = {
     "problem_type": None,
     "dtype": None,
 }
-_DERIVED = ("hidden_size", "stage_names", "model_type", "num_labels")
+_DERIVED = ("hidden_size", "stage_names", "model_type")
+_TWINS = {"out_indices": "out_features", "out_features": "out_indices", "id2label": "label2id"}  # may contradict
 
 
 class HieraConfig:
     """Architecture, class names and default outputs of a Hiera model, with transformers' fields and defaults.
 
     Attributes:
-        hidden_size: Channels of the last stage.
-        stage_names: "stem", "stage1", ...
         id2label: Class names by index; two placeholders by default, as there.
         out_features: Which stages a backbone returns.
         out_indices: The same as positions in `stage_names`.
@@ -44,13 +43,13 @@ class HieraConfig:
             InputError: out_features and out_indices disagree, or are not in the order of the stages.
             UnknownNameError: A stage that does not exist.
         """
-        options = {key: value for key, value in options.items() if key not in _DERIVED[:-1]}
+        options = {key: value for key, value in options.items() if key not in _DERIVED}
         features, indices = options.pop("out_features", None), options.pop("out_indices", None)
         labels = (options.pop("num_labels", None), options.pop("id2label", None), options.pop("label2id", None))
         if "torch_dtype" in options:
             options.setdefault("dtype", options.pop("torch_dtype"))
         for name, value in {**_DEFAULTS, **options}.items():
-            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+            setattr(self, name, value)
         if isinstance(self.image_size, int):
             self.image_size = [self.image_size, self.image_size]
         self._set_labels(*labels)
@@ -67,7 +66,7 @@ class HieraConfig:
 
     @property
     def stage_names(self) -> list[str]:
-        """The patch embedding and each stage."""
+        """The patch embedding and each stage: "stem", "stage1", ..."""
         return ["stem", *(f"stage{number}" for number in range(1, len(self.depths) + 1))]
 
     @property
@@ -75,27 +74,17 @@ class HieraConfig:
         """Classes of the head."""
         return len(self.id2label)
 
-    @num_labels.setter
-    def num_labels(self, count: int) -> None:
-        self._set_labels(count, None, None)
-
-    @property
-    def out_features(self) -> list[str]:
-        """Which stages a backbone returns."""
-        return self._out_features
-
-    @out_features.setter
-    def out_features(self, names: Sequence[str]) -> None:
-        self._set_stages(names, None)
-
-    @property
-    def out_indices(self) -> list[int]:
-        """Positions of the returned stages in `stage_names`."""
-        return self._out_indices
-
-    @out_indices.setter
-    def out_indices(self, places: Sequence[int]) -> None:
-        self._set_stages(None, places)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field, and what says the same in other words."""
+        match name:
+            case "num_labels":
+                self._set_labels(value, None, None)
+            case "out_features":
+                self._set_stages(value, None)
+            case "out_indices":
+                self._set_stages(None, value)
+            case _:
+                self.__dict__[name] = list(value) if isinstance(value, tuple) else value
 
     def _set_labels(self, count: int | None, names: Mapping[Any, str] | None, ids: Mapping[str, Any] | None) -> None:
         if names is None or (count is not None and count != len(names)):
@@ -121,20 +110,20 @@ class HieraConfig:
         ordered = [stage for stage in stages if stage in names]
         if names != ordered:
             raise InputError(f"out_features must be in the order of the stages, each once: {ordered}; got {names}.")
-        self._out_features, self._out_indices = names, [stages.index(name) for name in names]
+        self.__dict__.update(out_features=names, out_indices=[stages.index(name) for name in names])
 
     def update(self, options: Mapping[str, Any]) -> None:
         """Change several fields, stages and labels kept consistent."""
-        merged = HieraConfig(**{**self.to_dict(), **_without_stale(options)})
-        self.__dict__.update(merged.__dict__)
+        self.__dict__.update(self.from_dict(self.to_dict(), **options).__dict__)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data; `from_dict` inverts it."""
-        data = {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
-        data["out_features"], data["out_indices"] = self.out_features, self.out_indices
-        data["id2label"] = {str(index): name for index, name in self.id2label.items()}
-        derived = {"hidden_size": self.hidden_size, "stage_names": self.stage_names, "model_type": self.model_type}
-        return {**data, **derived, "dtype": str(self.dtype).removeprefix("torch.") if self.dtype else None}
+        return {
+            **self.__dict__,
+            "id2label": {str(index): name for index, name in self.id2label.items()},
+            "dtype": str(self.dtype).removeprefix("torch.") if self.dtype else None,
+            **{name: getattr(self, name) for name in _DERIVED},
+        }
 
     def to_json_string(self) -> str:
         """`to_dict` as indented JSON."""
@@ -143,7 +132,8 @@ class HieraConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **changes: Any) -> HieraConfig:
         """Read what `to_dict` or transformers wrote, with changes on top."""
-        return cls(**{**data, **_without_stale(changes)})
+        stale = {twin: None for name, twin in _TWINS.items() if name in changes}
+        return cls(**{**data, **stale, **changes})
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **changes: Any) -> HieraConfig:
@@ -192,15 +182,3 @@ class HieraConfig:
             InputError: A network that ours cannot be.
         """
         return read_hiera(self.__dict__, head=head, num_classes=num_classes, decoder=decoder)
-
-
-def _without_stale(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes, each with the fields that would contradict it cleared."""
-    known = dict(changes)
-    if "out_indices" in known and "out_features" not in known:
-        known["out_features"] = None
-    if "out_features" in known and "out_indices" not in known:
-        known["out_indices"] = None
-    if "id2label" in known:
-        known.setdefault("label2id", None)
-    return known

@@ -78,9 +78,8 @@ class BitImageProcessor:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, as preprocessor files hold it."""
-        data = {name: getattr(self, name) for name in BIT_DEFAULTS}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
-        return {"image_processor_type": "BitImageProcessor", **plain}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {"image_processor_type": "BitImageProcessor", **{name: plain[name] for name in BIT_DEFAULTS}}
 
     def save_pretrained(self, directory: str | Path) -> list[str]:
         """Write preprocessor_config.json, which transformers loads."""
@@ -207,9 +206,5 @@ def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
     place = path / FILE if path.is_dir() else path
     if place.suffix == ".json" and place.is_file():
         return processor_options(read_json(place))
-    return _of_recipe((entry or describe(path)).preprocess)
-
-
-def _of_recipe(spec: PreprocessSpec) -> dict[str, Any]:
-    """Options that say what one of our recipes says, but for transformers' own rounding of the crop."""
+    spec = (entry or describe(path)).preprocess
     return {"backend": "pil" if spec.engine == "pil" else "torchvision", **processor_options(processor_json(spec))}

@@ -16,7 +16,7 @@ from ...weights.card import Weights
 from .base import HieraPreTrainedModel, log
 from .configuration import HieraConfig
 from .outputs import BackboneOutput, HieraForImageClassificationOutput, HieraForPreTrainingOutput, HieraModelOutput
-from .trace import flat
+from .trace import flat, trace
 
 
 class HieraModel(HieraPreTrainedModel):
@@ -63,7 +63,7 @@ class HieraModel(HieraPreTrainedModel):
         """
         x = self.check_size(pixel_values, interpolate_pos_encoding)
         keep, restore, visible = draw_units(self, x, noise) if self.is_mae else (None, None, None)
-        grids, shown = self.traced(x, visible, output_attentions, output_hidden_states)
+        grids, shown = trace(self, x, visible, output_attentions, output_hidden_states)
         last = (grids or self.encoder.stages(x, visible=visible))[-1]
         output = HieraModelOutput(
             last_hidden_state=flat(self.encoder.config, last, len(self.config.depths) - 1),
@@ -108,7 +108,7 @@ class HieraForImageClassification(HieraPreTrainedModel):
             InputError: An illegal size.
         """
         x = self.check_size(pixel_values, interpolate_pos_encoding)
-        grids, shown = self.traced(x, None, output_attentions, output_hidden_states)
+        grids, shown = trace(self, x, None, output_attentions, output_hidden_states)
         logits = self.encoder.classify(self.encoder.pool(grids[-1]) if grids else self.encoder.embedding(x))
         loss = None if labels is None else self.loss(logits, labels.to(logits.device))
         output = HieraForImageClassificationOutput(loss=loss, logits=logits, **shown)
@@ -165,11 +165,6 @@ class HieraBackbone(HieraPreTrainedModel):
                 nn.init.constant_(norm.bias, config.initializer_range)
             self.hidden_states_norms = nn.ModuleDict(norms)
 
-    @classmethod
-    def architecture(cls, config: HieraConfig, match_transformers: bool = False) -> ModelConfig:
-        """An encoder without pooling norm and classes."""
-        return config.network(head="pool")
-
     def restore(self, weights: Weights) -> None:
         """The stage norms of a saved backbone, which matter only when matching transformers."""
         prefix = "hidden_states_norms."
@@ -199,7 +194,7 @@ class HieraBackbone(HieraPreTrainedModel):
         """
         matching, stem = self.match_transformers, 0 in self.out_indices
         x = self.check_size(pixel_values, interpolate=not matching)
-        grids, shown = self.traced(x, None, output_attentions, output_hidden_states, rolled=matching, stem=stem)
+        grids, shown = trace(self, x, None, output_attentions, output_hidden_states, rolled=matching, stem=stem)
         maps = grids or [x, *self.encoder.stages(x, last=max(self.out_indices) - 1)]
         chosen = {name: maps[place] for name, place in zip(self.out_features, self.out_indices, strict=True)}
         if matching:
@@ -246,12 +241,11 @@ class HieraForPreTraining(HieraPreTrainedModel):
         """
         x = self.check_size(pixel_values, interpolate_pos_encoding)
         _, restore, visible = draw_units(self, x, noise)
-        size = (x.shape[-2], x.shape[-1])
-        mae = self.network
+        size, mae = (x.shape[-2], x.shape[-1]), self.network
         logits = mae.decode(mae.encode(x, visible), visible, size)  # (b, tokens, pixels)
         masked = mae.masked_tokens(visible, size)  # (b, masked)
         error = (logits - mae.targets(x)).take_along_dim(masked[..., None], dim=1)
-        _, shown = self.traced(x, visible, output_attentions, output_hidden_states)
+        _, shown = trace(self, x, visible, output_attentions, output_hidden_states)
         output = HieraForPreTrainingOutput(
             loss=(error**2).mean(),
             logits=logits,

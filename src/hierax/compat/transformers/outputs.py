@@ -12,12 +12,9 @@ class ModelOutput(OrderedDict[str, Any]):
     fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *pairs: Any, **values: Any) -> None:
-        super().__init__()
         given = {**dict(*pairs), **values}
-        ordered = [name for name in self.fields if name in given] + [name for name in given if name not in self.fields]
-        for name in ordered:
-            if given[name] is not None:
-                self[name] = given[name]
+        known = {name: given.get(name) for name in (*self.fields, *given)}
+        super().__init__({name: value for name, value in known.items() if value is not None})
 
     def __getitem__(self, key: Any) -> Any:
         """By name, position or slice."""

@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...config import ModelConfig
-from ...model.encoder import Block, Encoder, max_pool, split_windows
-from ..unroll import unroll, unrolled_order
+from ...model.encoder import Block, max_pool, split_windows
+from ..unroll import reroll, unroll, unrolled_order
+
+if TYPE_CHECKING:
+    from .base import HieraPreTrainedModel
 
 Grids = list[Float[Tensor, "b *grid c"]]
 
 
 def trace(
-    encoder: Encoder,
-    tokens: Float[Tensor, "b *grid c"],
+    model: HieraPreTrainedModel,
+    x: Float[Tensor, "b 3 h w"],
+    visible: Int[Tensor, "b n"] | None,
+    attentions: bool | None,
+    states: bool | None,
     *,
-    attentions: bool = False,
-    states: bool = False,
-    units: int | None = None,
+    rolled: bool = False,
+    stem: bool = False,
 ) -> tuple[Grids, dict[str, Any]]:
-    """Run the blocks over embedded tokens, one by one.
+    """Run the blocks over images one by one, a fast encoder's readable ones too, if something asks for it.
 
     Args:
-        encoder: Whose blocks; a fast one's are the readable ones too.
-        tokens: What `Encoder.embed_tokens` gave.
+        model: Whose encoder; its config decides where `attentions` or `states` is None.
+        x: Images.
+        visible: Mask units to keep.
         attentions: Show the probabilities of each stage's last block.
         states: Show the tokens after the patch embedding and after each stage.
-        units: How many mask units of each image are left, where it is masked.
+        rolled: Feed tokens in the wrong order, as transformers' backbone does.
+        stem: Whether the tokens of the patch embedding are wanted too.
 
     Returns:
-        Token grids after the patch embedding and after each stage; the optional fields of an output.
+        Token grids after the patch embedding and after each stage, none where `Encoder.stages`, which may be a fast
+        one's, says as much; the optional fields of an output.
     """
-    config, grids, shown = encoder.config, [tokens], []
+    attentions = model.config.output_attentions if attentions is None else attentions
+    states = model.config.output_hidden_states if states is None else states
+    if not (attentions or states or rolled or stem):
+        return [], {}
+    encoder, config = model.encoder, model.encoder.config
+    tokens = encoder.embed_tokens(x, visible)
+    if rolled:
+        tokens = reroll(tokens.flatten(1, -2), tuple(tokens.shape[1:-1]), steps_left(config, -1), config.q_stride)
+    grids, shown = [tokens], []
     for index, block in enumerate(cast("Iterable[Block]", encoder.blocks)):
         if attentions and index in encoder.stage_ends:
             # The first block of a stage still sees the previous stage's grid.
@@ -48,7 +64,7 @@ def trace(
     if states:
         fields["hidden_states"] = tuple(flat(config, grid, stage) for stage, grid in enumerate(grids, start=-1))
         # Of a masked image transformers shows each kept unit by itself, (b, n, h, w, c).
-        maps = (grid if units is None else grid.unflatten(1, (units, -1)) for grid in grids)
+        maps = (grid if visible is None else grid.unflatten(1, (visible.shape[1], -1)) for grid in grids)
         fields["reshaped_hidden_states"] = tuple(maps)
     return grids, fields
 

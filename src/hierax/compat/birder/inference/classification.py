@@ -70,21 +70,16 @@ def infer_batch(
     Raises:
         InputError: An illegal input size.
     """
-    parameter = next(net.parameters(), None)
-    if parameter is not None and parameter.is_floating_point():
-        inputs = inputs.to(parameter.dtype)
-    embedding = None
+    inputs = inputs.to(next(net.parameters()).dtype)
+    vectors = None
     with torch.inference_mode():
         if return_embedding:
             vectors = net.embedding(inputs, **kwargs)
-            out = _answer(net.classify(vectors), return_logits)
-            embedding = vectors.cpu().float().numpy()
-        elif tta:
-            answers = [_answer(net(crop, **kwargs), return_logits) for crop in five_crops(inputs)]
-            out = torch.stack(answers).mean(dim=0)
+            views = [net.classify(vectors)]
         else:
-            out = _answer(net(inputs, **kwargs), return_logits)
-    return out.cpu().float().numpy(), embedding
+            views = [net(crop, **kwargs) for crop in (five_crops(inputs) if tta else [inputs])]
+        out = torch.stack([view if return_logits else view.softmax(dim=1) for view in views]).mean(dim=0)
+    return out.cpu().float().numpy(), None if vectors is None else vectors.cpu().float().numpy()
 
 
 def five_crops(images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b 3 h w"]]:
@@ -98,7 +93,3 @@ def five_crops(images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b 3 h w"
         F.interpolate(images[..., y : y + h, x : x + w], size=(height, width), mode="bicubic", antialias=True)
         for y, x in places
     ]
-
-
-def _answer(logits: Float[Tensor, "b out"], raw: bool) -> Float[Tensor, "b out"]:
-    return logits if raw else logits.softmax(dim=1)
