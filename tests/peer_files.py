@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hierax.config import ARCHITECTURES, ModelConfig
 
+from .members import det_config, loud, plain_config
 from .peers import (
     SAM2_RENAME,
     Reference,
@@ -23,7 +24,6 @@ from .peers import (
     ask_timm,
     birder_rename,
     hf_config,
-    loud,
     named_stages,
     peer,
 )
@@ -275,7 +275,7 @@ def hf_real(folder: Path) -> FileCase:
 
 def hf_model(folder: Path) -> FileCase:
     """A small transformers HieraModel, not square: no prefix, no head."""
-    from .peers import hf_rules, plain_config, renamer
+    from .peers import hf_rules, renamer
 
     module = loud(peer("transformers").HieraModel(hf_config((96, 64), (1, 2, 3, 1), 16)))
 
@@ -299,7 +299,7 @@ def hf_sam2_trunk(folder: Path) -> FileCase:
 
 def hf_sam2_vision(folder: Path) -> FileCase:
     """transformers' SAM 2 vision model: trunk and neck."""
-    from .peers import HF_SAM2_RENAME, det_config, hf_sam2
+    from .peers import HF_SAM2_RENAME, hf_sam2
 
     transformers = peer("transformers")
     trunk: Any = hf_sam2((8, 4, 16, 8)).module
@@ -311,7 +311,7 @@ def hf_sam2_vision(folder: Path) -> FileCase:
 
 def hf_sam2_whole(folder: Path) -> FileCase:
     """transformers' whole SAM 2: the trunk three levels down."""
-    from .peers import HF_SAM2_RENAME, det_config, hf_sam2
+    from .peers import HF_SAM2_RENAME, hf_sam2
 
     transformers = peer("transformers")
     trunk: Any = hf_sam2().module

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import re
 import types
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,17 +21,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hierax.config import DecoderConfig, ModelConfig, square_windows
+from hierax.config import DecoderConfig, ModelConfig
 from hierax.model.encoder import Encoder
 from hierax.model.mae import MaskedAutoencoder
 
-VIDEO: dict[str, Any] = {
-    "q_stride": (1, 2, 2),
-    "patch_kernel": (3, 7, 7),
-    "patch_stride": (2, 4, 4),
-    "patch_padding": (1, 3, 3),
-}
-DET_GLOBAL = (4, 6)  # with depths (1, 2, 5, 2): two global blocks in stage 3, none a stage's first
+from .members import (
+    DET_GLOBAL,
+    VIDEO_PATCHES,
+    abswin_config,
+    det_config,
+    loud,
+    mae_config,
+    plain_config,
+)
 
 
 @functools.cache
@@ -60,33 +61,6 @@ def peer(name: str) -> types.ModuleType:
             pytest.skip(f"{needed!r} is not installed; it comes with the parity group")
     prepare()
     return importlib.import_module(name)
-
-
-def loud(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights under which a wrong network gives a clearly wrong answer, in eval mode.
-
-    Matrices N(0, 1 / fan_in), biases N(0, 0.2), norm weights 1 +- 0.2, position tables and tokens N(0, 0.5), branch
-    scales 0.5 .. 1.5. The draw depends on the seed, the parameter's name and its shape, on nothing else.
-    """
-    norms = (nn.LayerNorm,)
-    kinds = {id(p): isinstance(m, norms) for m in module.modules() for p in m.parameters(recurse=False)}
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-            draw = torch.randn(parameter.shape, generator=generator)
-            leaf = name.rsplit(".", 1)[-1]
-            if re.search(r"pos_embed|position_embed|mask_token|latent", name):
-                draw = draw * 0.5
-            elif leaf == "gamma":
-                draw = 0.5 + torch.rand(parameter.shape, generator=generator)
-            elif leaf == "weight" and kinds[id(parameter)]:
-                draw = 1 + 0.2 * draw
-            elif parameter.ndim > 1:
-                draw = draw / parameter[0].numel() ** 0.5
-            else:
-                draw = draw * 0.2
-            parameter.copy_(draw)
-    return module.eval()
 
 
 @dataclass
@@ -200,7 +174,7 @@ def meta(
     """Meta's Hiera, image or video by the length of `size`."""
     video = len(size) == 3
     unit = (1, 8, 8) if video else (8, 8)
-    extra = {**VIDEO, "mask_unit_size": unit, "sep_pos_embed": True} if video else {}
+    extra = {**VIDEO_PATCHES, "mask_unit_size": unit, "sep_pos_embed": True} if video else {}
     module = peer("hiera").Hiera(
         input_size=size, embed_dim=dim, stages=depths, num_classes=classes, **{**extra, **options}
     )
@@ -212,26 +186,12 @@ def meta(
     )
 
 
-def plain_config(size: tuple[int, ...], depths: tuple[int, ...], dim: int, **options: Any) -> ModelConfig:
-    """Plain Hiera in our words."""
-    extra: dict[str, Any] = {}
-    if len(size) == 3:
-        extra = {
-            **VIDEO,
-            "family": "hiera_video",
-            "windows": ((1, 8, 8), (1, 4, 4), None, None),
-            "mask_unit": (1, 8, 8),
-            "position": "separable",
-        }
-    return ModelConfig(input_size=size, depths=depths, embed_dim=dim, **{**extra, **options})
-
-
 def meta_mae(
     size: tuple[int, ...] = (64, 64), depths: tuple[int, ...] = (1, 2, 3, 1), dim: int = 16, q_pool: int = 2
 ) -> Reference:
     """Meta's masked autoencoder, decoder 32 wide and 2 deep."""
     video = len(size) == 3
-    extra = {**VIDEO, "mask_unit_size": (1, 8, 8), "sep_pos_embed": True} if video else {}
+    extra = {**VIDEO_PATCHES, "mask_unit_size": (1, 8, 8), "sep_pos_embed": True} if video else {}
     module = peer("hiera").MaskedAutoencoderHiera(
         input_size=size,
         embed_dim=dim,
@@ -245,12 +205,6 @@ def meta_mae(
     return Reference(loud(module), mae_config(size, depths, dim, q_pool=q_pool), ask_meta, mae_rename())
 
 
-def mae_config(size: tuple[int, ...], depths: tuple[int, ...], dim: int, **options: Any) -> ModelConfig:
-    """Plain Hiera with the small decoder of these tests."""
-    decoder = options.pop("decoder", DecoderConfig(dim=32, depth=2, num_heads=4))
-    return plain_config(size, depths, dim, num_classes=0, head="pool", decoder=decoder, **options)
-
-
 def mae_rename(*rules: tuple[str, str | None]) -> Callable[[str], str | None]:
     """Neutral names to those of our masked autoencoder: the encoder under its own prefix."""
     own = r"^(patch_embed|pos_embed|blocks)"
@@ -258,27 +212,6 @@ def mae_rename(*rules: tuple[str, str | None]) -> Callable[[str], str | None]:
 
 
 # --- SAM 2 trunks -------------------------------------------------------------------------------------------------
-
-
-def det_config(
-    windows: tuple[int, ...] = (8, 4, 14, 7),
-    depths: tuple[int, ...] = (1, 2, 5, 2),
-    dim: int = 16,
-    **options: Any,
-) -> ModelConfig:
-    """HieraDet in our words."""
-    common: dict[str, Any] = {
-        "family": "hieradet",
-        "depths": depths,
-        "embed_dim": dim,
-        "windows": square_windows(windows),
-        "global_blocks": DET_GLOBAL,
-        "position": "window",
-        "position_size": (7, 7),
-        "head": "pool",
-        "num_classes": 0,
-    }
-    return ModelConfig(**{**common, **options})
 
 
 def sam2(windows: tuple[int, ...] = (8, 4, 14, 7), heads: int = 1, background: int = 7) -> Reference:
@@ -485,20 +418,6 @@ def ask_hf_sam2(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 # --- every family, for the tests that go through all ----------------------------------------------------------------
-
-ABSWIN: dict[str, Any] = {
-    "family": "hiera_abswin",
-    "depths": (1, 2, 3, 1),
-    "embed_dim": 16,
-    "num_classes": 5,
-    "position": "window",
-    "position_antialias": True,
-}
-
-
-def abswin_config(size: tuple[int, int], table: tuple[int, int], **options: Any) -> ModelConfig:
-    """Abswin Hiera in our words."""
-    return ModelConfig(input_size=size, position_size=table, **{**ABSWIN, **options})
 
 
 def birder_abswin(size: tuple[int, int] = (64, 64), **options: Any) -> Reference:

@@ -12,11 +12,7 @@ from PIL import Image
 
 from hierax.cli import COMMANDS, main
 
-
-def photograph(seed: int, size=(120, 90)) -> Image.Image:
-    """A smooth random picture."""
-    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+from .members import picture
 
 
 @pytest.fixture
@@ -24,18 +20,18 @@ def album(tmp_path):
     """The folder that the first users will point us at: good, odd and broken files together."""
     folder = tmp_path / "album"
     folder.mkdir()
-    photograph(1).save(folder / "a.jpg")
-    photograph(2).save(folder / "b.png")
-    photograph(3).save(folder / "whole.jpg", quality=95)
+    picture((120, 90), 1).save(folder / "a.jpg")
+    picture((120, 90), 2).save(folder / "b.png")
+    picture((120, 90), 3).save(folder / "whole.jpg", quality=95)
     data = (folder / "whole.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(data[: len(data) // 2])
     (folder / "text.jpg").write_text("this is no image")
-    photograph(4).convert("CMYK").save(folder / "cmyk.jpg")
+    picture((120, 90), 4).convert("CMYK").save(folder / "cmyk.jpg")
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(ramp).save(folder / "sixteen.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    photograph(5).save(folder / "rotated.jpg", exif=exif)
+    picture((120, 90), 5).save(folder / "rotated.jpg", exif=exif)
     return folder
 
 
@@ -94,7 +90,7 @@ def test_embed__existing_output_is_kept(album, tmp_path, capsys):
 
 def test_embed__failure_leaves_no_file(tmp_path, monkeypatch, capsys):
     """A half-written output would be taken for a whole one."""
-    photograph(1).save(tmp_path / "a.jpg")
+    picture((120, 90), 1).save(tmp_path / "a.jpg")
     import hierax.bulk.write as write
 
     monkeypatch.setattr(
@@ -122,7 +118,7 @@ def test_classify__every_format_names_every_file(album, capsys, format):
 def test_features__maps_and_picture(tmp_path):
     """Maps must be (k, c, h, w) of the rows in `index`; the picture must exist."""
     for seed in (1, 2):
-        photograph(seed).save(tmp_path / f"{seed}.jpg")
+        picture((120, 90), seed).save(tmp_path / f"{seed}.jpg")
     (tmp_path / "1a.jpg").write_text("no image")
     out, plot = tmp_path / "f.npz", tmp_path / "f.png"
     arguments = ["features", str(tmp_path / "1.jpg"), str(tmp_path / "1a.jpg"), str(tmp_path / "2.jpg")]
@@ -132,8 +128,8 @@ def test_features__maps_and_picture(tmp_path):
     assert data["stage1"].shape == (2, 32, 24, 24)
     assert data["stage4"].shape == (2, 256, 3, 3)
     assert "stage2" not in data
-    with Image.open(plot) as picture:
-        assert min(picture.size) > 100
+    with Image.open(plot) as drawn:
+        assert min(drawn.size) > 100
 
 
 @pytest.mark.parametrize(

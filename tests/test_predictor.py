@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import hierax
+from hierax.data.video import preprocess_clip, read_clip
+
+from . import members
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +22,8 @@ def nano():
 
 @pytest.fixture
 def picture():
-    """A random smooth 8-bit image."""
-    small = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((150, 110), Image.Resampling.BICUBIC)
+    """An 8-bit image."""
+    return members.picture((150, 110))
 
 
 def test_every_kind_of_image_gives_the_same_vector(nano, picture, tmp_path):
@@ -248,3 +249,23 @@ def test_names():
         hierax.load("hiera_bass_224")
     with pytest.raises(hierax.CheckpointError, match="No such file"):
         hierax.load("./missing.pt")
+
+
+def test_views_are_averaged(tmp_path):
+    """One view counted several times, or logits averaged before softmax, would give other scores."""
+    predictor = hierax.load(members.save_video_learner(tmp_path / "model", 32, num_classes=3))
+    film = np.stack([members.noise(24, 30, seed) for seed in range(40)])
+    clips = [preprocess_clip(clip, predictor.preprocess) for clip in read_clip(film, frames=4, views=3)]
+    each = [predictor.classify(clip, top_k=3)[0] for clip in clips]
+    expected = {i: np.mean([next(g.score for g in row if g.index == i) for row in each]) for i in range(3)}
+    vector = np.mean([predictor.embed(clip)[0] for clip in clips], 0)
+    (row,) = predictor.classify([film], top_k=3, views=3)
+    assert {g.index: g.score for g in row} == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(predictor.embed([film], views=3)[0], vector, atol=1e-5)
+    assert predictor.features([film])["stage4"].shape[0] == 1
+    predictor.views = 3
+    (row,) = predictor.classify([film], top_k=3)
+    assert {g.index: g.score for g in row} == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(predictor.embed([film])[0], vector, atol=1e-5)
+    with pytest.raises(hierax.InputError, match="one view"):
+        predictor.features([film])

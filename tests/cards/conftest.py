@@ -18,7 +18,7 @@ from hierax.weights.card import ModelCard, Weights
 from hierax.weights.network import from_module
 from hierax.weights.write import write_weights
 
-from ..compat.pictures import picture
+from ..members import photograph
 
 
 def write_random(to: str, name: str, folder: Path, **options: Any) -> Path:
@@ -38,7 +38,7 @@ def write_random(to: str, name: str, folder: Path, **options: Any) -> Path:
 def run_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path, str, str], dict[str, Any]]:
     """Run a snippet as printed, its published name pointing at a local file."""
     (tmp_path / "path/to").mkdir(parents=True)
-    picture(500, 375).save(tmp_path / "path/to/image.jpeg")
+    photograph(500, 375).save(tmp_path / "path/to/image.jpeg")
     monkeypatch.chdir(tmp_path)
     requests = types.ModuleType("requests")
     stream = io.BytesIO((tmp_path / "path/to/image.jpeg").read_bytes())

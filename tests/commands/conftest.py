@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import pytest
-from PIL import Image
 
-
-def picture(path, seed=1):
-    """A small PNG under any name."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((48, 40)).save(path, format="PNG")
-    return path
+from ..members import write_png
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """An empty working folder with one picture, `a.png`."""
     monkeypatch.chdir(tmp_path)
-    picture("a.png")
+    write_png("a.png")
     return tmp_path
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from hierax.cli import main
 
-from .conftest import picture
+from ..members import write_png
 
 NAMES = [
     "A.PNG",
@@ -37,7 +37,7 @@ def album(desk):
     folder.mkdir()
     for seed, name in enumerate(NAMES):
         try:
-            picture(folder / name, seed)
+            write_png(folder / name, seed)
         except OSError:
             pytest.skip("this file system takes no such names")
     return folder
@@ -119,7 +119,7 @@ def test_names__in_files(album):
 
 def test_leading_dash__after_two_dashes(desk, capsys):
     """An option named like a file must not win over the file."""
-    picture("-v")
+    write_png("-v")
     assert main(["classify", "--top-k", "1", "--", "-v"]) == 0
     assert "-v " in capsys.readouterr().out
 
@@ -133,7 +133,7 @@ def test_same_file_twice__two_rows(desk, capsys):
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
 def test_stdin__lines_of_any_system(desk, capsys, monkeypatch, ends):
     """A carriage return kept at the end would name a file that does not exist."""
-    picture("b.png")
+    write_png("b.png")
     monkeypatch.setattr(sys, "stdin", stdin(ends.join([b"a.png", b"", b"b.png", b""])))
     assert main(["classify", "-", "--top-k", "1", "--format", "jsonl"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -272,7 +272,7 @@ def test_unreadable__rows_and_exit_3(desk, capsys):
 
 def test_no_permission(desk, capsys):
     """A closed folder or file is said and passed over; a closed output is refused before any work."""
-    os.chmod(picture("closed.png"), 0)
+    os.chmod(write_png("closed.png"), 0)
     if os.access("closed.png", os.R_OK):
         pytest.skip("root may read everything")
     (desk / "closed").mkdir(mode=0o500)

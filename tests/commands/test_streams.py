@@ -17,8 +17,7 @@ from hierax.commands import MEANINGS, Exit
 from hierax.commands.common import exit_code
 from hierax.predictor import Prediction
 
-from ..train import tiny
-from .conftest import picture
+from ..members import coloured_classes, save_learner, write_png
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv"])
@@ -32,7 +31,7 @@ def test_classify__prints_as_results_come(desk, capsys, monkeypatch, format):
             seen.append(capsys.readouterr().out)
 
     monkeypatch.setattr("hierax.bulk.run.run", rows)
-    picture("b.png")
+    write_png("b.png")
     assert main(["classify", "a.png", "b.png", "--format", format]) == 0
     assert len(seen) == 2
     assert "a.png" in seen[0]
@@ -71,7 +70,7 @@ def test_quiet__before_and_after_the_command(desk, capsys, place):
 
 def test_verbose__shows_where_an_error_comes_from_and_no_other_library(desk, capfd):
     """Pillow logs every chunk of every PNG."""
-    picture("b.png")
+    write_png("b.png")
     assert main(["-v", "features", "a.png", "-o", "f.npz", "--plot", "f.png"]) == 0
     assert "STREAM" not in capfd.readouterr().err
     with pytest.raises(hierax.InputError):
@@ -80,7 +79,7 @@ def test_verbose__shows_where_an_error_comes_from_and_no_other_library(desk, cap
 
 def test_quiet__is_only_a_name_after_two_dashes(desk, capsys):
     """`-- -q` names a file."""
-    picture("-q")
+    write_png("-q")
     assert main(["embed", "-o", "v.npz", "--", "-q"]) == 0
     assert capsys.readouterr().err != ""
 
@@ -132,7 +131,7 @@ def test_exit_codes__one_rule(capsys):
 
 def test_finetune__quiet_and_unreadable_samples_exit_3(tmp_path, capsys):
     """eval answered 3 and finetune 0 for the same broken file; -q left the licence, the notes and the progress."""
-    data, model = tiny.images(tmp_path / "data", per_class=4), tiny.save(tmp_path / "tiny")
+    data, model = coloured_classes(tmp_path / "data", per_class=4), save_learner(tmp_path / "tiny")
     arguments = [str(data), str(tmp_path / "out"), "-m", str(model), "--steps", "3", "--batch-size", "8"]
     assert main(["-q", "finetune", *arguments, "--set", "workers=0", "--device", "cpu"]) == 0
     assert capsys.readouterr() == (f"{tmp_path / 'out' / 'model'}\n", "")

@@ -16,10 +16,10 @@ import hierax.compat.birder as ours
 from hierax.compat.birder.inference.classification import infer_batch, infer_image
 from hierax.errors import CheckpointError, InputError, UnknownNameError
 
+from ..members import photograph, write_photographs
 from ..peer_files import real_birder, write_birder_pt, write_birder_safetensors
 from ..peers import peer
 from ..tolerance import FP32, LOUD, distance
-from .pictures import picture, write_jpegs
 
 pytestmark = pytest.mark.parity
 
@@ -147,7 +147,7 @@ def test_transform__jpegs(size: tuple[int, int], options: dict[str, Any], tmp_pa
     """Keeping the aspect ratio where birder squashes, or a crop rounded otherwise, is off by grey levels."""
     theirs = peer("birder.data.transforms.classification").inference_preset(size, STATS, **options)
     mine = ours.classification_transform(size, rgv_values=STATS, **options)
-    for path in write_jpegs(tmp_path):
+    for path in write_photographs(tmp_path):
         image = Image.open(path)
         assert distance(mine(image), theirs(image)) <= FP32, path.name
 
@@ -156,7 +156,7 @@ def test_transform__modes() -> None:
     """birder broadcasts grey and refuses alpha; here every mode gives what its RGB version gives."""
     theirs = peer("birder.data.transforms.classification").inference_preset((64, 96), STATS)
     mine = ours.classification_transform((64, 96), STATS)
-    image = picture(120, 90)
+    image = photograph(120, 90)
     grey = image.convert("L")
     assert distance(mine(grey), theirs(grey)) <= FP32
     opaque = image.copy()
@@ -191,7 +191,7 @@ def test_infer_image__jpegs(case: str, options: dict[str, Any], tmp_path: Path) 
     assert ours.get_channels_from_signature(mine.signature) == 3
     expected_transform = peer("birder").classification_transform(size, info.rgb_stats)
     transform = ours.classification_transform(size, mine.rgb_stats)
-    for path in write_jpegs(tmp_path)[:2]:
+    for path in write_photographs(tmp_path)[:2]:
         expected, expected_embedding = theirs.infer_image(reference, str(path), expected_transform, **options)
         for sample in (str(path), Image.open(path), path):
             out, embedding = infer_image(net, sample, transform, **options)
@@ -222,7 +222,7 @@ def test_infer_image__refuses(tmp_path: Path) -> None:
     _, _, net, _ = pair("plain", tmp_path / "m")
     transform = ours.classification_transform((64, 64), STATS)
     (tmp_path / "text.jpg").write_text("no image")
-    whole = write_jpegs(tmp_path)[0]
+    whole = write_photographs(tmp_path)[0]
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:3000])
     for sample in (
         tmp_path / "none.jpg",
@@ -281,7 +281,7 @@ def test_load__folder_and_both_names(tmp_path: Path) -> None:
     net, info, transform = ours.load_pretrained_model_and_transform(
         new, dst=folder, classification_kwargs={"center_crop": 0.9}
     )
-    assert transform(picture(90, 70)).shape == (3, 256, 256)
+    assert transform(photograph(90, 70)).shape == (3, 256, 256)
     assert not net.training
 
 

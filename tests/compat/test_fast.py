@@ -16,7 +16,7 @@ import hierax.compat.transformers as ours
 from hierax.compat.birder.net import Net
 from hierax.model.engines.blocks import FastBlock
 
-from ..peers import loud
+from ..members import loud
 from ..tolerance import FP32, distance
 
 CONFIG = {

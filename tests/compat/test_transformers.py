@@ -18,10 +18,10 @@ import hierax
 import hierax.compat.transformers as ours
 from hierax.errors import CheckpointError, InputError, UnknownNameError
 
+from ..members import loud, photograph, write_photographs
 from ..peer_files import HF_HIERA_PROCESSOR, write_hf_folder
-from ..peers import hf_config, hf_sam2, loud, peer
+from ..peers import hf_config, hf_sam2, peer
 from ..tolerance import FP32, LOUD, distance
-from .pictures import picture, write_jpegs
 
 pytestmark = pytest.mark.parity
 DEPTHS, DIM = (1, 2, 3, 1), 16
@@ -338,7 +338,7 @@ OPTIONS: list[dict[str, Any]] = [
 def test_processor__jpegs(options: dict[str, Any], tmp_path: Path) -> None:
     """Pillow's resize, a rounded crop, or statistics in the wrong order would be off by a grey level or more."""
     reference, mine = processors(tmp_path)
-    for path in write_jpegs(tmp_path):
+    for path in write_photographs(tmp_path):
         image = Image.open(path)
         expected = reference(images=image, return_tensors="pt", **options).pixel_values
         got = mine(images=image, return_tensors="pt", **options)
@@ -353,7 +353,7 @@ def test_processor__pil_backend(tmp_path: Path) -> None:
     _, mine = processors(tmp_path)
     bit = peer("transformers.models.bit.image_processing_pil_bit").BitImageProcessorPil.from_pretrained(tmp_path)
     slow = ours.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
-    for path in write_jpegs(tmp_path):
+    for path in write_photographs(tmp_path):
         image = Image.open(path)
         expected = bit(images=image, return_tensors="pt").pixel_values
         assert distance(slow(images=image, return_tensors="pt").pixel_values, expected) <= FP32
@@ -363,7 +363,7 @@ def test_processor__pil_backend(tmp_path: Path) -> None:
 def test_processor__inputs(tmp_path: Path) -> None:
     """Lists, arrays, modes and channel orders that transformers takes must come out as from transformers."""
     reference, mine = processors(tmp_path)
-    image = picture(300, 260)
+    image = photograph(300, 260)
     array = np.array(image)
     for given in (
         [image, image.rotate(90)],
@@ -405,7 +405,7 @@ def test_processor__saved_and_defaults(tmp_path: Path) -> None:
     assert mine.image_mean[0] == pytest.approx(0.4815, abs=1e-4)
     mine.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_text('{"model_type": "hiera"}')
-    image = picture(343, 256)
+    image = photograph(343, 256)
     expected = peer("transformers").AutoImageProcessor.from_pretrained(tmp_path / "saved")(image, return_tensors="pt")
     assert distance(mine(image, return_tensors="pt").pixel_values, expected.pixel_values) <= FP32
     published = ours.AutoImageProcessor.from_pretrained("facebook/hiera-base-plus-224-hf")
@@ -417,9 +417,9 @@ def test_processor__refuses(tmp_path: Path) -> None:
     """A misspelt option or a broken image must say so, not change the numbers."""
     _, mine = processors(tmp_path)
     with pytest.raises(UnknownNameError, match="do_center_crop"):
-        mine(picture(64, 64), do_centre_crop=True)
+        mine(photograph(64, 64), do_centre_crop=True)
     with pytest.raises(InputError, match="several|alike"):
-        mine([picture(64, 64), picture(64, 80)], do_resize=False, do_center_crop=False, return_tensors="pt")
+        mine([photograph(64, 64), photograph(64, 80)], do_resize=False, do_center_crop=False, return_tensors="pt")
     with pytest.raises(InputError):
         mine(object())
     (tmp_path / "bad.jpg").write_text("no image")
@@ -432,7 +432,7 @@ def test_end_to_end__jpeg_to_logits(tmp_path: Path) -> None:
     options = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}
     model, mine = pair("HieraForImageClassification", tmp_path / "m", **LABELS)
     reference, processor = processors(tmp_path)
-    for path in write_jpegs(tmp_path):
+    for path in write_photographs(tmp_path):
         image = Image.open(path)
         with torch.no_grad():
             expected = model(**reference(images=image, return_tensors="pt", **options)).logits

@@ -16,10 +16,10 @@ from hierax.errors import CheckpointError, InputError
 from hierax.weights.formats.transformers_processor import processor_json, read_processor
 from hierax.weights.write import write_weights
 
+from ..members import MEMBERS, loud, photograph, weights_of
 from ..peer_files import write_hf_folder
-from ..peers import hf_sam2, loud, peer
+from ..peers import hf_sam2, peer
 from ..tolerance import FP32, distance
-from ..weights.members import MEMBERS, weights_of
 from .test_transformers import EVERYTHING, assert_same_output
 
 pytestmark = pytest.mark.parity
@@ -127,11 +127,9 @@ def test_recipe__same_pixels_by_both_doors(changes: dict[str, Any], tmp_path: Pa
     """Statistics of another class where the file is silent, or a scale that is forgotten, would be grey levels off."""
     from hierax.data.preprocess import preprocess
 
-    from .pictures import picture
-
     text = {"image_processor_type": "BitImageProcessor", **changes}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(text))
-    image = picture(301, 217)
+    image = photograph(301, 217)
     processor = ours.AutoImageProcessor.from_pretrained(tmp_path)
     expected = processor(image, return_tensors="pt").pixel_values[0]
     spec = read_processor(text)

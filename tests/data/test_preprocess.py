@@ -15,11 +15,9 @@ from hierax.config import PreprocessSpec
 from hierax.data.preprocess import center_crop, crop_offsets, preprocess, resized_size
 from hierax.errors import InputError
 
+from ..members import noise
+
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-
-
-def image(height=60, width=80, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +57,7 @@ def test_normalisation():
 @pytest.mark.parametrize("resize", ["squash", "shortest"])
 def test_same_size_is_untouched(engine, resize):
     """An image that already has the size must not be resampled."""
-    source = image(32, 48)
+    source = noise(32, 48)
     spec = PreprocessSpec(size=(32, 48), resize=resize, crop_ratio=1.0, engine=engine, **PLAIN)
     want = torch.from_numpy(source).permute(2, 0, 1) / 255
     torch.testing.assert_close(preprocess(source, spec), want, atol=1e-6, rtol=0)
@@ -67,13 +65,13 @@ def test_same_size_is_untouched(engine, resize):
 
 def test_pil_and_array_agree():
     """Two ways in, one result."""
-    source = image()
+    source = noise()
     assert torch.equal(preprocess(source, PreprocessSpec()), preprocess(Image.fromarray(source), PreprocessSpec()))
 
 
 def test_source_is_not_written_to():
     """In-place arithmetic on a tensor that shares the caller's memory would destroy the picture."""
-    source = image(32, 32)
+    source = noise(32, 32)
     kept = source.copy()
     for engine in ("pil", "uint8", "float"):
         preprocess(source, PreprocessSpec(size=(32, 32), crop_ratio=1.0, engine=engine))
@@ -93,7 +91,7 @@ def test_any_size_any_recipe(height, width, out, resize, ratio, engine, interpol
         size=out, resize=resize, crop_ratio=ratio, engine=engine, interpolation=interpolation,
         crop_rounding=rounding, resize_to=resize_to, **PLAIN,
     )  # fmt: skip
-    got = preprocess(image(height, width), spec)
+    got = preprocess(noise(height, width), spec)
     assert got.shape == (3, *out)
     assert got.dtype == torch.float32
     assert got.isfinite().all()
@@ -116,7 +114,7 @@ def test_extreme_aspect__same_picture(monkeypatch):
 
     for size, rounding in [((61, 83), "even"), ((83, 61), "floor"), ((5, 300), "even"), ((500, 333), "floor")]:
         spec = PreprocessSpec(size=(64, 64), crop_rounding=rounding, **PLAIN)
-        smooth = np.array(Image.fromarray(image(6, 6) // 2 + 64).resize(size[::-1], Image.Resampling.BICUBIC))
+        smooth = np.array(Image.fromarray(noise(6, 6) // 2 + 64).resize(size[::-1], Image.Resampling.BICUBIC))
         monkeypatch.setattr(module, "_MAX_RESIZED_PIXELS", 10**9)
         plain = preprocess(smooth, spec)
         monkeypatch.setattr(module, "_MAX_RESIZED_PIXELS", 0)
@@ -142,7 +140,7 @@ def test_center_crop__pads_both_sides():
 def test_impossible_recipes(options):
     """A recipe read from a foreign file must be refused, not followed half-way."""
     with pytest.raises(InputError):
-        preprocess(image(), PreprocessSpec(**options))
+        preprocess(noise(), PreprocessSpec(**options))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from hierax.data.preprocess import preprocess
 from hierax.data.video import clip_indices, preprocess_clip, read_clip
 from hierax.errors import InputError, MissingExtraError
 
+from ..members import write_clip
+
 
 def numbered(count) -> np.ndarray:
     """Frames of 32 x 48 whose six black and white bars spell their number; compression cannot blur that."""
@@ -27,18 +29,6 @@ def numbers(clip) -> np.ndarray:
     """The numbers that (..., 32, 48, 3) frames spell."""
     bars = clip.astype(float).reshape(*clip.shape[:-3], 32, 6, 8, 3).mean(axis=(-4, -2, -1))
     return ((bars > 128) << np.arange(6)).sum(-1)
-
-
-def write(path, video, codec="mpeg4", **options):
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = video.shape[2], video.shape[1], "yuv420p"
-        stream.gop_size = options.get("gop", 12)
-        for frame in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.mark.parametrize(
@@ -60,7 +50,7 @@ def test_clip_indices(total, views, want):
 @pytest.mark.parametrize(("frames", "stride", "views"), [(4, 4, 1), (4, 4, 3), (16, 4, 1), (3, 1, 2)])
 def test_file__right_frames(tmp_path, codec, frames, stride, views):
     """Seeking that lands on a key frame, or B-frames in decoding order, gives other frames."""
-    path = write(tmp_path / "clip.mp4", numbered(60), codec)
+    path = write_clip(tmp_path / "clip.mp4", numbered(60), codec)
     got = read_clip(path, frames=frames, stride=stride, views=views)
     assert got.shape == (views, frames, 32, 48, 3)
     assert numbers(got).tolist() == clip_indices(60, frames, stride, views)
@@ -68,21 +58,21 @@ def test_file__right_frames(tmp_path, codec, frames, stride, views):
 
 def test_file__size_scales_the_shorter_side(tmp_path):
     """`size` bounds memory; it must keep the aspect ratio and never enlarge."""
-    path = write(tmp_path / "clip.mp4", numbered(8))
+    path = write_clip(tmp_path / "clip.mp4", numbered(8))
     assert read_clip(path, frames=2, stride=1, size=16).shape == (1, 2, 16, 24, 3)
     assert read_clip(path, frames=2, stride=1, size=100).shape == (1, 2, 32, 48, 3)
 
 
 def test_file__other_container(tmp_path):
     """AVI packets carry no presentation times of B-frames."""
-    path = write(tmp_path / "clip.avi", numbered(40))
+    path = write_clip(tmp_path / "clip.avi", numbered(40))
     got = read_clip(path, frames=4, stride=4)
     assert numbers(got).tolist() == clip_indices(40, 4, 4, 1)
 
 
 def test_file__cut_short(tmp_path):
     """A cut file either decodes in part or is refused; FFmpeg's own errors stay inside."""
-    path = write(tmp_path / "clip.avi", numbered(60))
+    path = write_clip(tmp_path / "clip.avi", numbered(60))
     data = path.read_bytes()
     cut = tmp_path / "cut.avi"
     for percent in (0, 1, 10, 50):
@@ -168,7 +158,7 @@ def test_start_refused(options):
 
 def test_one_clip_decodes_no_other(tmp_path, monkeypatch):
     """Decoding five views to keep one takes five times as long; so does decoding from the first frame on."""
-    path = write(tmp_path / "clip.mp4", numbered(60), gop=6)
+    path = write_clip(tmp_path / "clip.mp4", numbered(60), gop=6)
     real, decoded, shown = video._frames_from, [], []
     monkeypatch.setattr(video, "_frames_from", lambda *given: (decoded.append(1) or each for each in real(*given)))
     to_rgb = video._to_rgb

@@ -11,9 +11,8 @@ from hierax.errors import HieraxError
 from hierax.model.encoder import Encoder
 from hierax.model.engines import optimize
 
-from ..peers import det_config, loud
+from ..members import det_config, loud, pixels
 from ..tolerance import FP32, distance
-from .test_optimize import pixels
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 

@@ -24,9 +24,9 @@ from hierax.model.engines import openvino, optimize, processor, quantize
 from hierax.model.engines.graph import EMBEDDING, export
 from hierax.model.engines.sensitivity import by_harm
 
-from ..peers import det_config, loud
+from ..members import det_config, loud, pixels
 from ..tolerance import FP32, distance
-from .test_optimize import FAMILIES, answers, apart, pixels
+from .test_optimize import FAMILIES, answers, apart
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_int8 = pytest.mark.skipif(

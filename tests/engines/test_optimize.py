@@ -19,7 +19,7 @@ from hierax.model.encoder import Encoder
 from hierax.model.engines import FastEncoder, eager, optimize, processor
 from hierax.model.mae import MaskedAutoencoder
 
-from ..peers import det_config, loud, mae_config, plain_config
+from ..members import det_config, loud, mae_config, pixels, plain_config
 from ..tolerance import FP32, FP64, LOUD, distance
 
 SMALL = {"depths": (1, 2, 3, 1), "embed_dim": 16}
@@ -54,11 +54,6 @@ def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         pytest.skip("this torch has no oneDNN operators")
     monkeypatch.setenv("HIERAX_FORCE_PRODUCTS", request.param)
     return request.param
-
-
-def pixels(*shape: int, seed: int = 1) -> Tensor:
-    """Seeded N(0, 1) pixels."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def answers(encoder: Encoder, x: Tensor) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ from hierax.weights.labels import class_names
 from hierax.weights.network import from_module
 from hierax.weights.write import write_weights
 
+from ..members import LEARNER, coloured_classes, learner, photograph
 from ..peers import peer
-from ..train import tiny
 
 
 class Colours(torch.nn.Module):
@@ -33,7 +33,7 @@ class Colours(torch.nn.Module):
 
     def __init__(self, classes):
         super().__init__()
-        self.config = tiny.CONFIG
+        self.config = LEARNER
         self.num_classes = classes
 
     def forward(self, x):
@@ -47,13 +47,13 @@ def predictor(labels, classes=None):
 
 
 def predictor_of(model, labels, spec=None):
-    card = ModelCard(name="colours", config=tiny.CONFIG, preprocess=spec or PreprocessSpec(size=(64, 64)))
+    card = ModelCard(name="colours", config=LEARNER, preprocess=spec or PreprocessSpec(size=(64, 64)))
     return Predictor(model, Weights(card=card, labels=labels))
 
 
 def test_exact_counts_on_a_ragged_last_batch(tmp_path):
     """Averaging batch accuracies, or dropping the last batch, gives another number than 20 of 21."""
-    data = tiny.images(tmp_path, per_class=7)
+    data = coloured_classes(tmp_path, per_class=7)
     Image.fromarray(np.full((30, 30, 3), (0, 0, 255), dtype=np.uint8)).save(data / "class_0" / "000.png")
     (data / "class_2" / "001.png").write_bytes(b"")
     found = accuracy(data, predictor(["class_0", "class_1", "class_2"]), batch_size=4)
@@ -65,7 +65,7 @@ def test_exact_counts_on_a_ragged_last_batch(tmp_path):
 
 def test_classes_are_matched_by_name(tmp_path):
     """Matching by order would score a model with labels in another order near zero."""
-    data = tiny.images(tmp_path, per_class=2)
+    data = coloured_classes(tmp_path, per_class=2)
     names = ["class_2", "class_0", "class_1"]
     model = predictor(names)
     model.model.forward = lambda x: x.mean((2, 3))[:, [2, 0, 1]]
@@ -150,7 +150,7 @@ def test_sorted_order_is_said(tmp_path, capsys):
 @pytest.mark.parametrize("split", [None, "train"])
 def test_command_line(tmp_path, capsys, split):
     """Three of eight images are of class 10, the second of the folders by value and the first as text."""
-    weights = tiny.weights()
+    weights = learner()
     config = dataclasses.replace(weights.config, num_classes=12)
     module = build(config)
     torch.nn.init.zeros_(module.head.projection.weight)
@@ -228,14 +228,6 @@ def test_protocols_at_the_size_of_the_checkpoint():
         protocol_spec("brider", spec)
 
 
-def picture(size, seed=0):
-    """Edges and grain, on which engines and crops differ."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 200, (9, 9, 3), dtype=np.uint8)
-    image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST))
-    return image + rng.integers(0, 50, image.shape, dtype=np.uint8)
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize("size", [(640, 480), (343, 257), (211, 500), (100, 90)])
 @pytest.mark.parametrize("side", [224, 256])
@@ -246,7 +238,7 @@ def test_protocols_are_what_their_names_say(size, side, protocol):
     The checkpoint's own recipe is made as different as can be, so that nothing of it may leak through but size and
     statistics.
     """
-    image = picture(size)
+    image = np.asarray(photograph(*size))
     own = PreprocessSpec(size=(side, side), resize="squash" if protocol != "birder" else "shortest", crop_ratio=0.8,
                          resize_to=333, engine="float", interpolation="bilinear", crop_rounding="floor")  # fmt: skip
     got = preprocess(image, protocol_spec(protocol, own))

@@ -26,7 +26,7 @@ from hierax.errors import CheckpointError, HieraxError
 from hierax.weights import files
 from hierax.weights.understand import read_weights
 
-from ..weights.members import MEMBERS, tiny_sam2, written
+from ..members import MEMBERS, tiny_sam2, written
 
 __all__ = ["tiny_sam2"]
 SECONDS = 2.0

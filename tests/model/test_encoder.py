@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hierax.config import ARCHITECTURES, ModelConfig, square_windows
+from hierax.config import ARCHITECTURES
 from hierax.errors import InputError, UnknownNameError
 from hierax.model.encoder import (
     DropPath,
@@ -25,49 +24,7 @@ from hierax.model.encoder import (
     split_windows,
 )
 
-from ..peers import VIDEO, loud
-
-FAMILIES: dict[str, dict[str, Any]] = {
-    "hiera": {},
-    "hiera_q_pool_2": {"q_pool": 2},
-    "hiera_video": {
-        **VIDEO,
-        "family": "hiera_video",
-        "input_size": (4, 64, 64),
-        "windows": ((1, 8, 8), (1, 4, 4), None, None),
-        "mask_unit": (1, 8, 8),
-        "position": "separable",
-    },
-    "abswin": {"family": "hiera_abswin", "position": "window", "position_size": (4, 4), "position_antialias": True},
-    "abswin_attention": {"position": "window", "position_size": (4, 4), "head": "attention"},
-    "timm_abswin": {"position": "window", "position_size": (4, 4), "shortcut": "max_avg", "layer_scale": 1e-5},
-    "hieradet": {
-        "family": "hieradet",
-        "position": "window",
-        "position_size": (7, 7),
-        "windows": square_windows((8, 4, 14, 7)),
-        "global_blocks": (5,),
-        "head": "norm_pool",
-    },
-    "hieradet_d": {
-        "family": "hieradet",
-        "position": "window",
-        "position_size": (7, 7),
-        "windows": square_windows((8, 4, 0, 0)),
-        "global_blocks": (5,),
-        "head": "norm_pool",
-    },
-    "sam2": {"position": "window", "position_size": (7, 7), "windows": square_windows((8, 4, 16, 8)), "head": "pool"},
-}
-
-
-def tiny(family: str = "hiera", **options: Any) -> Encoder:
-    """A loud network of a family, 16 channels wide, 64 pixels by default."""
-    common = {"input_size": (64, 64), "depths": (1, 2, 3, 1), "embed_dim": 16, "num_classes": 5}
-    config = ModelConfig(**{**common, **FAMILIES[family], **options})
-    encoder = loud(Encoder(config))
-    assert isinstance(encoder, Encoder)
-    return encoder
+from ..members import FAMILIES, tiny
 
 
 def pixels(encoder: Encoder, *size: int, batch: int = 2) -> Tensor:

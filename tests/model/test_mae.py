@@ -11,23 +11,21 @@ from hierax.config import ARCHITECTURES, DecoderConfig, ModelConfig, square_wind
 from hierax.errors import InputError
 from hierax.model.mae import MaskedAutoencoder
 
-from ..peers import loud, mae_config
+from ..members import tiny_mae
 from .test_encoder import unit_mask
 
 SIZES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
-    "image": ((64, 64), {"q_pool": 2}),
-    "wide": ((64, 96), {"q_pool": 2}),
+    "image": ((64, 64), {}),
+    "wide": ((64, 96), {}),
     "three_pools": ((64, 96), {"q_pool": 3}),
-    "video": ((4, 64, 64), {"q_pool": 2}),
+    "video": ((4, 64, 64), {}),
 }
 
 
 def tiny(kind: str = "image", **options: Any) -> MaskedAutoencoder:
-    """A loud masked autoencoder, 16 channels wide."""
+    """A masked autoencoder of one of these sizes."""
     size, own = SIZES[kind]
-    mae = loud(MaskedAutoencoder(mae_config(size, (1, 2, 3, 1), 16, **{**own, **options})))
-    assert isinstance(mae, MaskedAutoencoder)
-    return mae
+    return tiny_mae(size, **{**own, **options})
 
 
 def pixels(mae: MaskedAutoencoder, batch: int = 2) -> torch.Tensor:

@@ -12,6 +12,7 @@ import hierax
 from hierax.model.encoder import Encoder
 from hierax.model.mae import MaskedAutoencoder
 
+from ..members import loud
 from ..peer_files import (
     FILES,
     FileCase,
@@ -21,7 +22,7 @@ from ..peer_files import (
     write_meta_folder,
     write_meta_pth,
 )
-from ..peers import birder_mae, hf_mae, loud, meta, meta_mae, ours, peer
+from ..peers import birder_mae, hf_mae, meta, meta_mae, ours, peer
 from ..tolerance import FP32, MAE_FP32, assert_same
 from .test_encoder_parity import noise
 from .test_mae_parity import Answer, apart, ask_birder, ask_hf, ask_meta, some_units

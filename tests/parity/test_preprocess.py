@@ -13,6 +13,7 @@ from hierax.config import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from hierax.data.decode import decode_image
 from hierax.data.preprocess import preprocess
 
+from ..members import encoded, photograph
 from ..peers import peer
 
 pytestmark = pytest.mark.parity
@@ -21,15 +22,9 @@ pytestmark = pytest.mark.parity
 SIZES = [(640, 480), (343, 256), (257, 511), (1001, 333), (224, 224), (37, 53), (500, 3)]
 
 
-def _jpeg(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """A real JPEG with edges, gradients and grain: engines and crops that differ show on it."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize(size, Image.Resampling.NEAREST)
-    grain = rng.integers(-12, 13, (size[1], size[0], 3))
-    pixels = np.clip(np.asarray(coarse).astype(int) + grain, 0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=92)
-    return Image.open(io.BytesIO(stream.getvalue()))
+def _jpeg(size: tuple[int, int]) -> Image.Image:
+    """A real JPEG: engines and crops that differ show on it."""
+    return Image.open(io.BytesIO(encoded(photograph(*size), "JPEG", quality=92)))
 
 
 def _worst(image: Image.Image, spec: PreprocessSpec, want) -> float:

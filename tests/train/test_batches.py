@@ -18,7 +18,8 @@ from hierax.train.batches import Part, Stream, Views, random_clip, steps_of_part
 from hierax.train.reading import recipe_of
 from hierax.train.recipe import Recipe
 
-from . import tiny
+from ..members import LEARNER, coloured_classes, learner
+from . import runs
 
 
 @pytest.mark.parametrize(("n", "batch", "world", "parts"), [(37, 8, 2, 2), (5, 8, 4, 1), (64, 16, 1, 4), (33, 4, 2, 1)])
@@ -53,12 +54,12 @@ def test_order_depends_on_seed_and_epoch_only():
 
 def views_of(folder, **settings):
     recipe = recipe_of({"batch_size": 4, "epochs": 2, "workers": 0, **settings})
-    return Views(open_data(folder), recipe.settings.views(tiny.weights()), tiny.CONFIG, recipe), recipe
+    return Views(open_data(folder), recipe.settings.views(learner()), LEARNER, recipe), recipe
 
 
 def test_views_are_the_same_in_any_worker_and_place(tmp_path):
     """An augmentation that draws from a worker's own generator gives other pixels with other workers."""
-    folder = tiny.images(tmp_path, per_class=4)
+    folder = coloured_classes(tmp_path, per_class=4)
 
     def all_views(workers, world):
         views, recipe = views_of(folder, workers=workers, color_jitter=0.3, erasing=0.5, rand_augment=[1, 9], epochs=1)
@@ -85,8 +86,8 @@ def test_once_an_epoch_over_processes_and_workers(tmp_path, world, workers):
 
     Frameworks that pad a sampler to equal shares repeat samples, and those that drop lose them.
     """
-    folder = tiny.images(tmp_path, per_class=4, classes=2)
-    tiny.images(tmp_path / "class_1", per_class=3, classes=1, seed=1)  # eleven in all
+    folder = coloured_classes(tmp_path, per_class=4, classes=2)
+    coloured_classes(tmp_path / "class_1", per_class=3, classes=1, seed=1)  # eleven in all
     (folder / "class_0" / "002.png").write_bytes(b"broken")
     views, recipe = views_of(folder, workers=workers, batch_size=2 * world, accumulate=2, epochs=2)
     stream = Stream(len(views.data), recipe)
@@ -104,7 +105,7 @@ def test_once_an_epoch_over_processes_and_workers(tmp_path, world, workers):
 
 def test_starting_later_gives_the_same_steps(tmp_path):
     """A loader that must replay, or skips one step too many, differs."""
-    views, recipe = views_of(tiny.images(tmp_path, per_class=3))
+    views, recipe = views_of(coloured_classes(tmp_path, per_class=3))
     stream = Stream(len(views.data), recipe)
     every = list(steps_of_parts(views, stream, recipe, start=0, rank=0, world=1))
     late = list(steps_of_parts(views, stream, recipe, start=3, rank=0, world=1))
@@ -134,7 +135,7 @@ def test_parts_are_pinned():
 )
 def test_when_parts_are_pinned(tmp_path, monkeypatch, device, gpu, want):
     """A device with an index is a GPU too; without one, pinning fails."""
-    views, recipe = views_of(tiny.images(tmp_path, per_class=2), device=device)
+    views, recipe = views_of(coloured_classes(tmp_path, per_class=2), device=device)
     asked = []
 
     def loader(*given, pin_memory, **options):
@@ -159,7 +160,7 @@ def test_random_clips_start_anywhere():
 
 def test_repeats_are_different_views_of_one_read(tmp_path):
     """Copies instead of new draws would be repeated sampling in name only."""
-    views, recipe = views_of(tiny.images(tmp_path, per_class=3), repeats=2)
+    views, recipe = views_of(coloured_classes(tmp_path, per_class=3), repeats=2)
     parts = next(iter(steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1)))
     samples = parts[0].samples
     assert samples[0] == samples[1] != samples[2]
@@ -168,7 +169,7 @@ def test_repeats_are_different_views_of_one_read(tmp_path):
 
 def test_unreadable_samples_are_named(tmp_path):
     """A loader that raises loses the run, one that substitutes hides the fault."""
-    folder = tiny.images(tmp_path, per_class=3)
+    folder = coloured_classes(tmp_path, per_class=3)
     (folder / "class_1" / "001.png").write_bytes(b"<html>")
     views, recipe = views_of(folder, epochs=1)
     parts = [p for step in steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1) for p in step]
@@ -180,10 +181,10 @@ def test_unreadable_samples_are_named(tmp_path):
 @pytest.mark.parametrize(("world", "workers"), [(4, 0), (2, 2), (20, 0)])
 def test_validation_is_exact_over_processes(tmp_path, world, workers):
     """Padding the last batch to equal sizes counts samples twice; unequal numbers of batches hang a sharded model."""
-    folder = tiny.images(tmp_path, per_class=5)
+    folder = coloured_classes(tmp_path, per_class=5)
     (folder / "class_1" / "003.png").write_bytes(b"")
     data = open_data(folder)
-    given = (data, tiny.CONFIG, tiny.weights().preprocess)
+    given = (data, LEARNER, learner().preprocess)
     ranks = [
         list(plain_batches(*given, batch_size=2, workers=workers, rank=rank, world=world)) for rank in range(world)
     ]
@@ -201,17 +202,17 @@ def test_tall_and_tiny_images_can_be_cropped(tmp_path):
     for name, size in {"a": (1, 1), "b": (3, 900), "c": (900, 2)}.items():
         Image.new("RGB", size, (9, 9, 9)).save(tmp_path / f"{name}.png")
     recipe, data = recipe_of({}), FileData(tmp_path, ["a.png", "b.png", "c.png"], [0, 0, 0], ["x"])
-    views = Views(data, recipe.settings.views(tiny.weights()), tiny.CONFIG, recipe)
+    views = Views(data, recipe.settings.views(learner()), LEARNER, recipe)
     for index in range(3):
         _, found = views[(index, 0)]
         pixels = found[0][0]["pixels"]
-        assert pixels.shape == (3, tiny.SIZE, tiny.SIZE)
+        assert pixels.shape == (3, 64, 64)
         assert pixels.dtype == torch.uint8
 
 
 def test_a_worker_that_is_killed(tmp_path, monkeypatch):
     """The kernel kills readers when memory runs out: a hang, or torch's own traceback, tells nobody what to do."""
-    views, recipe = views_of(tiny.images(tmp_path, per_class=3), workers=1)
-    monkeypatch.setattr(Views, "__getitem__", lambda self, draw: tiny.die())
+    views, recipe = views_of(coloured_classes(tmp_path, per_class=3), workers=1)
+    monkeypatch.setattr(Views, "__getitem__", lambda self, draw: runs.die())
     with pytest.raises(HieraxError, match=r"workers=0.*--resume"):
         next(steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1))

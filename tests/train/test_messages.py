@@ -6,17 +6,17 @@ import pytest
 
 from hierax.cli import main
 
-from . import tiny
+from ..members import coloured_classes, save_learner
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with good data beside every kind of bad data and recipe."""
     monkeypatch.chdir(tmp_path)
-    tiny.images(tmp_path / "pets", per_class=2, classes=2)
-    tiny.images(tmp_path / "one", per_class=2, classes=1)
+    coloured_classes(tmp_path / "pets", per_class=2, classes=2)
+    coloured_classes(tmp_path / "one", per_class=2, classes=1)
     (tmp_path / "empty").mkdir()
-    tiny.images(tmp_path / "flat", per_class=2, classes=1)
+    coloured_classes(tmp_path / "flat", per_class=2, classes=1)
     for path in (tmp_path / "flat" / "class_0").iterdir():
         path.rename(tmp_path / "flat" / path.name)
     (tmp_path / "file").write_text("not a folder")
@@ -25,7 +25,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "folder.toml").mkdir()
     (tmp_path / "used" / "model").mkdir(parents=True)
-    tiny.save(tmp_path / "start")
+    save_learner(tmp_path / "start")
     return tmp_path
 
 
@@ -104,7 +104,7 @@ def test_resume_and_partial(place, capsys):
 @pytest.mark.parametrize("command", ["finetune", "pretrain"])
 def test_unreadable_samples_make_a_run_partial(place, capsys, command):
     """`eval` said so by its exit code and training did not: a script took half-read data for whole. The result stands."""
-    tiny.save(place / "mae", decoder=True)
+    save_learner(place / "mae", decoder=True)
     (place / "pets" / "class_0" / "000.png").write_bytes(b"")
     model = "mae" if command == "pretrain" else "start"
     line = [command, "pets", "out", "-m", model, "--steps", "2", "--batch-size", "4", "--set", "workers=0"]

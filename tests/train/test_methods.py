@@ -26,7 +26,8 @@ from hierax.train.reading import read_recipe, recipe_of, to_toml
 from hierax.visualize import sheets
 from hierax.weights.network import to_module
 
-from . import tiny
+from ..members import classifier, coloured_classes, save_learner
+from . import runs
 from .test_resume import killed_at_step
 
 
@@ -114,13 +115,13 @@ class Toy(Method):
         return self.kept.teacher.encoder
 
 
-SETTINGS = {**tiny.SETTINGS, "steps": 6, "checkpoint_every": 2, "lr": 0.01, "clip_norm": 1.0}
+SETTINGS = {**runs.SETTINGS, "steps": 6, "checkpoint_every": 2, "lr": 0.01, "clip_norm": 1.0}
 
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", Toy)
-    return tiny.images(tmp_path / "data", per_class=4), tiny.save(tmp_path / "start", drop_path=0.2)
+    return coloured_classes(tmp_path / "data", per_class=4), save_learner(tmp_path / "start", drop_path=0.2)
 
 
 def train(start, out, resume=False, **settings):
@@ -137,7 +138,7 @@ def test_a_method_of_ones_own_trains(tmp_path, start):
     with Image.open(tmp_path / "out" / "crops.png") as picture:
         assert picture.width > 100
     saved = checkpoints.newest(tmp_path / "out" / "checkpoints").tensors
-    result = tiny.result(tmp_path / "out")
+    result = runs.result(tmp_path / "out")
     key = "patch_embed.proj.weight"
     assert torch.equal(result[key], saved[f"method.teacher.encoder.{key}"])
     assert not torch.equal(result[key], saved[f"model.encoder.{key}"])
@@ -165,17 +166,17 @@ def test_a_killed_run_of_it_goes_on_to_the_same_bits(tmp_path, start):
     train(start, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
         killed_at_step(monkeypatch, 5)
-        assert tiny.finished(tiny.in_child(lambda: train(start, tmp_path / "killed"))) == -9
+        assert runs.finished(runs.in_child(lambda: train(start, tmp_path / "killed"))) == -9
     summary = train(start, tmp_path / "killed", resume=True)
     assert summary.resumed_from == 4
-    assert tiny.identical(tiny.result(tmp_path / "whole"), tiny.result(tmp_path / "killed"))
+    assert runs.identical(runs.result(tmp_path / "whole"), runs.result(tmp_path / "killed"))
     whole, killed = (checkpoints.newest(tmp_path / name / "checkpoints").tensors for name in ("whole", "killed"))
-    assert tiny.identical(whole, killed)
+    assert runs.identical(whole, killed)
 
 
 def test_two_processes_train_it(tmp_path, start):
     """One forward pass of crops of two sizes through the wrapped network, and state that is saved once."""
-    assert tiny.in_processes(lambda: train(start, tmp_path / "two", steps=2), 2) == [0, 0]
+    assert runs.in_processes(lambda: train(start, tmp_path / "two", steps=2), 2) == [0, 0]
     assert (tmp_path / "two" / "model" / "model.safetensors").is_file()
 
 
@@ -200,7 +201,7 @@ def test_its_recipe_is_as_strict_as_any(tmp_path, start):
 
 def test_classes_in_another_order_keep_their_head():
     """hierax sorted class folders 0, 10, 2 as text: a model of then would lose its head, or answer other classes."""
-    weights = tiny.classifier(["0", "10", "2"])
+    weights = classifier(["0", "10", "2"])
     turned = as_classifier(weights, ["0", "2", "10"], recipe_of({}))
     assert turned.labels == ["0", "2", "10"]
     for kind in ("weight", "bias"):

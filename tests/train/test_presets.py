@@ -24,7 +24,8 @@ from hierax.weights.card import ModelCard, Weights
 from hierax.weights.network import from_module
 from hierax.weights.write import write_weights
 
-from . import tiny
+from ..members import learner
+from . import runs
 
 NAMED = sorted(name for name, keys in PRESETS.items() if "model" in keys)
 
@@ -94,7 +95,7 @@ def test_preset_trains(tmp_path, name):
     config = shrunk(real)
     assert kind(config) == kind(real)
     torch.manual_seed(3)
-    empty = Weights(card=ModelCard(config=config, preprocess=tiny.weights().preprocess))
+    empty = Weights(card=ModelCard(config=config, preprocess=learner().preprocess))
     start = write_weights(from_module(build(config), empty), tmp_path / "start", to="hierax")
     data = Memory(4, (12, 40, 48, 3) if config.is_video else (40, 48, 3))
     batch = 2 * recipe.repeats * recipe.accumulate
@@ -109,7 +110,7 @@ def test_preset_trains(tmp_path, name):
     assert summary.skipped_steps == 0
     assert not summary.unreadable
     assert all(np.isfinite(summary.losses))
-    after = tiny.result(tmp_path / "out")
+    after = runs.result(tmp_path / "out")
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
     assert any("decoder" in key for key in after) == (recipe.task == "pretrain")
     expected = {"curves.png"} | ({"reconstructions.png"} if recipe.task == "pretrain" else {"confusion.png"})

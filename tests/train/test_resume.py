@@ -15,11 +15,12 @@ from hierax.train import finetune, pretrain
 from hierax.train.checkpoint import Checkpoint, commit, is_valid, newest
 from hierax.train.report import Report
 
-from . import tiny
+from ..members import coloured_classes, save_learner
+from . import runs
 
 STEPS = 8
 SETTINGS = {
-    **tiny.SETTINGS, "steps": STEPS, "checkpoint_every": 2, "drop_path": 0.2, "ema_decay": 0.9, "mixup": 0.8,
+    **runs.SETTINGS, "steps": STEPS, "checkpoint_every": 2, "drop_path": 0.2, "ema_decay": 0.9, "mixup": 0.8,
     "cutmix": 1.0, "color_jitter": 0.2, "epochs": None, "validation_fraction": 0.0,
 }  # fmt: skip
 
@@ -31,7 +32,7 @@ def killed_at_step(monkeypatch, step):
     def report(self, done, loss, **values):
         real(self, done, loss, **values)
         if done == step:
-            tiny.die()
+            runs.die()
 
     monkeypatch.setattr(Report, "step", report)
 
@@ -43,7 +44,7 @@ def killed_in_write(monkeypatch, count):
     def sync(path):
         calls.append(path)
         if len(calls) == count:
-            tiny.die()
+            runs.die()
         real(path)
 
     monkeypatch.setattr(checkpoints, "_sync", sync)
@@ -61,16 +62,16 @@ def survive(tmp_path, train, kills, seed):
                 killed_at_step(monkeypatch, (last.step if last else 0) + rng.randint(1, 3))
             else:  # a checkpoint makes six trips to the disk
                 killed_in_write(monkeypatch, rng.randint(1, 12))
-            child = tiny.in_child(lambda: train(tmp_path / "killed", resume=True, steps=steps))
-            assert tiny.finished(child) == -9
+            child = runs.in_child(lambda: train(tmp_path / "killed", resume=True, steps=steps))
+            assert runs.finished(child) == -9
     train(tmp_path / "killed", resume=True, steps=steps)
-    return tiny.result(tmp_path / "whole"), tiny.result(tmp_path / "killed")
+    return runs.result(tmp_path / "whole"), runs.result(tmp_path / "killed")
 
 
 @pytest.fixture
 def start(tmp_path):
-    data = tiny.images(tmp_path / "data", per_class=4)
-    return data, tiny.save(tmp_path / "start", drop_path=0.2), tiny.save(tmp_path / "mae", decoder=True)
+    data = coloured_classes(tmp_path / "data", per_class=4)
+    return data, save_learner(tmp_path / "start", drop_path=0.2), save_learner(tmp_path / "mae", decoder=True)
 
 
 def run_finetune(start):
@@ -82,7 +83,7 @@ def run_finetune(start):
 def test_three_kills_leave_no_trace(tmp_path, start):
     """Any state that is not saved (moments, average, position, random numbers) changes a bit of the result."""
     whole, killed = survive(tmp_path, run_finetune(start), 3, seed=3)
-    assert tiny.identical(whole, killed)
+    assert runs.identical(whole, killed)
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "killed")]
     steps = [[line.split(",")[:2] for line in log.splitlines()] for log in logs]
     assert steps[0] == steps[1]
@@ -97,10 +98,10 @@ def test_killed_pretraining_leaves_no_trace(tmp_path, start):
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         killed_at_step(monkeypatch, 5)
-        assert tiny.finished(tiny.in_child(lambda: train(tmp_path / "killed", False))) == -9
+        assert runs.finished(runs.in_child(lambda: train(tmp_path / "killed", False))) == -9
     train(tmp_path / "killed", True)
     train(tmp_path / "whole", False)
-    assert tiny.identical(tiny.result(tmp_path / "whole"), tiny.result(tmp_path / "killed"))
+    assert runs.identical(runs.result(tmp_path / "whole"), runs.result(tmp_path / "killed"))
 
 
 def stopped_at_step(monkeypatch, step, rank="0"):
@@ -125,14 +126,14 @@ def test_a_stop_signal_saves_first(tmp_path, start, monkeypatch):
     monkeypatch.undo()
     train(tmp_path / "stopped", True)
     train(tmp_path / "whole", False)
-    assert tiny.identical(tiny.result(tmp_path / "whole"), tiny.result(tmp_path / "stopped"))
+    assert runs.identical(runs.result(tmp_path / "whole"), runs.result(tmp_path / "stopped"))
 
 
 def test_a_signal_to_one_process_stops_all(tmp_path, start, monkeypatch):
     """One process that stops alone leaves the others waiting for its gradients for ever."""
     train = run_finetune(start)
     stopped_at_step(monkeypatch, 3, rank="1")
-    assert tiny.in_processes(lambda: train(tmp_path / "stopped", False), 2) == [1, 1]
+    assert runs.in_processes(lambda: train(tmp_path / "stopped", False), 2) == [1, 1]
     assert newest(tmp_path / "stopped" / "checkpoints").step == 4  # the others hear of it with the next step's sums
 
 
@@ -140,7 +141,7 @@ def test_a_signal_to_one_process_stops_all(tmp_path, start, monkeypatch):
 def test_twenty_kills_leave_no_trace(tmp_path, start):
     """As three kills, at more places."""
     whole, killed = survive(tmp_path, run_finetune(start), 20, seed=20)
-    assert tiny.identical(whole, killed)
+    assert runs.identical(whole, killed)
 
 
 def test_damaged_checkpoint_falls_back(tmp_path):
@@ -188,8 +189,8 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, start):
     """Training on from the last step, or losing the losses, would show."""
     train = run_finetune(start)
     train(tmp_path / "out", False)
-    before = tiny.result(tmp_path / "out")
+    before = runs.result(tmp_path / "out")
     summary = finetune(start[0], tmp_path / "out", model=start[1], resume=True, **SETTINGS)
     assert summary.resumed_from == STEPS
     assert len(summary.losses) == STEPS
-    assert tiny.identical(before, tiny.result(tmp_path / "out"))
+    assert runs.identical(before, runs.result(tmp_path / "out"))

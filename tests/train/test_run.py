@@ -27,17 +27,18 @@ from hierax.train.reading import recipe_of
 from hierax.visualize import charts, sheets
 from hierax.visualize.reconstruction import reconstruction
 
-from . import tiny
+from ..members import coloured_classes, learner, save_learner
+from . import runs
 
-PLAIN = {**tiny.SETTINGS, "drop_path": 0.0, "ema_decay": 0.0, "layer_decay": 1.0}
+PLAIN = {**runs.SETTINGS, "drop_path": 0.0, "ema_decay": 0.0, "layer_decay": 1.0}
 
 
 @pytest.fixture
 def start(tmp_path):
     return (
-        tiny.images(tmp_path / "data", per_class=6),
-        tiny.save(tmp_path / "start"),
-        tiny.save(tmp_path / "mae", decoder=True),
+        coloured_classes(tmp_path / "data", per_class=6),
+        save_learner(tmp_path / "start"),
+        save_learner(tmp_path / "mae", decoder=True),
     )
 
 
@@ -74,19 +75,19 @@ def test_same_seed_same_losses(tmp_path, start):
     one, two = (finetune(start[0], tmp_path / n, model=start[1], **settings) for n in ("a", "b"))
     other = finetune(start[0], tmp_path / "c", model=start[1], seed=1, **settings)
     assert one.losses == two.losses != other.losses
-    assert tiny.identical(tiny.result(tmp_path / "a"), tiny.result(tmp_path / "b"))
+    assert runs.identical(runs.result(tmp_path / "a"), runs.result(tmp_path / "b"))
 
 
 def test_lr_zero_trains_nothing(tmp_path, start):
     """Negative control: if this changed weights, something besides the optimiser would be writing them."""
     finetune(start[0], tmp_path / "out", model=start[1], steps=3, **{**PLAIN, "lr": 0.0})
-    before, after = load_file(start[1] / "model.safetensors"), tiny.result(tmp_path / "out")
+    before, after = load_file(start[1] / "model.safetensors"), runs.result(tmp_path / "out")
     assert all(torch.equal(before[key], after[key]) for key in before if key in after)
 
 
 def test_shuffled_labels_teach_nothing(tmp_path, start):
     """Negative control: held-out accuracy far above chance would mean that labels leak."""
-    data = open_data(tiny.images(tmp_path / "more", per_class=12))
+    data = open_data(coloured_classes(tmp_path / "more", per_class=12))
     shuffled = Subset(data, np.arange(len(data)))
     shuffled.labels = np.arange(len(data)) % 3  # the same number of every class under each label
     summary = finetune(
@@ -108,18 +109,18 @@ def test_nan_is_skipped_then_stops_with_the_batch(tmp_path, start, monkeypatch):
     poisoned = {1, 2}
     summary = finetune(start[0], tmp_path / "once", model=start[1], steps=5, max_bad_steps=3, **PLAIN)
     assert summary.skipped_steps == 2
-    assert all(torch.isfinite(tensor).all() for tensor in tiny.result(tmp_path / "once").values())
+    assert all(torch.isfinite(tensor).all() for tensor in runs.result(tmp_path / "once").values())
     poisoned = {1, 2, 3}
     with pytest.raises(HieraxError, match="3 steps in a row"):
         finetune(start[0], tmp_path / "stop", model=start[1], steps=9, max_bad_steps=3, **PLAIN)
     saved = load_file(tmp_path / "stop" / "bad_batch_rank0.safetensors")
-    assert saved["0.pixels"].shape == (8, 3, tiny.SIZE, tiny.SIZE)
+    assert saved["0.pixels"].shape == (8, 3, 64, 64)
 
 
 def test_linear_probe_moves_only_the_head(tmp_path, start):
     """An encoder that is not frozen, or a head that is, fails."""
-    finetune(start[0], tmp_path / "out", model=start[1], recipe="linear_probe", steps=3, **tiny.SETTINGS)
-    before, after = load_file(start[1] / "model.safetensors"), tiny.result(tmp_path / "out")
+    finetune(start[0], tmp_path / "out", model=start[1], recipe="linear_probe", steps=3, **runs.SETTINGS)
+    before, after = load_file(start[1] / "model.safetensors"), runs.result(tmp_path / "out")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert after["head.projection.weight"].abs().max() > 0
 
@@ -130,7 +131,7 @@ def test_accumulation_equals_one_batch(tmp_path, start, accumulate):
     settings = {**PLAIN, "epochs": 2, "validation_fraction": 0.0}
     finetune(start[0], tmp_path / "one", model=start[1], **settings)
     finetune(start[0], tmp_path / "parts", model=start[1], accumulate=accumulate, **settings)
-    one, parts = tiny.result(tmp_path / "one"), tiny.result(tmp_path / "parts")
+    one, parts = runs.result(tmp_path / "one"), runs.result(tmp_path / "parts")
     assert max((one[key] - parts[key]).abs().max().item() for key in one) <= 1e-5
 
 
@@ -152,11 +153,11 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
     summary = train(start[0], tmp_path / "one", model=model, **settings)
     assert set(summary.unreadable) == {"class_0/002.png", "class_2/004.png"}
     drawn = {**settings, "sharding": sharding}
-    codes = tiny.in_processes(lambda: train(start[0], tmp_path / "two", model=model, **drawn), 2)
+    codes = runs.in_processes(lambda: train(start[0], tmp_path / "two", model=model, **drawn), 2)
     assert codes == [0, 0]
     pictures = {path.name for path in (tmp_path / "two").glob("*.png")}
     assert pictures == {"curves.png"} | ({"reconstructions.png"} if task == "pretrain" else set())
-    one, two = tiny.result(tmp_path / "one"), tiny.result(tmp_path / "two")
+    one, two = runs.result(tmp_path / "one"), runs.result(tmp_path / "two")
     assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
     listed = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert set(listed["unreadable"]) == set(summary.unreadable)
@@ -165,11 +166,11 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 def test_validation_of_two_processes_is_that_of_one(tmp_path, start, sharding):
     """Nine samples over two processes, one unreadable: padding counts ten, dropping eight, and a lost failure hides."""
-    held = tiny.images(tmp_path / "held", per_class=3, seed=9)
+    held = coloured_classes(tmp_path / "held", per_class=3, seed=9)
     (held / "class_2" / "001.png").write_bytes(b"")
     settings = {**PLAIN, "steps": 3, "validate_every": 2, "validation": str(held), "sharding": sharding}
     one = finetune(start[0], tmp_path / "one", model=start[1], **{**settings, "sharding": "ddp"})
-    codes = tiny.in_processes(lambda: finetune(start[0], tmp_path / "two", model=start[1], **settings), 2)
+    codes = runs.in_processes(lambda: finetune(start[0], tmp_path / "two", model=start[1], **settings), 2)
     assert codes == [0, 0]
     two = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert one.metrics["total"] == 8
@@ -185,8 +186,8 @@ def test_pretraining_then_finetuning_in_one_call(tmp_path, start):
         f"[before]\nmodel = '{start[2]}'\nsteps = 3\nbatch_size = 8\nlr = 0.01\nworkers = 0\ndevice = 'cpu'\n"
     )
     finetune(start[0], tmp_path / "out", recipe=recipe)
-    stage = tiny.result(tmp_path / "out" / "before")
-    final = tiny.result(tmp_path / "out")
+    stage = runs.result(tmp_path / "out" / "before")
+    final = runs.result(tmp_path / "out")
     first = load_file(start[2] / "model.safetensors")
     key = "patch_embed.proj.weight"
     assert not torch.equal(first[f"encoder.{key}"] if f"encoder.{key}" in first else first[key], final[key])
@@ -207,7 +208,7 @@ def test_mae_learns_and_shows_reconstructions(tmp_path, start):
 def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch):
     """Images, masks or predictions of different views, or in another order, do not give the image back."""
     recipe = recipe_of({"method": "mae", "mask_ratio": 0.5, "repeats": 2})
-    method = MaskedPretraining(tiny.weights(decoder=True), recipe, [])
+    method = MaskedPretraining(learner(decoder=True), recipe, [])
     part = first_views(Views(open_data(start[0]), method.views(), method.weights.config, recipe), 3)
     assert part.samples == [0, 1, 2]  # one view each, though training takes two
     real = method.module.forward
@@ -259,7 +260,7 @@ def test_reconstructions_are_shown_during_the_run(tmp_path, start, monkeypatch):
     monkeypatch.setattr(MaskedPretraining, "picture", None)
     unseen = pretrain(start[0], tmp_path / "unseen", model=start[2], **settings)
     assert seen.losses == unseen.losses
-    assert tiny.identical(tiny.result(tmp_path / "seen"), tiny.result(tmp_path / "unseen"))
+    assert runs.identical(runs.result(tmp_path / "seen"), runs.result(tmp_path / "unseen"))
     assert not (tmp_path / "unseen" / "reconstructions.png").exists()
 
 
@@ -296,7 +297,7 @@ def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     monkeypatch.setattr(sheets, "write_picture", mark)
     monkeypatch.setattr(charts, "training_curves", lambda losses, path, *, baseline: mark(None, path))
     settings = {**PLAIN, "steps": 2, "checkpoint_every": 1, "sharding": sharding}
-    codes = tiny.in_processes(lambda: pretrain(start[0], tmp_path / sharding, model=start[2], **settings), 2)
+    codes = runs.in_processes(lambda: pretrain(start[0], tmp_path / sharding, model=start[2], **settings), 2)
     assert codes == [0, 0]
     marks = sorted(path.name.rpartition(".")[0] for path in tmp_path.glob("*.png.*"))
     assert marks == ["curves.png", "reconstructions.png"]
@@ -314,7 +315,7 @@ def test_a_picture_that_cannot_be_is_missed_aloud(tmp_path, start, monkeypatch, 
 
 def test_advice(tmp_path, start, capsys):
     """Few images, a random start and classes too small to hold anything out must be said, not found out."""
-    few = tiny.images(tmp_path / "few", per_class=2)
+    few = coloured_classes(tmp_path / "few", per_class=2)
     finetune(few, tmp_path / "a", model="hiera_nano_96", pretrained=False, steps=1, **PLAIN)
     said = capsys.readouterr().err
     for words in (
@@ -397,7 +398,7 @@ def test_refusals(tmp_path, start):
     with pytest.raises(UnknownNameError):
         finetune(start[0], tmp_path / "o", model="hiera_tinny_224")
     with pytest.raises(InputError, match="two classes"):
-        finetune(tiny.images(tmp_path / "one", classes=1), tmp_path / "o", model=start[1])
+        finetune(coloured_classes(tmp_path / "one", classes=1), tmp_path / "o", model=start[1])
     with pytest.raises(InputError, match="does not exist"):
         finetune(tmp_path / "nothing", tmp_path / "o", model=start[1])
     with pytest.raises(RecipeError, match="windows"):
@@ -409,7 +410,7 @@ def test_refusals(tmp_path, start):
 
 def test_fewer_samples_than_a_batch(tmp_path, start):
     """Dropping the last batch would leave nothing to train on."""
-    data = tiny.images(tmp_path / "few", per_class=1)
+    data = coloured_classes(tmp_path / "few", per_class=1)
     summary = finetune(data, tmp_path / "out", model=start[1], epochs=2, **{**PLAIN, "batch_size": 32})
     assert summary.steps == 1
     assert summary.samples == 3
@@ -419,12 +420,12 @@ def test_classes_that_stay_keep_their_head(tmp_path, start):
     """Replacing a trained head by a fresh one would throw the classifier away."""
     finetune(start[0], tmp_path / "a", model=start[1], steps=3, **PLAIN)
     finetune(start[0], tmp_path / "b", model=tmp_path / "a" / "model", steps=1, **{**PLAIN, "lr": 0.0})
-    assert tiny.identical(tiny.result(tmp_path / "a"), tiny.result(tmp_path / "b"))
+    assert runs.identical(runs.result(tmp_path / "a"), runs.result(tmp_path / "b"))
 
 
 def test_drop_path_of_the_recipe_reaches_the_network(tmp_path):
     """A config that is replaced but not rebuilt from would ignore the setting."""
-    method = Supervised(tiny.weights(), recipe_of({"drop_path": 0.5, "head_dropout": 0.25}), ["a", "b"])
+    method = Supervised(learner(), recipe_of({"drop_path": 0.5, "head_dropout": 0.25}), ["a", "b"])
     assert method.module.blocks[-1].drop_path.rate == pytest.approx(0.5)
     assert method.module.head.dropout.p == 0.25
     assert dataclasses.asdict(method.weights.config)["drop_path"] == 0.5
@@ -443,7 +444,7 @@ def test_checkpointed_blocks_give_the_same_run(tmp_path, start, task, monkeypatc
     saved = train(start[0], tmp_path / "saved", model=model, checkpoint_blocks=True, **settings)
     assert len(calls) == 3 * 4  # each block of each step
     assert saved.losses == plain.losses
-    assert tiny.identical(tiny.result(tmp_path / "plain"), tiny.result(tmp_path / "saved"))
+    assert runs.identical(runs.result(tmp_path / "plain"), runs.result(tmp_path / "saved"))
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("plain", "saved")]
     norms = [[json.loads(line)["gradient_norm"] for line in log] for log in logs]
     assert norms[0] == norms[1]
@@ -494,5 +495,5 @@ def test_unreadable_samples_do_not_weigh(tmp_path, start):
             path.unlink()
     good = finetune(start[0], tmp_path / "good", model=start[1], **{**settings, "batch_size": 9})
     assert half.loss == pytest.approx(good.loss, rel=1e-5)
-    one, two = tiny.result(tmp_path / "half"), tiny.result(tmp_path / "good")
+    one, two = runs.result(tmp_path / "half"), runs.result(tmp_path / "good")
     assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-6

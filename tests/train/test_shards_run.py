@@ -10,8 +10,8 @@ import pytest
 
 from hierax.train import finetune, pretrain
 
-from ..data.datasets.test_folders import png, samples, write_tar
-from . import tiny
+from ..members import plain_image, samples, save_learner, write_tar
+from . import runs
 
 
 @pytest.mark.parametrize("task", ["finetune", "pretrain"])
@@ -22,8 +22,8 @@ def test_broken_shards(tmp_path, capsys, where, task):
     data.mkdir()
     write_tar(data / "train-0.tar", samples(6))
     odd = [
-        ("a.jpg", png(mode="CMYK", kind="JPEG")), ("a.cls", b"1"), ("b.png", png(size=(1, 1))), ("b.cls", b"2"),
-        ("c.jpg", png(kind="JPEG")), ("d.jpg", b"<html>"), ("d.cls", b"0"),
+        ("a.jpg", plain_image(mode="CMYK", kind="JPEG")), ("a.cls", b"1"), ("b.png", plain_image(size=(1, 1))), ("b.cls", b"2"),
+        ("c.jpg", plain_image(kind="JPEG")), ("d.jpg", b"<html>"), ("d.cls", b"0"),
     ]  # fmt: skip
     write_tar(data / "train-1.tar", odd)
     cut = write_tar(data / "train-2.tar", samples(4, 20))
@@ -32,8 +32,8 @@ def test_broken_shards(tmp_path, capsys, where, task):
     cut.write_bytes(cut.read_bytes()[: third.offset if where == "on a block boundary" else third.offset_data + 100])
     train = finetune if task == "finetune" else pretrain
     summary = train(
-        data, tmp_path / "out", model=tiny.save(tmp_path / "m", decoder=task == "pretrain"), epochs=2,
-        validation_fraction=0.0, **tiny.SETTINGS
+        data, tmp_path / "out", model=save_learner(tmp_path / "m", decoder=task == "pretrain"), epochs=2,
+        validation_fraction=0.0, **runs.SETTINGS
     )  # fmt: skip
     unlabelled = task == "pretrain"  # labels are not missed where none are needed
     assert summary.skipped_steps == 0
@@ -54,8 +54,8 @@ def test_a_permit_in_the_data_s_address_is_written_nowhere(tmp_path, web, cache,
     web.plain["a.tar"] = write_tar(tmp_path / "a.tar", samples(4)).read_bytes()
     out = tmp_path / "out"
     finetune(
-        f"{web.url}/plain/a.tar?permit=s3cret", out, model=tiny.save(tmp_path / "m"), epochs=1,
-        validation_fraction=0.0, **tiny.SETTINGS
+        f"{web.url}/plain/a.tar?permit=s3cret", out, model=save_learner(tmp_path / "m"), epochs=1,
+        validation_fraction=0.0, **runs.SETTINGS
     )  # fmt: skip
     held = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert b"a.tar" in held

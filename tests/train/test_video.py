@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import hierax
-from hierax.config import DecoderConfig, ModelConfig, PreprocessSpec, architecture
+from hierax.config import DecoderConfig, PreprocessSpec, architecture
 from hierax.model.init import build
 from hierax.train import finetune, pretrain
 from hierax.train.batches import Part
@@ -19,42 +19,26 @@ from hierax.train.reading import recipe_of
 from hierax.visualize.reconstruction import reconstruction
 from hierax.weights.card import ModelCard, Weights
 from hierax.weights.network import from_module
-from hierax.weights.write import write_weights
 
-from . import tiny
-
-
-def tiny_video(folder):
-    base = architecture("hiera_base_16x224")
-    config: ModelConfig = dataclasses.replace(
-        base, name="custom", input_size=(4, 64, 64), embed_dim=8, num_heads=1, depths=(1, 1, 1, 1), num_classes=0
-    )
-    empty = Weights(card=ModelCard(config=config, preprocess=PreprocessSpec(size=(64, 64))))
-    return write_weights(from_module(build(config), empty), folder, to="hierax")
+from ..members import noise, save_video_learner, write_clip
+from . import runs
 
 
 def clips(folder):
-    av = pytest.importorskip("av")
-    rng = np.random.default_rng(0)
     for label in range(2):
         (folder / f"class_{label}").mkdir(parents=True)
         for index in range(3):
-            with av.open(str(folder / f"class_{label}" / f"{index}.mp4"), "w") as container:
-                stream = container.add_stream("mpeg4", rate=10)
-                stream.width = stream.height = 80
-                for _ in range(12):
-                    frame = rng.integers(0, 100, (80, 80, 3), dtype=np.uint8)
-                    frame[..., label] += 120
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-                container.mux(stream.encode())
+            video = np.stack([noise(80, 80, 100 * index + frame) // 3 for frame in range(12)])
+            video[..., label] += 120
+            write_clip(folder / f"class_{label}" / f"{index}.mp4", video, rate=10)
     (folder / "class_0" / "bad.mp4").write_bytes(b"no video")
     return folder
 
 
 def test_clips_train_both_ways(tmp_path):
     """Frames on the wrong axis, or a broken clip that stops the run, fails."""
-    data, model = clips(tmp_path / "data"), tiny_video(tmp_path / "model")
-    settings = {**tiny.SETTINGS, "batch_size": 4, "repeats": 2, "epochs": 2, "frame_stride": 2}
+    data, model = clips(tmp_path / "data"), save_video_learner(tmp_path / "model")
+    settings = {**runs.SETTINGS, "batch_size": 4, "repeats": 2, "epochs": 2, "frame_stride": 2}
     summary = finetune(data, tmp_path / "ft", model=model, validation_fraction=0.3, **settings)
     assert summary.metrics["total"] + len(summary.unreadable) >= 2
     assert hierax.load(summary.model).preprocess.frame_stride == 2

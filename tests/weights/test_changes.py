@@ -17,9 +17,9 @@ from hierax.weights.network import to_module
 from hierax.weights.understand import read_weights
 from hierax.weights.write import write_weights
 
-from ..peers import birder, birder_abswin, loud, ours
+from ..members import MEMBERS, SMALL, WINDOW, answer, loud, weights_of, written
+from ..peers import birder, birder_abswin, ours
 from ..tolerance import FP32, assert_same
-from .members import DET, MEMBERS, SMALL, WINDOW, answer, weights_of, written
 
 
 def test_head__kept_removed_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,10 +138,9 @@ def test_size__illegal(size: object, tmp_path: Path) -> None:
 def test_abswin_as_hieradet__equals_birder(tmp_path: Path) -> None:
     """birder's `load_hiera_weights`: table resized without antialiasing, norm moved, classifier dropped."""
     source = birder_abswin((64, 64))
-    config = dataclasses.replace(MEMBERS["birder HieraDet, global stages"], **{**DET, "depths": (1, 2, 3, 1)})
     target = birder(
         "hieradet_d_tiny",
-        dataclasses.replace(config, embed_dim=16, num_classes=0, input_size=(64, 64)),
+        dataclasses.replace(MEMBERS["birder HieraDet, global stages"], embed_dim=16, num_classes=0),
         window_spec=[8, 4, 0, 0],
         global_pos_size=[7, 7],
     )

@@ -11,11 +11,13 @@ import torch
 
 import hierax
 from hierax.errors import CheckpointError, UnknownNameError
+from hierax.weights.formats import FORMAT_NAMES
 from hierax.weights.understand import read_weights
 from hierax.weights.write import write_weights
 
+from ..members import MEMBERS, answer, tiny_sam2, weights_of, written
 from ..tolerance import FP32, assert_same
-from .members import FORMATS, MEMBERS, REFUSED, answer, tiny_sam2, weights_of, written
+from .refused import REFUSED
 
 __all__ = ["tiny_sam2"]
 # SAM 2's trunk has no pooled vector. timm and birder each add theirs, in a different order, so that what one of them
@@ -29,12 +31,12 @@ CHAINS = {"SAM 2 trunk": ["sam2", "birder", "sam2", "timm", "transformers"], "bi
 
 
 def sources(member: str) -> list[str]:
-    return [name for name in FORMATS if (member, name) not in REFUSED]
+    return [name for name in FORMAT_NAMES if (member, name) not in REFUSED]
 
 
 @pytest.mark.usefixtures("tiny_sam2")
 @pytest.mark.parametrize("member", MEMBERS)
-@pytest.mark.parametrize("source", FORMATS)
+@pytest.mark.parametrize("source", FORMAT_NAMES)
 def test_convert__row(member: str, source: str, tmp_path: Path) -> None:
     """A name missing from a rename table, a transposed table or a lost config would change a bit or a number here."""
     if source not in LARGE.get(member, sources(member)):

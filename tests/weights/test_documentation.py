@@ -15,7 +15,8 @@ import hierax
 from hierax.errors import CheckpointError
 from hierax.weights.formats import FORMAT_NAMES
 
-from .members import MEMBERS, REFUSED, tiny_sam2, weights_of, written
+from ..members import MEMBERS, tiny_sam2, weights_of, written
+from .refused import REFUSED
 
 __all__ = ["tiny_sam2"]
 DOCS = Path(__file__).parents[2] / "docs"

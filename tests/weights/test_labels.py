@@ -12,7 +12,7 @@ from hierax.errors import UnknownNameError
 from hierax.weights import labels
 from hierax.weights.write import write_weights
 
-from .members import SMALL, weights_of
+from ..members import SMALL, weights_of
 
 
 @pytest.mark.parametrize(("name", "count"), [("imagenet1k", 1000), ("imagenet12k", 11821)])

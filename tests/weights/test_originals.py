@@ -19,6 +19,7 @@ from hierax.weights.network import to_module
 from hierax.weights.understand import read_weights
 from hierax.weights.write import write_weights
 
+from ..members import MEMBERS, answer, weights_of
 from ..parity.test_mae_parity import apart
 from ..parity.test_mae_parity import ask_hf as masked_hf
 from ..peers import (
@@ -34,7 +35,6 @@ from ..peers import (
     peer,
 )
 from ..tolerance import FP32, assert_same
-from .members import MEMBERS, answer, weights_of
 
 pytestmark = pytest.mark.parity
 Ask = Callable[[nn.Module, Tensor], dict[str, Tensor]]

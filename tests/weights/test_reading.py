@@ -17,6 +17,7 @@ from hierax.weights import files
 from hierax.weights.understand import read_weights, understand
 from hierax.weights.write import write_weights
 
+from ..members import MEMBERS, weights_of, written
 from ..peer_files import write_birder_mae, write_birder_pt, write_hf_folder, write_meta_folder, write_timm_folder
 from ..peers import (
     Reference,
@@ -37,7 +38,6 @@ from ..peers import (
     timm_small_abswin,
 )
 from ..tolerance import FP32, assert_same
-from .members import MEMBERS, weights_of, written
 
 pytestmark = pytest.mark.parity
 BIRDER = {"depths": [1, 2, 3, 1], "embed_dim": 16, "num_heads": 1, "drop_path_rate": 0.0}

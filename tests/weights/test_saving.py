@@ -13,7 +13,8 @@ from hierax.weights.network import to_module
 from hierax.weights.understand import read_weights
 from hierax.weights.write import write_weights
 
-from .members import MEMBERS, REFUSED, tiny_sam2, weights_of
+from ..members import MEMBERS, tiny_sam2, weights_of
+from .refused import REFUSED
 
 __all__ = ["tiny_sam2"]
 

@@ -11,7 +11,7 @@ from hierax.model.init import build
 from hierax.weights.rename import flat_name
 from hierax.weights.shapes import count, expected
 
-from .members import MEMBERS
+from ..members import MEMBERS
 
 CONFIGS = {**ARCHITECTURES, **MEMBERS}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hierax.cli import main
 from hierax.data.datasets.open import find_validation, open_data
@@ -18,36 +17,8 @@ from hierax.data.datasets.shards import is_shards
 from hierax.data.decode import decode_image
 from hierax.errors import InputError
 
-from ...train import tiny
-
-
-def png(color=(200, 10, 10), size=(20, 16), mode="RGB", kind="PNG"):
-    stream = io.BytesIO()
-    Image.new("RGB", size, color).convert(mode).save(stream, kind)
-    return stream.getvalue()
-
-
-def folder_of_classes(root: Path, classes=("cat", "dog"), count=4) -> Path:
-    for label, name in enumerate(classes):
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            (root / name / f"{index}.png").write_bytes(png((40 * label, index, 0)))
-    return root
-
-
-def write_tar(path: Path, members, *, finish=True) -> Path:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def samples(count, start=0, label=lambda i: str(i % 3)):
-    for i in range(start, start + count):
-        yield f"{i:05}.jpg", png((i, 0, 0), kind="JPEG")
-        yield f"{i:05}.cls", label(i).encode()
+from ...members import folder_of_classes, plain_image, samples, save_learner, write_tar
+from ...train import runs
 
 
 def test_folder_per_class_is_sorted_and_ignores_the_rest(tmp_path):
@@ -57,7 +28,7 @@ def test_folder_per_class_is_sorted_and_ignores_the_rest(tmp_path):
     (root / "notes.txt").write_text("no class")
     (root / "ant" / "._0.png").write_bytes(b"fork")
     (root / "ant" / "deep").mkdir()
-    (root / "ant" / "deep" / "9.PNG").write_bytes(png())
+    (root / "ant" / "deep" / "9.PNG").write_bytes(plain_image())
     data = open_data(root)
     assert data.classes == ["ant", "zebra"]
     assert [data.name(i) for i in range(len(data))][:5] == [
@@ -76,7 +47,7 @@ def test_numbered_class_folders_sort_by_value(tmp_path):
     names = ["0", "1", "10", "11", "2", "007"]
     assert open_data(folder_of_classes(tmp_path / "a", names, 1)).classes == ["0", "1", "2", "007", "10", "11"]
     assert open_data(folder_of_classes(tmp_path / "b", [*names, "x"], 1)).classes == sorted([*names, "x"])
-    tar = write_tar(tmp_path / "x.tar", samples(6, label=lambda i: ["0", "1", "10", "11", "2", "300000000"][i]))
+    tar = write_tar(tmp_path / "x.tar", samples(6, labels=["0", "1", "10", "11", "2", "300000000"]))
     data = open_data(tar)
     assert data.classes == ["0", "1", "2", "10", "11", "300000000"]
     assert data.labels.tolist() == [0, 1, 3, 4, 2, 5]
@@ -84,10 +55,10 @@ def test_numbered_class_folders_sort_by_value(tmp_path):
 
 def test_numbers_in_shards_are_indices(tmp_path):
     """A class that some shards lack must not move those behind it, nor be strange to a validation split that has it."""
-    data = open_data(write_tar(tmp_path / "x.tar", samples(5, label=lambda i: ["0", "01", "4", "1", "2"][i])))
+    data = open_data(write_tar(tmp_path / "x.tar", samples(5, labels=["0", "01", "4", "1", "2"])))
     assert data.classes == ["0", "1", "2", "3", "4"]
     assert data.labels.tolist() == [0, 1, 4, 1, 2]
-    validation = open_data(write_tar(tmp_path / "y.tar", samples(1, label=lambda i: "3")))
+    validation = open_data(write_tar(tmp_path / "y.tar", samples(1, labels=["3"])))
     assert validation.classes == ["3"]
     assert match_classes(validation, data.classes).labels.tolist() == [3]
 
@@ -106,7 +77,7 @@ def layout(root: Path, *places: str) -> Path:
     """An image in each of these folders."""
     for place in places:
         (root / place).mkdir(parents=True)
-        (root / place / "0.png").write_bytes(png())
+        (root / place / "0.png").write_bytes(plain_image())
     return root
 
 
@@ -165,19 +136,19 @@ def test_unclear_splits_are_refused(tmp_path, places, split, labelled):
 
 def test_command_line(tmp_path, capsys):
     """A class called `train` made fine-tuning refuse, and pretraining use that class alone."""
-    model = str(tiny.save(tmp_path / "model"))
+    model = str(save_learner(tmp_path / "model"))
     options = ["-m", model, "--steps", "1", "--batch-size", "2", "--set", "workers=0"]
     root = str(layout(tmp_path / "flat", "cat", "dog", "train"))
     assert main(["finetune", root, str(tmp_path / "a"), *options]) == 0
-    assert tiny.summary(tmp_path / "a")["classes"] == ["cat", "dog", "train"]
+    assert runs.summary(tmp_path / "a")["classes"] == ["cat", "dog", "train"]
     small = ["decoder_dim=16", "decoder_depth=1", "decoder_heads=2"]
     assert main(["pretrain", root, str(tmp_path / "b"), *options, *small]) == 0
-    assert tiny.summary(tmp_path / "b")["samples"] == 3
+    assert runs.summary(tmp_path / "b")["samples"] == 3
     root = str(layout(tmp_path / "unclear", "cat/tabby", "train/steam"))
     assert main(["finetune", root, str(tmp_path / "c"), *options]) == 1
     assert "split='all'" in capsys.readouterr().err
     assert main(["finetune", root, str(tmp_path / "d"), *options, "split=all"]) == 0
-    assert tiny.summary(tmp_path / "d")["classes"] == ["cat", "train"]
+    assert runs.summary(tmp_path / "d")["classes"] == ["cat", "train"]
 
 
 def test_validation_beside_what_is_trained_on(tmp_path):
@@ -240,7 +211,7 @@ def test_layouts_that_cannot_be_trained_on(tmp_path, layout):
     if layout != "nothing":
         source.mkdir()
     if layout == "flat":
-        (source / "a.png").write_bytes(png())
+        (source / "a.png").write_bytes(plain_image())
     if layout == "text":
         source = tmp_path / "x.csv"
         source.write_text("file,kind\na.png,b\n")
@@ -284,8 +255,8 @@ def test_shards_by_folder_pattern_and_info(tmp_path):
 def test_class_names_json_and_missing_labels(tmp_path):
     """A sample without a label must be left out and named, not get class 0."""
     members = [
-        ("d/a.png", png()), ("d/a.json", b'{"label": "owl"}'), ("d/b.png", png()), ("d/b.cls", b"ant\n"),
-        ("d/c.png", png()), ("d/d.cls", b"ant"), ("d/e.png", png()), ("d/e.json", b"{broken"),
+        ("d/a.png", plain_image()), ("d/a.json", b'{"label": "owl"}'), ("d/b.png", plain_image()), ("d/b.cls", b"ant\n"),
+        ("d/c.png", plain_image()), ("d/d.cls", b"ant"), ("d/e.png", plain_image()), ("d/e.json", b"{broken"),
     ]  # fmt: skip
     data = open_data(write_tar(tmp_path / "x.tar", members))
     assert data.classes == ["ant", "owl"]
@@ -325,10 +296,10 @@ def test_hostile_and_odd_members(tmp_path):
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
         for name, data in [
-            ("../up.jpg", png()),
+            ("../up.jpg", plain_image()),
             ("../up.cls", b"1"),
             ("../up.cls", b"0"),
-            ("z.jpg", png()),
+            ("z.jpg", plain_image()),
             ("z.cls", b"0"),
         ]:
             info = tarfile.TarInfo(name)

@@ -16,7 +16,7 @@ from hierax.data.datasets import shard_index
 from hierax.data.datasets.open import find_validation, open_data
 from hierax.errors import InputError
 
-from .test_folders import png, samples, write_tar
+from ...members import plain_image, samples, write_tar
 
 SOURCE = str(Path(__file__).parents[3] / "src")
 PAGE = b"<!DOCTYPE html><html><body>Log in, please</body></html>"
@@ -44,9 +44,9 @@ def test_the_second_start_reads_no_headers(tmp_path, cache, scans):
     """An index that is built again costs minutes at every start; one that loses a problem or a label changes the run."""
     members = [
         *samples(4),
-        ("odd.png", png()),
+        ("odd.png", plain_image()),
         ("odd.txt", b"no label"),
-        ("d/caf\udce9.jpg", png()),
+        ("d/caf\udce9.jpg", plain_image()),
         ("d/caf\udce9.cls", b"1"),
     ]
     path = write_tar(tmp_path / "x.tar", members)

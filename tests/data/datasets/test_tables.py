@@ -9,7 +9,7 @@ from hierax.data.datasets.open import find_validation, open_data
 from hierax.data.decode import decode_image
 from hierax.errors import InputError
 
-from .test_folders import folder_of_classes, png
+from ...members import folder_of_classes, plain_image
 
 
 def table(tmp_path, text, name="table.csv"):
@@ -51,7 +51,7 @@ def test_quoted_cells(tmp_path, end):
     names = ["two\nlines.png", "two\r\nlines.png", "com,ma.png", 'quo"te.png', "form\ffeed\u2028.png", "caf\udce9.png"]
     rows = ['"' + name.replace('"', '""') + '",x' for name in names]
     for name in names:
-        (tmp_path / name).write_bytes(png())
+        (tmp_path / name).write_bytes(plain_image())
     data = open_data(table(tmp_path, end.join(["path,label", *rows, ""])))
     assert [data.name(index) for index in range(len(data))] == names
     assert all(decode_image(data.read(index)).shape == (16, 20, 3) for index in range(len(data)))
