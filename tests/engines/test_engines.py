@@ -21,7 +21,8 @@ from hierax.data.preprocess import preprocess
 from hierax.errors import InputError, MissingExtraError
 from hierax.model.encoder import Encoder
 from hierax.model.engines import openvino, optimize, processor, quantize
-from hierax.model.engines.graph import EMBEDDING, export
+from hierax.model.engines.base import EMBEDDING
+from hierax.model.engines.graph import export
 from hierax.model.engines.sensitivity import by_harm
 
 from ..members import det_config, loud, pixels
@@ -106,15 +107,16 @@ class Standin:
     """A program that answers like the readable encoder and remembers which batches it was made for."""
 
     made: list[int]
+    encoder: Encoder
 
-    def __init__(self, engine: openvino.OpenVINOEngine, size: tuple[int, ...], last: int, batch: int) -> None:
+    def __init__(self, model: object, precision: str, size: tuple[int, ...], last: int, batch: int) -> None:
         self.made.append(batch)
-        self.encoder, self.batch = engine.encoder, batch
+        self.batch = batch
 
     def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The embedding."""
         assert x.shape[0] == self.batch
-        return [Encoder.pool(self.encoder, Encoder.stages(self.encoder, x)[-1])]
+        return [self.encoder.embedding(x)]
 
 
 def test_openvino__a_program_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +125,7 @@ def test_openvino__a_program_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(openvino, "Program", Standin)
     monkeypatch.setattr(Standin, "made", [], raising=False)
     exact = encoder()
+    monkeypatch.setattr(Standin, "encoder", exact, raising=False)
     fast, x = optimize(exact, engine="openvino"), pixels(8, 3, 64, 64)
     with torch.no_grad():
         for batch in (8, 1, 7, 6, 4, 1, 5, 3, 2, 8):
@@ -134,7 +137,7 @@ def test_openvino__a_program_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> 
         fast.refresh()
         for batch in (1, 2, 4, 8):
             fast.embedding(x[:batch])
-    assert fast.current().compiled_batches((3, 64, 64)) == [4, 8]
+    assert [batch for *_, batch in fast.current()._program.held] == [4, 8]
 
 
 def test_openvino__a_request_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def test_order__every_token_once(grid: tuple[int, ...], unit: tuple[int, ...]) -
     layout = Layout(grid, unit)
     tokens = math.prod(grid)
     assert torch.equal(order(layout).sort().values, torch.arange(tokens))
-    assert layout.groups()[-1].stop == tokens
+    assert layout.groups[-1].stop == tokens
 
 
 @pytest.mark.parametrize(("grid", "unit"), [pair for pair in LAYOUTS if Layout(*pair).divides])
@@ -32,7 +32,7 @@ def test_order__equals_split_windows(grid: tuple[int, ...], unit: tuple[int, ...
 @pytest.mark.parametrize(("grid", "unit"), LAYOUTS)
 def test_groups__missing_is_what_padding_adds(grid: tuple[int, ...], unit: tuple[int, ...]) -> None:
     """A wrong count weighs the padded keys wrongly in the softmax."""
-    groups = Layout(grid, unit).groups()
+    groups = Layout(grid, unit).groups
     padded = math.prod(-(-g // u) * u for g, u in zip(grid, unit, strict=True))
     assert sum(group.count * group.missing for group in groups) == padded - math.prod(grid)
 

@@ -89,7 +89,7 @@ def test_fast__loud_enough() -> None:
 
     whole = blocks.attend_beside_zeros
     try:
-        blocks.attend_beside_zeros = lambda q, k, v, zeros: whole(q, k, v, 0)
+        blocks.attend_beside_zeros = lambda q, k, v, heads, zeros: whole(q, k, v, heads, 0)
         assert apart(fast, exact, x) > LOUD * FP32
     finally:
         blocks.attend_beside_zeros = whole
@@ -291,7 +291,7 @@ def test_fast__keeps_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     for width in (32, 64, 96, 32, 128):
         assert apart(fast, exact, pixels(1, 3, 64, width)) <= FP32
     engine = fast.current()
-    assert engine._tables.held() == engine._schedules.held() == [(16, 8), (16, 32)]
+    assert list(engine.position.held) == list(engine.schedule.held) == [((16, 8),), ((16, 32),)]
 
 
 def test_fast__state_is_the_models() -> None:

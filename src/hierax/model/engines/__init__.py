@@ -21,9 +21,12 @@ from ...errors import InputError, UnknownNameError, nearest
 from ..encoder import Encoder
 from ..precision import as_dtype
 from .base import Engine
+from .compiled import CompiledEngine
 from .eager import TorchEngine
 from .encoder import FastEncoder
+from .openvino import OpenVINOEngine, has_openvino
 from .processor import native_bfloat16
+from .quantize import quantized
 
 __all__ = ["FastEncoder", "native_bfloat16", "optimize"]
 
@@ -84,14 +87,10 @@ def _fast(
     encoder: Encoder, engine: str, dtype: str | torch.dtype | None, size: tuple[int, ...], calibration: Tensor | None
 ) -> FastEncoder:
     """The encoder in the engine and precision that were asked for."""
-    from .openvino import OpenVINOEngine, has_openvino
-
     parameter = next(encoder.parameters())
     on_cpu = parameter.device.type == "cpu"
     native = native_bfloat16()
     if str(dtype) == "int8":
-        from .quantize import quantized
-
         if engine not in ("auto", "openvino"):
             raise InputError(f"dtype='int8' runs in the openvino engine; got engine={engine!r}. Use engine='auto'.")
         return quantized(FastEncoder(encoder).float(), size, calibration)
@@ -104,14 +103,12 @@ def _fast(
     if wanted == torch.bfloat16 and on_cpu and not native:
         instead = "OpenVINO computes in float32 on it" if engine == "openvino" else "expect less speed than in float32"
         log.warning("This processor has no native bfloat16: %s.", instead)
-    make: Callable[[Encoder], Engine] = TorchEngine
-    if engine == "openvino":
-        make = partial(OpenVINOEngine, precision="bf16" if wanted == torch.bfloat16 and native else "f32")
-    elif engine == "compile":
-        from .compiled import CompiledEngine
-
-        make = CompiledEngine
-    return FastEncoder(encoder, make).to(wanted)
+    makers: dict[str, Callable[[Encoder], Engine]] = {
+        "torch": TorchEngine,
+        "compile": CompiledEngine,
+        "openvino": partial(OpenVINOEngine, precision="bf16" if wanted == torch.bfloat16 and native else "f32"),
+    }
+    return FastEncoder(encoder, makers[engine]).to(wanted)
 
 
 def _copied(module: nn.Module, twins: dict[int, Any]) -> nn.Module:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ..encoder import Encoder
 
-K = TypeVar("K")
 V = TypeVar("V")
+EMBEDDING = -1  # wanted in place of stages
 
 
 class Engine(ABC):
     """Computes the stages of an encoder for inference.
 
     One engine serves one state of the weights: after a change the fast encoder makes another. Inputs are legal, not
-    empty, in the parameters' dtype, and ask for no gradient. Every method may be called from several threads.
+    empty, in the parameters' dtype, and ask for no gradient. Several threads may call at once.
+
+    Attributes:
+        choice: What runs, in a line.
     """
 
     name: ClassVar[str]
@@ -29,39 +31,29 @@ class Engine(ABC):
     def __init__(self, encoder: Encoder) -> None:
         parameter = next(encoder.parameters())
         self.encoder, self.dtype, self.device = encoder, parameter.dtype, parameter.device
+        self.choice = f"engine {self.name}, {str(self.dtype).removeprefix('torch.')} on {self.device}"
 
     @abstractmethod
-    def stages(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
-        """Token grids at the end of the stages up to that one."""
-
-    @abstractmethod
-    def embedding(self, x: Float[Tensor, "b 3 *pixels"]) -> Float[Tensor, "b c"]:
-        """Pooled and normed vector."""
-
-    def describe(self) -> str:
-        """What runs, in a line."""
-        return f"engine {self.name}, {str(self.dtype).removeprefix('torch.')} on {self.device}"
+    def run(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
+        """Token grids (b, *grid, c) at the end of the stages up to that one; for `EMBEDDING` only that, (b, c)."""
 
 
-class Recent(Generic[K, V]):
-    """The few things used last, each made once; threads wait for each other while one is made."""
+class Recent(Generic[V]):
+    """A function whose few answers used last are kept; threads wait for each other while one is made.
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.RLock()
+    Attributes:
+        held: What is kept, by arguments, the one used last at the end.
+    """
 
-    def get(self, key: K, make: Callable[[], V]) -> V:
-        """What is held under that key, made if need be; the one unused for longest then goes."""
+    def __init__(self, limit: int, make: Callable[..., V]) -> None:
+        self.limit, self.make = limit, make
+        self.held: dict[tuple, V] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *key: Any) -> V:
+        """What was made for these arguments."""
         with self._lock:
-            if key not in self._held:
-                self._held[key] = make()
-            self._held.move_to_end(key)
-            if len(self._held) > self.limit:
-                self._held.popitem(last=False)
-            return self._held[key]
-
-    def held(self) -> list[K]:
-        """What is held, the one used last at the end."""
-        with self._lock:
-            return list(self._held)
+            self.held[key] = found = self.held.pop(key) if key in self.held else self.make(*key)
+            if len(self.held) > self.limit:
+                del self.held[next(iter(self.held))]
+            return found

@@ -88,18 +88,14 @@ class FastBlock:
     def _windows(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         """Attention in each window of the layout, or among all tokens of an item."""
         if self.window is None:
-            return self._attend(q, k, v, zeros=0).flatten(2)
+            return attend_beside_zeros(q, k, v, self.heads, 0)
         pooled = layout if self.q_stride is None else layout.pooled(self.q_stride)
         outs = []
-        for keys, queries in zip(layout.groups(), pooled.groups(), strict=True):
+        for keys, queries in zip(layout.groups, pooled.groups, strict=True):
             parts = (_cut(t, group) for t, group in ((q, queries), (k, keys), (v, keys)))
-            out = self._attend(*parts, zeros=keys.missing)  # (n * windows, tokens, heads, d / heads)
+            out = attend_beside_zeros(*parts, self.heads, keys.missing)  # (n * windows, tokens, d)
             outs.append(out.reshape(q.shape[0], -1, q.shape[-1]))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, zeros: int) -> Tensor:
-        q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (q, k, v))
-        return attend_beside_zeros(q, k, v, zeros)
 
 
 def _cut(x: Float[Tensor, "n tokens c"], group: Group) -> Float[Tensor, "windows tokens c"]:
@@ -111,7 +107,7 @@ def _cut(x: Float[Tensor, "n tokens c"], group: Group) -> Float[Tensor, "windows
 def _pool(x: Float[Tensor, "n tokens c"], layout: Layout, pool: Callable[[Tensor], Tensor]) -> Tensor:
     """Pool the cells inside each unit of a layout."""
     parts = []
-    for group in layout.groups():
+    for group in layout.groups:
         part = x[:, group.start : group.stop].unflatten(1, (group.count, *group.shape))
         parts.append(pool(part).flatten(1, -2))  # (n, pooled, c)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..encoder import Encoder
 from .base import Engine, Recent
-from .graph import EMBEDDING, export
+from .graph import export
 
 PROGRAMS = 8  # kept; each holds its own copy of the weights
 
@@ -22,36 +23,31 @@ class CompiledEngine(Engine):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder)
-        self._programs: Recent[tuple, Callable[[Tensor], tuple[Tensor, ...]]] = Recent(PROGRAMS)
+        self._program = Recent(PROGRAMS, partial(_compiled, encoder))
 
-    def stages(self, x: Tensor, last: int) -> list[Tensor]:
-        """Stage maps from the compiled program."""
-        return list(self._run(x, last))
-
-    def embedding(self, x: Tensor) -> Tensor:
-        """The embedding from the compiled program."""
-        return self._run(x, EMBEDDING)[0]
-
-    def _run(self, x: Tensor, last: int) -> tuple[Tensor, ...]:
+    def run(self, x: Tensor, last: int) -> list[Tensor]:
+        """Stage maps or embedding from the compiled program."""
         # Programs are guarded on strides and on whether inputs are inference tensors: one kind only.
         with torch.inference_mode(False), torch.no_grad():
             x = (x.clone() if x.is_inference() else x.detach()).contiguous()
-            return self._programs.get((tuple(x.shape), last), lambda: self._compile(x, last))(x)
+            return list(self._program(tuple(x.shape), last)(x))
 
-    def _compile(self, x: Tensor, last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        if x.device.type == "cpu":
-            _check_compiler()
-        graph = export(self.encoder, x, last).module()
-        for name, value in list(vars(graph).items()):
-            if isinstance(value, Tensor):  # a folded weight; only buffers and parameters are frozen
-                delattr(graph, name)
-                graph.register_buffer(name, value, persistent=False)
-        program = torch.compile(graph, dynamic=False)
-        # torch.compile(options={"freezing": True}) freezes nothing: Dynamo, which decides whether weights are
-        # constants, reads the global setting (torch 2.13), and compiles at the first call.
-        with torch._inductor.config.patch(freezing=True):
-            program(x)
-        return program
+
+def _compiled(encoder: Encoder, shape: tuple[int, ...], last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    x = encoder.patch_embed.proj.weight.new_zeros(shape)
+    if x.device.type == "cpu":
+        _check_compiler()
+    graph = export(encoder, x, last).module()
+    for name, value in list(vars(graph).items()):
+        if isinstance(value, Tensor):  # a folded weight; only buffers and parameters are frozen
+            delattr(graph, name)
+            graph.register_buffer(name, value, persistent=False)
+    program = torch.compile(graph, dynamic=False)
+    # torch.compile(options={"freezing": True}) freezes nothing: Dynamo, which decides whether weights are
+    # constants, reads the global setting (torch 2.13), and compiles at the first call.
+    with torch._inductor.config.patch(freezing=True):
+        program(x)
+    return program
 
 
 def _check_compiler() -> None:

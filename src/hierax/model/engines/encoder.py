@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..encoder import Encoder
-from .base import Engine
+from .base import EMBEDDING, Engine
 from .eager import TorchEngine
 
 _making = threading.RLock()
@@ -46,14 +46,9 @@ class FastEncoder(Encoder):
         self.refresh()
 
     @property
-    def engine(self) -> str:
-        """Which engine runs: "torch", "compile" or "openvino"."""
-        return self.current().name
-
-    @property
     def choice(self) -> str:
         """One line that says what runs."""
-        return self.current().describe()
+        return self.current().choice
 
     def refresh(self) -> None:
         """Forget everything made from the weights, as is needed after a change inside `parameter.data`."""
@@ -84,7 +79,7 @@ class FastEncoder(Encoder):
             return super().stages(x, visible=visible, last=last)
         last = len(self.stage_ends) - 1 if last is None else last
         with torch.no_grad():
-            return self.current().stages(x, last) if last >= 0 else []
+            return self.current().run(x, last) if last >= 0 else []
 
     def embedding(self, x: Float[Tensor, "b 3 *pixels"]) -> Float[Tensor, "b c"]:
         """Pooled and normed vector; see `Encoder.embedding`."""
@@ -92,7 +87,7 @@ class FastEncoder(Encoder):
         if self._readable(x):
             return self.pool(super().stages(x)[-1])
         with torch.no_grad():
-            return self.current().embedding(x)
+            return self.current().run(x, EMBEDDING)[0]
 
     def _checked(self, x: Tensor) -> Tensor:
         """Refuse what the readable encoder refuses, before an engine sees it; cast to the parameters' type."""

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from ..encoder import Encoder
 from .eager import TorchEngine
 
-EMBEDDING = -1
-
 
 class Graph(nn.Module):
     """Embedding, or channels-last maps of the stages up to one, of inputs of one size."""
@@ -21,7 +19,7 @@ class Graph(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Outputs in order of stages, or the embedding alone."""
-        return (self.engine.embedding(x),) if self.last == EMBEDDING else tuple(self.engine.stages(x, self.last))
+        return tuple(self.engine.run(x, self.last))
 
 
 def export(encoder: Encoder, x: Tensor, last: int, *, any_batch: bool = False) -> torch.export.ExportedProgram:
@@ -29,16 +27,14 @@ def export(encoder: Encoder, x: Tensor, last: int, *, any_batch: bool = False) -
 
     Args:
         encoder: Its weights become constants of the program.
-        x: An example.
+        x: An example, of at least two images with `any_batch`: one would be taken for a constant.
         last: The last stage wanted, counted from 0, or `EMBEDDING`.
         any_batch: Leave the batch open.
     """
     graph = Graph(encoder, last).eval()
     grid = encoder.config.grid(tuple(x.shape[2:]))
-    batch = 2 if any_batch else x.shape[0]  # one would be taken for a constant
-    example = torch.zeros(batch, *x.shape[1:], dtype=x.dtype, device=x.device)
     shapes = ({0: torch.export.Dim("batch", max=1 << 20)},) if any_batch else None
     with torch.no_grad():
         graph.engine.position(grid)  # these two now, so that the trace sees constants
         graph.engine.schedule(grid)
-        return torch.export.export(graph, (example,), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(graph, (x,), dynamic_shapes=shapes, strict=False)

@@ -55,9 +55,16 @@ class Layout:
         """Whether every window is full."""
         return all(g % u == 0 for g, u in zip(self.grid, self.unit, strict=True))
 
+    @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
         """Windows by shape: the full ones first, then those cut off by the far edges."""
-        return _groups(self)
+        groups: list[Group] = []
+        for spans in _cells(self):
+            shape = tuple(length for _, _, length in spans)
+            count = math.prod(windows for _, windows, _ in spans)
+            start = groups[-1].stop if groups else 0
+            groups.append(Group(start, count, shape, math.prod(self.unit) - math.prod(shape)))
+        return tuple(groups)
 
     def pooled(self, stride: tuple[int, ...]) -> Layout:
         """The layout after pooling cells of that stride inside each unit."""
@@ -66,33 +73,14 @@ class Layout:
             tuple(u // s for u, s in zip(self.unit, stride, strict=True)),
         )
 
-    def poolable(self, stride: tuple[int, ...]) -> bool:
-        """Whether no cell of that stride straddles two units."""
-        return all(u % s == 0 for u, s in zip(self.unit, stride, strict=True))
-
-
-def _spans(grid: int, unit: int) -> list[tuple[int, int, int]]:
-    """Along one axis: (start, windows, length) of the full windows and of the cut one."""
-    full, rest = divmod(grid, unit)
-    spans = [(0, full, unit)] if full else []
-    return spans + ([(full * unit, 1, rest)] if rest else [])
-
 
 def _cells(layout: Layout) -> itertools.product:
-    axes = [_spans(g, u) for g, u in zip(layout.grid, layout.unit, strict=True)]
+    """Windows of one shape at a time: their (start, count, length) along each axis, the full ones before the cut."""
+    axes = []
+    for g, u in zip(layout.grid, layout.unit, strict=True):
+        spans = ((0, g // u, u), (g - g % u, 1, g % u))
+        axes.append([span for span in spans if span[1] * span[2]])
     return itertools.product(*axes)
-
-
-@functools.lru_cache(maxsize=256)
-def _groups(layout: Layout) -> tuple[Group, ...]:
-    groups: list[Group] = []
-    full = math.prod(layout.unit)
-    for spans in _cells(layout):
-        shape = tuple(length for _, _, length in spans)
-        count = math.prod(windows for _, windows, _ in spans)
-        start = groups[-1].stop if groups else 0
-        groups.append(Group(start, count, shape, full - math.prod(shape)))
-    return tuple(groups)
 
 
 def order(layout: Layout) -> Tensor:

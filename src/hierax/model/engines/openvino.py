@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ...errors import InputError, MissingExtraError
 from ..encoder import Encoder
 from .base import Engine, Recent
 from .encoder import FastEncoder
-from .graph import EMBEDDING, export
+from .graph import export
 
 MODELS, PROGRAMS = 8, 8  # kept; each program holds its own copy of the weights
 # A batch runs in a program for a larger one while blank images make up at most a third of that: repeated, more of
@@ -49,60 +50,40 @@ class OpenVINOEngine(Engine):
                 f"The openvino engine takes float32 or bfloat16 parameters on the CPU; got {self.dtype} on "
                 f"{self.device}. Use engine='torch'."
             )
-        self.precision, self.quantize = precision, quantize
-        self._models: Recent[tuple, Any] = Recent(MODELS)
-        self._programs: Recent[tuple, Program] = Recent(PROGRAMS)
+        self.choice = f"engine openvino, {'int8' if quantize else precision} on cpu"
+        self.model = Recent(MODELS, partial(_converted, encoder, quantize))
+        self._program = Recent(PROGRAMS, partial(Program, self.model, precision))
 
-    def describe(self) -> str:
-        """What runs, in a line."""
-        return f"engine openvino, {'int8' if self.quantize else self.precision} on cpu"
-
-    def stages(self, x: Tensor, last: int) -> list[Tensor]:
-        """Stage maps from the compiled program."""
-        return self._run(x, last)
-
-    def embedding(self, x: Tensor) -> Tensor:
-        """The embedding from the compiled program."""
-        return self._run(x, EMBEDDING)[0]
-
-    def model(self, size: tuple[int, ...], last: int, known: Any = None) -> Any:
-        """The OpenVINO model for inputs (3, *pixels) of that size, any batch; `known` is it, where given."""
-
-        def converted() -> Any:
-            os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-            import openvino
-
-            exact = FastEncoder(self.encoder).float()
-            model = openvino.convert_model(export(exact, torch.zeros(1, *size), last, any_batch=True))
-            model.reshape([-1, *size])
-            return self.quantize(model) if self.quantize else model
-
-        return self._models.get((size, last), converted if known is None else lambda: known)
-
-    def compiled_batches(self, size: tuple[int, ...], last: int = EMBEDDING) -> list[int]:
-        """Batches that have a program for inputs (3, *pixels) of that size."""
-        return sorted(batch for *what, batch in self._programs.held() if what == [size, last])
-
-    def _run(self, x: Tensor, last: int) -> list[Tensor]:
+    def run(self, x: Tensor, last: int) -> list[Tensor]:
+        """Stage maps or embedding from the compiled program."""
         size, b = tuple(x.shape[1:]), x.shape[0]
-        fitting = [batch for batch in self.compiled_batches(size, last) if b <= batch <= FILLED * b]
-        batch = min(fitting, default=b)
-        program = self._programs.get((size, last, batch), lambda: Program(self, size, last, batch))
+        batches = [batch for *what, batch in list(self._program.held) if what == [size, last]]
+        batch = min((held for held in batches if b <= held <= FILLED * b), default=b)
         blank = x.new_zeros(batch - b, *size)
-        outputs = program(torch.cat([x, blank]) if batch > b else x)
+        outputs = self._program(size, last, batch)(torch.cat([x, blank]) if batch > b else x)
         return [output[:b].to(x.dtype) for output in outputs]
+
+
+def _converted(encoder: Encoder, quantize: Callable[[Any], Any] | None, size: tuple[int, ...], last: int) -> Any:
+    """The OpenVINO model for inputs (3, *pixels) of that size, any batch."""
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino
+
+    model = openvino.convert_model(export(FastEncoder(encoder).float(), torch.zeros(2, *size), last, any_batch=True))
+    model.reshape([-1, *size])
+    return quantize(model) if quantize else model
 
 
 class Program:
     """A model compiled for one batch; each thread that calls at the same time gets a request of its own."""
 
-    def __init__(self, engine: OpenVINOEngine, size: tuple[int, ...], last: int, batch: int) -> None:
+    def __init__(self, model: Callable[..., Any], precision: str, size: tuple[int, ...], last: int, batch: int) -> None:
         import openvino
 
-        model = engine.model(size, last).clone()
-        model.reshape([batch, *size])
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": engine.precision}
-        self._compiled = openvino.Core().compile_model(model, "CPU", hints)
+        sized = model(size, last).clone()
+        sized.reshape([batch, *size])
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        self._compiled = openvino.Core().compile_model(sized, "CPU", hints)
         self._idle: list[Any] = []
 
     def __call__(self, x: Tensor) -> list[Tensor]:

@@ -1,9 +1,4 @@
-"""What this processor can do, and how to pretend otherwise, so that every branch can be run anywhere.
-
-HIERAX_FORCE_PRODUCTS=plain|packed    the torch engine's matrix products, in dtypes that oneDNN packs
-HIERAX_FORCE_BF16=0|1                 whether the processor multiplies bfloat16 itself
-HIERAX_FORCE_VNNI=0|1                 whether its int8 products are exact
-"""
+"""What this processor can do, and the variables that force otherwise, so that every branch can be run anywhere."""
 
 from __future__ import annotations
 
@@ -20,8 +15,8 @@ def native_bfloat16() -> bool:
     forced = forced_to("HIERAX_FORCE_BF16", ("0", "1"))
     if forced is not None:
         return forced == "1"
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return any(ask is not None and ask() for ask in known)
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
 def exact_int8() -> bool:
@@ -32,10 +27,8 @@ def exact_int8() -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     known = getattr(torch.cpu, "get_capabilities", dict)()
-    if any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
-        return True
-    ask = getattr(torch.cpu, "_is_vnni_supported", None)
-    return ask is not None and ask()
+    vnni = any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return vnni or getattr(torch.cpu, "_is_vnni_supported", bool)()
 
 
 def packs(dtype: torch.dtype) -> bool:

@@ -6,6 +6,7 @@ Source: which wins depends on the processor, docs/decisions/0005.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 
@@ -16,26 +17,7 @@ from torch import Tensor
 
 from . import processor
 
-
-class Buffers(threading.local):
-    """Scratch memory by name, one set a thread: large temporaries cost more in page faults than in arithmetic."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, Tensor] = {}
-
-    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
-        """An uninitialised (rows, columns) matrix that is valid until the name is taken again."""
-        size = rows * columns
-        held = self.held.get(name)
-        if held is None or held.numel() < size or held.dtype != like.dtype or held.device != like.device:
-            # A tensor born in inference mode could not be written to outside of it.
-            with torch.inference_mode(False):
-                held = torch.empty(size, dtype=like.dtype, device=like.device)
-            self.held[name] = held
-        return held[:size].view(rows, columns)
-
-
-buffers = Buffers()
+_scratch = threading.local()  # by name: large temporaries cost more in page faults than in arithmetic
 
 
 class Product:
@@ -44,17 +26,17 @@ class Product:
     def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
         self.weight, self.bias = weight, bias
 
-    def linear(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
+    def linear(self, x: Float[Tensor, "n c"], buffer: str = "") -> Float[Tensor, "n d"]:
         """Affine: x W + b, perhaps in a buffer that the next call of that name reuses."""
         return F.linear(x, self.weight, self.bias)
 
-    def gelu(self, x: Float[Tensor, "n c"], buffer: str) -> Float[Tensor, "n d"]:
+    def gelu(self, x: Float[Tensor, "n c"], buffer: str = "") -> Float[Tensor, "n d"]:
         """Exact (erf) GELU of x W + b, likewise."""
         return F.gelu(self.linear(x, buffer))
 
     def add_to(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:
         """Sum x + y W + b, in place where the kind can."""
-        return x + F.linear(y, self.weight, self.bias)
+        return x + self.linear(y)
 
 
 class Plain(Product):
@@ -63,12 +45,18 @@ class Plain(Product):
     def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
         super().__init__(weight.t(), bias)
 
-    def linear(self, x: Tensor, buffer: str) -> Tensor:
-        """Affine: x W + b."""
-        out = buffers.take(buffer, x.shape[0], self.bias.shape[0], x)
-        return torch.addmm(self.bias, x, self.weight, out=out)
+    def linear(self, x: Tensor, buffer: str = "") -> Tensor:
+        """Affine: x W + b, valid until this thread takes that buffer again."""
+        shape = (x.shape[0], self.bias.shape[0])
+        held = getattr(_scratch, buffer, None)
+        if held is None or len(held) < math.prod(shape) or (held.dtype, held.device) != (x.dtype, x.device):
+            # A tensor born in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                held = torch.empty(math.prod(shape), dtype=x.dtype, device=x.device)
+            setattr(_scratch, buffer, held)
+        return torch.addmm(self.bias, x, self.weight, out=held[: math.prod(shape)].view(shape))
 
-    def gelu(self, x: Tensor, buffer: str) -> Tensor:
+    def gelu(self, x: Tensor, buffer: str = "") -> Tensor:
         """Exact GELU of x W + b."""
         return torch.ops.aten.gelu_(self.linear(x, buffer))
 
@@ -83,11 +71,11 @@ class Packed(Product):
     def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
         super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None), bias.contiguous())
 
-    def linear(self, x: Tensor, buffer: str) -> Tensor:
+    def linear(self, x: Tensor, buffer: str = "") -> Tensor:
         """Affine: x W + b."""
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
-    def gelu(self, x: Tensor, buffer: str) -> Tensor:
+    def gelu(self, x: Tensor, buffer: str = "") -> Tensor:
         """Exact GELU of x W + b."""
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none")
 
@@ -122,17 +110,16 @@ def _faster(dtype: torch.dtype) -> type[Product]:
     Published figures do not carry over: packing wins on some processors with AVX-512, and loses to BLAS on others.
     """
     seconds = dict.fromkeys((Plain, Packed), 0.0)
-    generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for rows, width in ((1568, 96), (392, 384)):
             shapes = ((4 * width, width), (width, 4 * width), (3 * width, width))
-            weights = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-            layers = {kind: [kind(w, w.new_zeros(len(w))) for w in weights] for kind in seconds}
-            x = torch.randn(rows, width, generator=generator).to(dtype)
-            best = dict.fromkeys(seconds, float("inf"))
+            weights = [torch.full(shape, 0.01, dtype=dtype) for shape in shapes]
+            layers = {kind: [kind(weight, weight[:, 0]) for weight in weights] for kind in seconds}
+            x = torch.ones(rows, width, dtype=dtype)
+            best = dict.fromkeys(seconds, math.inf)
             for _ in range(5):
                 for kind, (up, down, qkv) in layers.items():
-                    residual = F.layer_norm(x, (width,))
+                    residual = x.clone()
                     start = time.perf_counter()
                     qkv.linear(down.add_to(residual, up.gelu(x, "hidden")), "wide")
                     best[kind] = min(best[kind], time.perf_counter() - start)

@@ -6,8 +6,8 @@ import contextlib
 import importlib.util
 import logging
 import sys
-import time
-from dataclasses import dataclass, replace
+import timeit
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from ...errors import InputError, MissingExtraError
 from ..encoder import Encoder
 from . import processor
+from .base import EMBEDDING
 from .encoder import FastEncoder
-from .graph import EMBEDDING
 from .openvino import OpenVINOEngine
 from .sensitivity import PRODUCTS, by_harm
 
@@ -56,9 +56,9 @@ class Int8Report:
     worst_cosine: float
     top1_agreement: float | None
     speedup: float
-    held_out: bool = False
-    kept: tuple[str, ...] = ()
-    int8_share: float = 1.0
+    held_out: bool
+    kept: tuple[str, ...]
+    int8_share: float
 
     @property
     def trusted(self) -> bool:
@@ -101,18 +101,18 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     images = textures(CALIBRATION_IMAGES, size) if images is None else images
     if images.ndim != len(size) + 2 or images.shape[0] == 0:
         raise InputError(f"Calibration images must be preprocessed (n, 3, h, w); got {tuple(images.shape)}.")
-    seen, unseen = _split(images)
+    held_out = torch.arange(len(images)) % 4 == 0  # spread out, for sets sorted by class
+    seen, unseen = (images, images) if len(images) < FEWEST_TO_SPLIT else (images[~held_out], images[held_out])
     precision = "bf16" if processor.native_bfloat16() else "f32"
-    program = OpenVINOEngine(model, precision=precision).model(tuple(seen.shape[1:]), EMBEDDING)
+    what = (tuple(seen.shape[1:]), EMBEDDING)
+    program = OpenVINOEngine(model, precision=precision).model(*what)
     ranking: list[str] = []
     for share in (0.0, *KEPT_SHARES):
-        kept = ranking[: max(1, round(share * len(ranking)))]
-        quantize = partial(_quantize, images=seen, kept=frozenset(kept))
-        lower = quantize(program)
+        kept = tuple(ranking[: max(1, round(share * len(ranking)))])
+        quantize = partial(_quantize, images=seen, kept=kept)
         fast = FastEncoder(model, partial(OpenVINOEngine, precision=precision, quantize=quantize))
-        fast.current().model(tuple(seen.shape[1:]), EMBEDDING, known=lower)  # type: ignore[attr-defined]
-        found = report(fast, model, unseen)
-        found = replace(found, held_out=unseen is not seen, kept=tuple(kept), int8_share=_int8_share(lower))
+        lower = fast.current().model.held[what] = quantize(program)  # type: ignore[attr-defined]
+        found = report(fast, model, unseen, held_out=unseen is not seen, kept=kept, int8_share=_int8_share(lower))
         if found.trusted:
             break
         ranking = ranking or by_harm(model, seen[:RANKING_IMAGES].float())
@@ -121,15 +121,7 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     return fast
 
 
-def _split(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images to calibrate on and images to report on: the same ones if they are few."""
-    if len(images) < FEWEST_TO_SPLIT:
-        return images, images
-    held = torch.arange(len(images)) % 4 == 0  # spread out, for sets sorted by class
-    return images[~held], images[held]
-
-
-def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) -> Any:
+def _quantize(program: Any, images: Tensor, kept: tuple[str, ...]) -> Any:
     """Matrix products in int8; the patch embedding, which sees raw pixels, and softmax, norms and sums stay float.
 
     SmoothQuant stays off: it scales channels by how loud they are on the calibration images, and one that is silent
@@ -142,11 +134,7 @@ def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) 
     names = [node.get_friendly_name() for name, node in _products(program) if name in kept]
     with contextlib.redirect_stdout(sys.stderr):  # NNCF keeps the stream it meets first for its talk
         import nncf
-        from nncf.quantization.advanced_parameters import (
-            AdvancedQuantizationParameters,
-            AdvancedSmoothQuantParameters,
-            OverflowFix,
-        )
+        from nncf.quantization import advanced_parameters as advanced
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         return nncf.quantize(
@@ -156,10 +144,10 @@ def _quantize(program: Any, images: Tensor, kept: frozenset[str] = frozenset()) 
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=names, types=["Convolution"], validate=False),
-            advanced_parameters=AdvancedQuantizationParameters(
-                overflow_fix=OverflowFix.DISABLE if processor.exact_int8() else OverflowFix.ENABLE,
+            advanced_parameters=advanced.AdvancedQuantizationParameters(
+                overflow_fix=advanced.OverflowFix.DISABLE if processor.exact_int8() else advanced.OverflowFix.ENABLE,
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-                smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
+                smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
             ),
         )
 
@@ -196,33 +184,28 @@ def _int8_share(program: Any) -> float:
     return lower / total
 
 
-def report(fast: FastEncoder, exact: Encoder, images: Tensor, *, batch: int = 8, rounds: int = 3) -> Int8Report:
-    """Compare two encoders on the same images, timing them in turn."""
+def report(fast: FastEncoder, exact: Encoder, images: Tensor, **known: Any) -> Int8Report:
+    """Compare two encoders on the same images, timing them in turn; `known` is the rest of the report."""
     with torch.inference_mode():
-        parts = images.split(batch)
+        parts = images.split(8)
         ours, theirs = (torch.cat([e.embedding(part) for part in parts]).float() for e in (fast, exact))
         cosine = F.cosine_similarity(ours, theirs)
         agreement = None
         if exact.num_classes:
             same = exact.classify(ours).argmax(-1) == exact.classify(theirs).argmax(-1)
             agreement = same.float().mean().item()
-        seconds = {id(encoder): [] for encoder in (fast, exact)}
-        for _ in range(rounds):
-            for encoder in (fast, exact):
-                start = time.perf_counter()
-                encoder.embedding(parts[0])
-                seconds[id(encoder)].append(time.perf_counter() - start)
-    speedup = min(seconds[id(exact)]) / min(seconds[id(fast)])
-    return Int8Report(len(images), cosine.mean().item(), cosine.min().item(), agreement, speedup)
+        rounds = [[timeit.timeit(lambda e=e: e.embedding(parts[0]), number=1) for e in (fast, exact)] for _ in range(3)]
+    lower, full = map(min, zip(*rounds, strict=True))
+    return Int8Report(len(images), cosine.mean().item(), cosine.min().item(), agreement, full / lower, **known)
 
 
-def textures(count: int, size: tuple[int, ...], seed: int = 0) -> Tensor:
+def textures(count: int, size: tuple[int, ...]) -> Tensor:
     """Seeded stand-ins for the user's images, in preprocessed units.
 
     Leaves of every size and colour over one another, plain, faint or with the spectrum of photographs and rougher:
     ranges measured on evenly textured images are far too narrow for flat ones, and the other way round.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     *rest, height, width = size
 
     def each(channels: int = 1) -> Float[Tensor, "n channels *ones"]:

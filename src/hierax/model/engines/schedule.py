@@ -20,7 +20,7 @@ class Run:
         move: How tokens are reordered before the run, None where they already lie right.
         items: Independent pieces that each image falls into: its windows, or 1.
         layout: Order of the tokens of one item at the start.
-        whole: Order of the image's tokens at the end.
+        grid: Of the image's tokens at the end.
         ends_stage: Whether a stage ends here.
         back: How tokens are put back into raster order at the end, None where they already lie so.
     """
@@ -29,7 +29,7 @@ class Run:
     move: Tensor | None
     items: int
     layout: Layout
-    whole: Layout
+    grid: tuple[int, ...]
     ends_stage: bool
     back: Tensor | None
 
@@ -54,14 +54,14 @@ def schedule(blocks: Sequence[Block], stage_ends: Sequence[int], grid: tuple[int
             if block.q_stride is not None:
                 after = after.pooled(block.q_stride)
             stop += 1
-        items = layout.groups()[0].count if split else 1
+        items = layout.groups[0].count if split else 1
         runs.append(
             Run(
                 blocks=(index, stop),
                 move=moves(before, layout),
                 items=items,
                 layout=Layout.raster(layout.unit) if split else layout,
-                whole=after,
+                grid=after.grid,
                 ends_stage=stop - 1 in stage_ends,
                 back=moves(after, Layout.raster(after.grid)),
             )
@@ -74,6 +74,5 @@ def _for_block(block: Block, layout: Layout) -> Layout:
     """The order that a block needs: its own windows; for global attention any that its pooling can work in."""
     if block.window is not None:
         return Layout(layout.grid, block.window)
-    if block.q_stride is not None and not layout.poolable(block.q_stride):
-        return Layout.raster(layout.grid)
-    return layout
+    straddled = block.q_stride is not None and any(u % s for u, s in zip(layout.unit, block.q_stride, strict=True))
+    return Layout.raster(layout.grid) if straddled else layout
