@@ -26,65 +26,45 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .config import ModelConfig as ModelConfig
-    from .config import PreprocessSpec as PreprocessSpec
-    from .model.encoder import Encoder as Encoder
-    from .model.engines import optimize as optimize
-    from .model.mae import MAEOutput as MAEOutput
-    from .model.mae import MaskedAutoencoder as MaskedAutoencoder
-    from .predictor import Prediction as Prediction
-    from .predictor import Predictor as Predictor
-    from .registry import convert as convert
-    from .registry import create as create
-    from .registry import describe as describe
-    from .registry import list_models as list_models
-    from .registry import load as load
-    from .train import finetune as finetune
-    from .train import pretrain as pretrain
-    from .weights.card import ModelCard as ModelCard
+    from .config import ModelConfig, PreprocessSpec
+    from .model.encoder import Encoder
+    from .model.engines import optimize
+    from .model.mae import MAEOutput, MaskedAutoencoder
+    from .predictor import Prediction, Predictor
+    from .registry import convert, create, describe, load
+    from .train import finetune, pretrain
+    from .weights.card import ModelCard
+    from .weights.catalog import list_models
 
 __version__ = "0.1.0"
+__all__ = [
+    "CheckpointError", "Encoder", "HieraxError", "InputError", "IntegrityError", "MAEOutput", "MaskedAutoencoder",
+    "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec", "RecipeError",
+    "UnknownNameError", "__version__", "convert", "create", "describe", "finetune", "list_models", "load", "optimize",
+    "pretrain",
+]  # fmt: skip
 
 _HOMES = {
-    "Encoder": "model.encoder",
-    "MAEOutput": "model.mae",
-    "MaskedAutoencoder": "model.mae",
-    "ModelCard": "weights.card",
-    "ModelConfig": "config",
-    "Prediction": "predictor",
-    "Predictor": "predictor",
-    "PreprocessSpec": "config",
-    "convert": "registry",
-    "create": "registry",
-    "describe": "registry",
-    "finetune": "train",
-    "list_models": "registry",
-    "load": "registry",
-    "optimize": "model.engines",
-    "pretrain": "train",
+    "config": ("ModelConfig", "PreprocessSpec"),
+    "model.encoder": ("Encoder",),
+    "model.engines": ("optimize",),
+    "model.mae": ("MAEOutput", "MaskedAutoencoder"),
+    "predictor": ("Prediction", "Predictor"),
+    "registry": ("convert", "create", "describe", "load"),
+    "train": ("finetune", "pretrain"),
+    "weights.card": ("ModelCard",),
+    "weights.catalog": ("list_models",),
 }
-
-__all__ = [
-    "CheckpointError",
-    "HieraxError",
-    "InputError",
-    "IntegrityError",
-    "MissingExtraError",
-    "RecipeError",
-    "UnknownNameError",
-    "__version__",
-    *_HOMES,
-]
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hierax' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    for module, names in _HOMES.items():
+        if name in names:
+            globals()[name] = value = getattr(importlib.import_module(f".{module}", __name__), name)
+            return value
+    raise AttributeError(f"module 'hierax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -314,11 +314,8 @@ def as_list(images: Any, rank: int = 3) -> list[Any]:
             f"An array must be one image (h, w, 3) or many (n, h, w, 3), a tensor (3, h, w) or (b, 3, h, w); "
             f"got shape {tuple(images.shape)}."
         )
-    if isinstance(images, (bytes, bytearray, dict)) or not hasattr(images, "__iter__"):
-        raise InputError(
-            f"Images are paths, PIL images, uint8 arrays (h, w, 3) or tensors; got {type(images).__name__}."
-        )
-    items = list(images)
+    is_many = hasattr(images, "__iter__") and not isinstance(images, (bytes, bytearray, dict))
+    items = list(images) if is_many else [images]
     for item in items:
         if not isinstance(item, (str, Path, Image.Image, Tensor, np.ndarray)):
             raise InputError(

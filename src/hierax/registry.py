@@ -1,4 +1,4 @@
-"""Names, hub ids and files to networks: load, describe, create, list and convert."""
+"""Names, hub ids and files to networks: load, describe, create and convert."""
 
 from __future__ import annotations
 
@@ -128,17 +128,6 @@ def describe(source: str | Path) -> ModelCard:
     except AmbiguousError as error:
         card = read_weights(path, named=architecture(error.candidates[0])).card
         return dataclasses.replace(card, candidates=error.candidates)
-
-
-def list_models(pattern: str = "*", *, pretrained: bool | None = None, commercial: bool | None = None) -> list[str]:
-    """Catalogue names that match a shell pattern.
-
-    Args:
-        pattern: E.g. "*sam2*".
-        pretrained: Only entries with (True) or without (False) published weights.
-        commercial: True drops weights whose licence forbids commercial use.
-    """
-    return catalog.list_names(pattern, pretrained=pretrained, commercial=commercial)
 
 
 def create(

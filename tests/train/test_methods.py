@@ -16,13 +16,13 @@ from torch import nn
 from hierax.data.augment import Augment
 from hierax.errors import RecipeError, UnknownNameError
 from hierax.registry import load
-from hierax.schema import Natural, Positive, Share, conform
+from hierax.schema import Natural, Positive, Share, conform, to_toml
 from hierax.train import checkpoint as checkpoints
 from hierax.train import pretrain, run
 from hierax.train.methods import METHODS
 from hierax.train.methods.base import Method
 from hierax.train.methods.supervised import as_classifier
-from hierax.train.reading import read_recipe, recipe_of, to_toml
+from hierax.train.reading import read_recipe, recipe_of, to_dict
 from hierax.visualize import sheets
 from hierax.weights.network import to_module
 
@@ -192,7 +192,7 @@ def test_its_recipe_is_as_strict_as_any(tmp_path, start):
         recipe_of({"method": "toi"})
     recipe = read_recipe(None, "pretrain", "toy")
     path = tmp_path / "toy.toml"
-    path.write_text(to_toml(recipe))
+    path.write_text(to_toml(to_dict(recipe)))
     assert read_recipe(path, "pretrain") == recipe
     stage = {"method": "toy", "model": str(start[1]), **SETTINGS, "steps": 1}
     first = run(start[0], tmp_path / "staged", recipe_of({"before": stage, **SETTINGS, "steps": 1}))

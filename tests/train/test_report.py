@@ -7,20 +7,15 @@ import json
 from hierax.train.report import Report
 
 
-def report(out, **options):
-    """A report on 100 steps, and the clock that it reads."""
-    clock = {"now": 1000.0}
-    made = Report(out, True, 100, 1, baseline=None, clock=lambda: clock["now"], **options)
-    return made, clock
-
-
 def test_time_left_is_of_this_sessions_speed(tmp_path, monkeypatch):
     """Time since the resume over all steps since the start promised 0:00:04 where half a minute was left."""
     shown = []
     monkeypatch.setattr("hierax.console.show", lambda text, **given: shown.append(text))
     earlier = [json.dumps({"step": step, "losses": [1.0]}) + "\n" for step in range(1, 81)]
     (tmp_path / "log.jsonl").write_text("".join(earlier))
-    made, clock = report(tmp_path)
+    clock = {"now": 1000.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["now"])
+    made = Report(tmp_path, True, 100, 1, baseline=None)
     made.open(80)
     clock["now"] += 5.0  # reading the first batch takes long; it is part of this session's time
     for step in range(81, 86):
@@ -36,7 +31,6 @@ def test_only_the_main_process_talks(tmp_path, capsys):
     quiet = Report(tmp_path, False, 10, 1, baseline=None)
     quiet.open(0)
     quiet.step(1, 1.0, samples=4, wait_s=0.0, lr=0.1)
-    quiet.say("something")
     quiet.close()
     assert capsys.readouterr().err == ""
     assert not list(tmp_path.iterdir())

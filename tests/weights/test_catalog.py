@@ -13,7 +13,7 @@ import pytest
 from hierax.config import ARCHITECTURES
 from hierax.errors import HieraxError, UnknownNameError
 from hierax.weights import catalog, labels
-from hierax.weights.catalog import entries, list_names, resolve
+from hierax.weights.catalog import entries, list_models, resolve
 
 SIZES = ("tiny", "small", "base", "base_plus", "large", "huge")
 
@@ -154,15 +154,15 @@ def test_resolve__unknown_name_suggests(name):
 
 def test_list_names__filters():
     """A licence filter that lets one non-commercial file through is worse than none."""
-    assert list_names("hiera_*_224", pretrained=True) == [f"hiera_{size}_224" for size in SIZES]
-    assert all("hiera_tiny_224" not in name for name in list_names(commercial=True))
-    nc = set(list_names(commercial=False))
+    assert list_models("hiera_*_224", pretrained=True) == [f"hiera_{size}_224" for size in SIZES]
+    assert all("hiera_tiny_224" not in name for name in list_models(commercial=True))
+    nc = set(list_models(commercial=False))
     assert len(nc) == 20 + 18 + 12
-    assert nc.isdisjoint(list_names(commercial=True))
-    assert "hieradet_d_small" in list_names(pretrained=False)
-    assert "sam2_hiera_small" not in list_names(pretrained=False)
-    assert list_names("nothing*") == []
-    assert len(list_names()) == len(set(list_names())) == len(entries())
+    assert nc.isdisjoint(list_models(commercial=True))
+    assert "hieradet_d_small" in list_models(pretrained=False)
+    assert "sam2_hiera_small" not in list_models(pretrained=False)
+    assert list_models("nothing*") == []
+    assert len(list_models()) == len(set(list_models())) == len(entries())
 
 
 def test_citation__every_entry_can_be_cited():
@@ -222,7 +222,7 @@ def test_private__adds_and_overrides(private):
     assert birds.path == path.parent / "models" / "birds"
     assert (birds.catalog, birds.preprocess.resize) == (path, "squash")
     assert birds.citation.startswith("@misc{ours}\n\n@")
-    assert len(list_names("hiera_tiny_224")) == 1
+    assert len(list_models("hiera_tiny_224")) == 1
     assert resolve("hiera_small_224").url.startswith("https://dl.fbai")
 
 
@@ -260,7 +260,7 @@ def test_private__broken_file_names_file_and_key(private, text, words):
     """A traceback from inside the reader would not tell an administrator what to correct."""
     path = private(text)
     with pytest.raises(HieraxError, match=words) as caught:
-        list_names()
+        list_models()
     assert str(path) in str(caught.value)
 
 
@@ -273,7 +273,7 @@ def test_private__missing_file(monkeypatch, tmp_path):
 
 def test_catalog__needs_no_torch():
     """`hierax list` must answer at once."""
-    code = "import sys; from hierax.weights.catalog import list_names; list_names(); print('torch' in sys.modules)"
+    code = "import sys; from hierax.weights.catalog import list_models; list_models(); print('torch' in sys.modules)"
     source = str(Path(catalog.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
@@ -309,4 +309,4 @@ def test_timm_entries__equal_its_registry():
     root = Path(spec.origin).parent / "models"
     text = "".join((root / f).read_text() for f in ("hiera.py", "hieradet_sam2.py"))
     tags = {tag for tag in re.findall(r'^    "([\w.]+)": _cfg\(', text, re.M) if not tag.endswith(".untrained")}
-    assert tags == {name.removeprefix("timm/") for name in list_names("timm/*", pretrained=True)}
+    assert tags == {name.removeprefix("timm/") for name in list_models("timm/*", pretrained=True)}

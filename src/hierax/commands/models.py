@@ -21,15 +21,15 @@ def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Lite
         commercial: Only weights whose licence allows commercial use.
         format: How to print.
     """
-    from ..weights import catalog  # hierax.list_models would load torch
+    from ..weights import catalog
 
     wanted = True if commercial else None
-    names = catalog.list_names(pattern, commercial=wanted)
+    names = catalog.list_models(pattern, commercial=wanted)
     if not names and not set(pattern) & set("*?["):
-        names = catalog.list_names(f"*{pattern}*", commercial=wanted)
+        names = catalog.list_models(f"*{pattern}*", commercial=wanted)
     if not names:
         what = "commercial catalogue names" if commercial else "catalogue names"
-        hint = nearest(pattern.strip("*?"), catalog.list_names(commercial=wanted), count=3)
+        hint = nearest(pattern.strip("*?"), catalog.list_models(commercial=wanted), count=3)
         raise UnknownNameError(f"A pattern must match {what}; {pattern!r} matches none. {hint}`hierax list` shows all.")
     rows = []
     for entry in map(catalog.resolve, names):

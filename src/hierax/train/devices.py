@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,20 +26,35 @@ class Devices:
 
     def __init__(self, recipe: Recipe) -> None:
         try:
-            from accelerate import Accelerator
+            from accelerate import Accelerator, FullyShardedDataParallelPlugin
+            from accelerate.state import AcceleratorState, PartialState
+            from accelerate.utils import patch_environment
         except ImportError as error:
             raise MissingExtraError("train", "accelerate") from error
-        _forget_last_run()
-        self.precision = _precision(recipe)
+        # Accelerate keeps settings for the life of a process; a second run may want others.
+        AcceleratorState._reset_state(reset_partial_state=False)
+        if not torch.distributed.is_initialized():
+            PartialState._reset_state()
+        device = wanted(recipe.device)
+        self.precision = recipe.precision
+        if self.precision == "auto":
+            native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+            self.precision = "bf16" if native else "fp32"
         self.sharded = recipe.sharding == "fsdp2"
-        options: dict[str, Any] = {"fsdp_plugin": _fsdp2()} if self.sharded else {}
+        options: dict[str, Any] = {}
+        if self.sharded:
+            options["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+                fsdp_version=2,
+                auto_wrap_policy="transformer_based_wrap",
+                transformer_cls_names_to_wrap=["Block"],
+                state_dict_type="SHARDED_STATE_DICT",
+            )
+        # A device with an index is taken from the environment alone.
+        placed = {} if device.index is None else {"ACCELERATE_TORCH_DEVICE": device}
         try:
-            with _placed(wanted(recipe.device)):
-                self.accelerator = Accelerator(
-                    cpu=wanted(recipe.device).type == "cpu",
-                    mixed_precision="no" if self.precision == "fp32" else self.precision,
-                    **options,
-                )
+            with patch_environment(**placed):
+                precision = "no" if self.precision == "fp32" else self.precision
+                self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, **options)
         except (ValueError, RuntimeError) as error:
             raise RecipeError(
                 f"device={recipe.device!r}, precision={recipe.precision!r}, sharding={recipe.sharding!r} must be "
@@ -50,22 +63,16 @@ class Devices:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
         self.device: torch.device = self.accelerator.device
-        if self.world > 1 and wanted(recipe.device).index is not None:
+        if self.world > 1 and device.index is not None:
             raise RecipeError(
                 f"device must be without a number where each of {self.world} processes takes its own; "
                 f"got {recipe.device!r}."
             )
-        if recipe.batch_size % (self.world * recipe.accumulate * recipe.repeats):
+        parts = self.world * recipe.accumulate * recipe.repeats
+        if recipe.batch_size % parts:
             raise RecipeError(
-                f"batch_size must be a multiple of processes x accumulate x repeats = "
-                f"{self.world * recipe.accumulate * recipe.repeats}; got {recipe.batch_size}."
+                f"batch_size must be a multiple of processes x accumulate x repeats = {parts}; got {recipe.batch_size}."
             )
-
-    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Network and optimiser ready for steps."""
-        module.to(self.device)
-        prepared = self.accelerator.prepare(module, optimizer)
-        return prepared[0], prepared[1]
 
     def sums(self, numbers: Sequence[float | Tensor], alike: Tensor) -> list[float]:
         """Each number summed over all processes, and one that is alike on all: one reduction, one wait for the device.
@@ -84,11 +91,10 @@ class Devices:
 
         return gather_object([value])
 
-    def norm(self, parameters: list[nn.Parameter], optimizer: Any) -> Tensor:
+    def norm(self, grads: list[Tensor], optimizer: Any) -> Tensor:
         """Norm of all gradients together, on the device."""
         if self.precision == "fp16":
             self.accelerator.unscale_gradients(optimizer)
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         return unsharded(torch.nn.utils.get_total_norm(grads))
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
@@ -124,45 +130,3 @@ def wanted(name: str) -> torch.device:
         there = ", ".join(f"{kind}:{count - 1}" if count > 1 else kind for kind, count in counts.items() if count)
         raise RecipeError(f"device must be auto or one that is here (up to {there}); got {name!r}.")
     return device
-
-
-@contextlib.contextmanager
-def _placed(device: torch.device) -> Iterator[None]:
-    """Let accelerate take a device with an index, which it takes from the environment alone."""
-    variable = "ACCELERATE_TORCH_DEVICE"
-    before = os.environ.get(variable)
-    if device.index is not None:
-        os.environ[variable] = str(device)
-    try:
-        yield
-    finally:
-        os.environ.pop(variable, None)
-        if before is not None:
-            os.environ[variable] = before
-
-
-def _precision(recipe: Recipe) -> str:
-    if recipe.precision != "auto":
-        return recipe.precision
-    device = wanted(recipe.device)
-    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
-
-
-def _fsdp2() -> Any:
-    from accelerate import FullyShardedDataParallelPlugin
-
-    return FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["Block"],
-        state_dict_type="SHARDED_STATE_DICT",
-    )
-
-
-def _forget_last_run() -> None:
-    """Accelerate keeps settings for the life of a process; a second run may want others."""
-    from accelerate.state import AcceleratorState, PartialState
-
-    AcceleratorState._reset_state(reset_partial_state=False)
-    if not torch.distributed.is_initialized():
-        PartialState._reset_state()

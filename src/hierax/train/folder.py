@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_file, folder_beside, locked
+from ..atomic import locked
 from ..errors import InputError, RecipeError
+from ..weights.files import write_json
 from .methods import METHODS
 from .reading import recipe_of, to_dict
 from .recipe import Recipe
@@ -53,16 +54,13 @@ def check_free(folder: Path, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def claim(folder: Path, recipe: Recipe, *, resume: bool, main: bool, fingerprint: str) -> Iterator[None]:
+def claim(folder: Path, recipe: Recipe, *, resume: bool, fingerprint: str) -> Iterator[None]:
     """Hold the folder for one run.
 
     Raises:
         InputError: As `check_free`; or a run is going on in it, or the data changed.
         RecipeError: `resume` with a recipe that would give another result.
     """
-    if not main:
-        yield
-        return
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(locked(folder / ".lock"))
@@ -73,9 +71,7 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, main: bool, fingerprint
         if before.exists():
             _check_same(json.loads(before.read_text("utf-8")), recipe, fingerprint)
         else:
-            text = json.dumps({"recipe": to_dict(recipe), "fingerprint": fingerprint})
-            with atomic_file(before) as partial:
-                partial.write_text(text, "utf-8")
+            write_json(before, {"recipe": to_dict(recipe), "fingerprint": fingerprint})
         yield
 
 
@@ -96,13 +92,3 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     """All keys, the method's among them."""
     values = to_dict(recipe)
     return {**values, **values.pop(recipe.method)}
-
-
-def publish(write: Callable[[Path], object], target: Path) -> None:
-    """Let `write` fill a folder, then put it in the target's place."""
-    with folder_beside(target) as aside:
-        (aside / "new").mkdir()
-        write(aside / "new")
-        if target.exists():
-            os.replace(target, aside / "old")
-        os.replace(aside / "new", target)

@@ -7,18 +7,19 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import console
 from ..data.datasets.samples import TrainingData
 from ..errors import HieraxError
 from ..model.encoder import Encoder
 from ..model.metrics import Accuracy
+from ..weights.files import write_safetensors
 from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
 from .devices import Devices, unsharded
@@ -42,13 +43,7 @@ class Loop:
     """
 
     def __init__(
-        self,
-        method: Method,
-        views: Views,
-        validation: TrainingData | None,
-        recipe: Recipe,
-        out: Path,
-        devices: Devices,
+        self, method: Method, views: Views, validation: TrainingData | None, recipe: Recipe, out: Path, devices: Devices
     ) -> None:
         self.method, self.views, self.validation = method, views, validation
         self.recipe, self.out, self.devices = recipe, out, devices
@@ -56,8 +51,10 @@ class Loop:
         groups = method.groups()
         self.names = [name for group in groups for name in group["names"]]
         self.scales = [float(group["lr_scale"]) for group in groups]
-        self.model, self.optimizer = devices.prepare(method.module, build_optimizer(groups, recipe))
+        method.module.to(devices.device)
         method.kept.to(devices.device)
+        self.model, self.optimizer = devices.accelerator.prepare(method.module, build_optimizer(groups, recipe))
+        self._bare_optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         for module in method.module.modules():
             if isinstance(module, Encoder):
                 module.checkpoint_blocks = recipe.checkpoint_blocks
@@ -86,7 +83,7 @@ class Loop:
         self.report.open(start)
         if resume:
             done = f"going on after step {start} of {self.stream.total}"
-            self.report.say(done if start else f"no checkpoint in {self.out}: this run starts from the beginning")
+            console.say(done if start else f"no checkpoint in {self.out}: this run starts from the beginning")
 
     def run(self) -> None:
         """Train to the end.
@@ -96,9 +93,8 @@ class Loop:
             KeyboardInterrupt: The person or the machine asked to stop; the run is saved first.
         """
         start, devices = self.resumed_from, self.devices
-        steps = steps_of_parts(
-            self.views, self.stream, self.recipe, start=start, rank=devices.rank, world=devices.world
-        )
+        place = {"rank": devices.rank, "world": devices.world}
+        steps = steps_of_parts(self.views, self.stream, self.recipe, start=start, **place)
         try:
             with _stop_signals() as stop:
                 for step in range(start, self.stream.total):
@@ -115,9 +111,8 @@ class Loop:
     def save(self, step: int) -> None:
         """Commit a checkpoint."""
         tensors = {f"model.{name}": tensor for name, tensor in self.devices.state(self.method.module).items()}
-        tensors |= {name: unsharded(tensor) for name, tensor in self._beside().items()}
-        optimizer = checkpoints.optimizer_tensors(self._bare_optimizer(), self.names)
-        tensors |= {name: unsharded(tensor) for name, tensor in optimizer.items()}
+        others = self._beside() | checkpoints.optimizer_tensors(self._bare_optimizer, self.names)
+        tensors |= {name: unsharded(tensor) for name, tensor in others.items()}
         failures = {name: reason for found in self.devices.gather(self.failures) for name, reason in found.items()}
         if self.devices.main:
             state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row}
@@ -163,15 +158,17 @@ class Loop:
         planned = len(self.stream.positions(step)) * recipe.repeats
         sums = self._backward(step, parts, planned)
         self.method.before_step(StepContext(step, self.stream.total, recipe.seed), groups)
-        parameters = [p for _, p in self.trained()]
-        norm = devices.norm(parameters, self.optimizer)
+        grads = [parameter.grad for _, parameter in self.trained() if parameter.grad is not None]
+        norm = devices.norm(grads, self.optimizer)
         # Everything that the host must know of a step, at once.
         total, stopping, *found, length = devices.sums([sum(map(len, parts)), stop.is_set(), *sums.values()], norm)
         shown = {name: value / total if total else math.nan for name, value in zip(sums, found, strict=True)}
         loss, length = shown.pop("loss", math.nan), length * planned / max(total, 1)
         if total and math.isfinite(loss) and math.isfinite(length):
             clip = math.inf if recipe.clip_norm is None else recipe.clip_norm / (length + 1e-6)
-            _scale(parameters, planned / total * min(1.0, clip))
+            factor = planned / total * min(1.0, clip)
+            if factor != 1 and grads:
+                torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
             self.optimizer.step()
             self._bad_in_a_row = 0
             if self.average is not None and (step + 1) % recipe.ema_every == 0:
@@ -181,16 +178,8 @@ class Loop:
             self._skip(step, parts, loss, length, total)
         self.optimizer.zero_grad(set_to_none=True)
         if total:
-            self.report.step(
-                step + 1,
-                loss,
-                samples=int(total),
-                wait_s=wait_s,
-                epoch=round(self.stream.epochs(step + 1), 4),
-                lr=lr,
-                gradient_norm=length,
-                **shown,
-            )
+            shown = {"epoch": round(self.stream.epochs(step + 1), 4), "lr": lr, "gradient_norm": length, **shown}
+            self.report.step(step + 1, loss, samples=int(total), wait_s=wait_s, **shown)
         return stopping > 0
 
     def _backward(self, step: int, parts: list[Part], planned: int) -> dict[str, Tensor]:
@@ -228,11 +217,15 @@ class Loop:
         reason = "nothing could be read" if total == 0 else f"loss {loss}, gradient norm {norm}"
         if self.devices.precision == "fp16" and total:
             self.optimizer.step()  # lets the gradient scaler lower its scale; it skips the step itself
-        self.report.say(f"step {step + 1} skipped: {reason}")
+        console.say(f"step {step + 1} skipped: {reason}")
         if self._bad_in_a_row < self.recipe.max_bad_steps:
             return
-        path = self.out / f"bad_batch_rank{self.devices.rank}.safetensors"
-        _save_parts(path, parts)
+        tensors: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            samples = torch.tensor(part.samples, dtype=torch.int64)
+            known = {**part.views, "labels": part.labels, "keys": part.keys, "samples": samples}
+            tensors |= {f"{index}.{name}": tensor for name, tensor in known.items()}
+        path = write_safetensors(self.out / f"bad_batch_rank{self.devices.rank}.safetensors", tensors)
         if total == 0:
             raise HieraxError(
                 f"Training data must be readable; nothing was for {self._bad_in_a_row} steps. "
@@ -258,70 +251,36 @@ class Loop:
         if result is not None:
             metrics = result.to_dict()
             self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})
-            self.report.say(f"step {done}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+            console.say(f"step {done}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 
     def _restore(self) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
         found = checkpoints.newest(self.out / "checkpoints")
         if found is None:
             return
-        tensors = found.tensors
-        _copy_all(self.method.module.state_dict(), tensors, "model.")
-        _copy_all(self._beside(), tensors)
-        checkpoints.load_optimizer(self._bare_optimizer(), self.names, self._sharded_like(tensors))
-        self.failures = dict(found.state["failures"])
-        self.skipped, self._bad_in_a_row = found.state["skipped"], found.state["bad_in_a_row"]
-        self.resumed_from = found.step
-
-    def _bare_optimizer(self) -> torch.optim.Optimizer:
-        return getattr(self.optimizer, "optimizer", self.optimizer)
-
-    def _sharded_like(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Optimiser tensors spread as their parameters are."""
-        if not self.devices.sharded:
-            return tensors
-        spread = dict(tensors)
+        tensors = dict(found.tensors)
+        live = {f"model.{name}": tensor for name, tensor in self.method.module.state_dict().items()}
+        with torch.no_grad():
+            for name, tensor in (live | self._beside()).items():
+                tensor.copy_(_spread(tensors[name], tensor))
         for name, parameter in self.trained():
             for key in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
                 saved = tensors.get(f"optimizer.{name}.{key}")
                 if saved is not None:
-                    like = torch.zeros_like(parameter)
-                    _copy(like, saved)
-                    spread[f"optimizer.{name}.{key}"] = like
-        return spread
+                    tensors[f"optimizer.{name}.{key}"] = _spread(saved, parameter)
+        checkpoints.load_optimizer(self._bare_optimizer, self.names, tensors)
+        self.failures = dict(found.state["failures"])
+        self.skipped, self._bad_in_a_row = found.state["skipped"], found.state["bad_in_a_row"]
+        self.resumed_from = found.step
 
 
-def _scale(parameters: list[nn.Parameter], factor: float) -> None:
-    """Multiply all gradients."""
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if factor != 1 and grads:
-        torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
+def _spread(saved: Tensor, like: Tensor) -> Tensor:
+    """A tensor in one piece, spread over processes as another one is."""
+    if not hasattr(like, "device_mesh"):
+        return saved
+    from torch.distributed.tensor import distribute_tensor
 
-
-@torch.no_grad()
-def _copy(to: Tensor, saved: Tensor) -> None:
-    """Fill a tensor, spread or not, from one in one piece."""
-    if hasattr(to, "device_mesh"):
-        from torch.distributed.tensor import distribute_tensor
-
-        saved = distribute_tensor(saved.to(to.device), to.device_mesh, to.placements)  # type: ignore[attr-defined]
-    to.copy_(saved)
-
-
-def _copy_all(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], prefix: str = "") -> None:
-    for name, tensor in live.items():
-        _copy(tensor, saved[prefix + name])
-
-
-def _save_parts(path: Path, parts: list[Part]) -> None:
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Any] = {}
-    for index, part in enumerate(parts):
-        tensors |= {f"{index}.{name}": view for name, view in part.views.items()}
-        tensors |= {f"{index}.labels": part.labels, f"{index}.keys": part.keys}
-        tensors[f"{index}.samples"] = torch.from_numpy(np.array(part.samples, dtype=np.int64))
-    save_file(tensors, path)
+    return distribute_tensor(saved.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ def decays(name: str, parameter: Tensor, style: str) -> bool:
     return parameter.ndim > 1 and not name.removeprefix("encoder.").startswith("pos_embed")
 
 
-def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> list[dict[str, object]]:
+def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> list[dict[str, Any]]:
     """Every trainable parameter once, grouped by weight decay and learning rate.
 
     Returns:
@@ -49,27 +50,20 @@ def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> 
     """
     depth = sum(config.depths)
     last = depth if recipe.groups == "meta" else depth + 1
-    groups: dict[tuple[int, bool], dict[str, object]] = {}
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         layer = layer_of(name, depth, recipe.groups) if recipe.layer_decay < 1 else last
         decay = decays(name, parameter, recipe.groups)
-        group = groups.setdefault(
-            (layer, decay),
-            {
-                "params": [],
-                "names": [],
-                "weight_decay": recipe.weight_decay if decay else 0.0,
-                "lr_scale": recipe.layer_decay ** (last - layer),
-            },
-        )
-        group["params"].append(parameter)  # type: ignore[attr-defined]
-        group["names"].append(name)  # type: ignore[attr-defined]
+        rates = {"weight_decay": recipe.weight_decay * decay, "lr_scale": recipe.layer_decay ** (last - layer)}
+        group = groups.setdefault((layer, decay), {"params": [], "names": [], **rates})
+        group["params"].append(parameter)
+        group["names"].append(name)
     return [groups[key] for key in sorted(groups)]
 
 
-def build_optimizer(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser over these groups; learning rates are set before every step."""
     plain = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     if recipe.optimizer == "sgd":

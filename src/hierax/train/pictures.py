@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, UInt8
 
 from ..data.decode import decode_image
 from ..errors import HieraxError, MissingExtraError
@@ -27,10 +26,14 @@ def draw_run(
     losses: Sequence[float], baseline: float | None, result: Accuracy | None, classes: Sequence[str], folder: Path
 ) -> list[str]:
     """Write `curves.png`, and after validation `confusion.png` and `mistakes.png`; which there are not, and why."""
-    notes = []
-    if result is not None and result.total:
+    measured = result if result is not None and result.total else None
+    if measured is not None:
         with _at_most_a_warning("mistakes.png"):
-            images, captions = mistakes(result, classes)
+            images, captions = [], []
+            for confidence, _, truth, answer, index in measured.worst:
+                with contextlib.suppress(HieraxError, OSError):  # a clip, or a file that is gone
+                    images.append(decode_image(measured.data.read(index)))
+                    captions.append(f"{confidence:.0%} {classes[answer]}\nis {classes[truth]}")
             if images:
                 sheets.write_picture(sheets.contact_sheet(images, captions), folder / "mistakes.png")
     if importlib.util.find_spec("matplotlib") is None:
@@ -38,12 +41,15 @@ def draw_run(
     if losses:
         with _at_most_a_warning("curves.png"):
             charts.training_curves(losses, folder / "curves.png", baseline=baseline)
-    if result is not None and result.total and len(classes) > _CLASSES:
-        notes = [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]
-    elif result is not None and result.total:
+    if measured is not None and len(classes) > _CLASSES:
+        return [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]
+    if measured is not None:
         with _at_most_a_warning("confusion.png"):
-            charts.confusion(counts(result, len(classes)), classes, folder / "confusion.png")
-    return notes
+            matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
+            for (truth, answer), count in measured.confusion.items():
+                matrix[truth, answer] = count
+            charts.confusion(matrix, classes, folder / "confusion.png")
+    return []
 
 
 def draw_method(method: Method, views: Views, devices: Devices, folder: Path) -> None:
@@ -64,26 +70,6 @@ def draw_method(method: Method, views: Views, devices: Devices, folder: Path) ->
         sheet = method.draw(part)
         if devices.main:
             sheets.write_picture(sheet, folder / method.picture)
-
-
-def counts(result: Accuracy, classes: int) -> Int[np.ndarray, "classes classes"]:
-    """The confusion matrix, true classes in rows."""
-    matrix = np.zeros((classes, classes), dtype=np.int64)
-    for (truth, answer), count in result.confusion.items():
-        matrix[truth, answer] = count
-    return matrix
-
-
-def mistakes(result: Accuracy, classes: Sequence[str]) -> tuple[list[UInt8[np.ndarray, "h w 3"]], list[str]]:
-    """Images of the most confident mistakes, and what to write below them."""
-    images, captions = [], []
-    for confidence, _, truth, answer, index in result.worst:
-        try:
-            images.append(decode_image(result.data.read(index)))
-        except (HieraxError, OSError):  # a clip, or a file that is gone
-            continue
-        captions.append(f"{confidence:.0%} {classes[answer]}\nis {classes[truth]}")
-    return images, captions
 
 
 def first_views(views: Views, count: int) -> Part:

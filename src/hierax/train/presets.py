@@ -11,16 +11,16 @@ from typing import Any
 
 Keys = dict[str, Any]  # of a recipe, as in a TOML file
 
-# Fine-tuning on ImageNet-1K after 1600 epochs of MAE: lr at batch 1024, epochs, drop path, layer decay.
+# Fine-tuning on ImageNet-1K after 1600 epochs of MAE: lr at batch 1024, epochs, drop path of fine-tuning and of MAE,
+# layer decay.
 _IMAGENET = {
-    "tiny": (2e-3, 300, 0.1, 0.65),
-    "small": (2e-3, 200, 0.1, 0.65),
-    "base": (2e-3, 100, 0.1, 0.7),
-    "base_plus": (1e-3, 100, 0.1, 0.7),
-    "large": (1e-3, 50, 0.1, 0.85),
-    "huge": (1e-3, 50, 0.3, 0.85),
+    "tiny": (2e-3, 300, 0.1, 0.0, 0.65),
+    "small": (2e-3, 200, 0.1, 0.0, 0.65),
+    "base": (2e-3, 100, 0.1, 0.2, 0.7),
+    "base_plus": (1e-3, 100, 0.1, 0.2, 0.7),
+    "large": (1e-3, 50, 0.1, 0.2, 0.85),
+    "huge": (1e-3, 50, 0.3, 0.3, 0.85),
 }
-_IMAGENET_MAE_DROP_PATH = {"tiny": 0.0, "small": 0.0, "base": 0.2, "base_plus": 0.2, "large": 0.2, "huge": 0.3}
 # Kinetics after 3200 effective epochs of MAE: pretraining lr and drop path; fine-tuning lr, epochs, drop path,
 # head dropout, layer decay.
 _KINETICS = {
@@ -33,73 +33,16 @@ _KINETICS = {
 _MAE: Keys = {"task": "pretrain", "method": "mae", "betas": (0.9, 0.95), "pretrained": False}
 _MIX: Keys = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
 _LONG: Keys = {"log_every": 20, "checkpoint_every": 1000, "workers": 8}
-
-
-def _imagenet() -> dict[str, Keys]:
-    recipes = {}
-    for size, (lr, epochs, drop_path, layer_decay) in _IMAGENET.items():
-        recipes[f"imagenet_pretrain_{size}"] = dict(
-            **_MAE, **_LONG, model=f"mae_hiera_{size}_224", lr=8e-4, lr_batch=4096, batch_size=4096,
-            warmup_epochs=40, epochs=1600, crop_scale=(0.2, 1.0), mask_ratio=0.6,
-            drop_path=_IMAGENET_MAE_DROP_PATH[size],
-        )  # fmt: skip
-        recipes[f"imagenet_finetune_{size}"] = dict(
-            **_MIX, **_LONG, model=f"mae_hiera_{size}_224", lr=lr, lr_batch=1024, batch_size=1024, warmup_epochs=5,
-            epochs=epochs, drop_path=drop_path, layer_decay=layer_decay, rand_augment=(2, 9), erasing=0.25,
-        )  # fmt: skip
-    return recipes
-
-
-def _video() -> dict[str, Keys]:
-    recipes = {}
-    for size, (mae_lr, mae_drop, lr, epochs, drop_path, dropout, layer_decay) in _KINETICS.items():
-        mae: Keys = {
-            **_MAE, **_LONG, "model": f"mae_hiera_{size}_16x224", "crop_scale": (0.5, 1.0), "mask_ratio": 0.9,
-            "decoder_heads": 8,
-        }  # fmt: skip
-        tune: Keys = {**_LONG, "model": f"mae_hiera_{size}_16x224", "batch_size": 256}
-        recipes[f"kinetics_pretrain_{size}"] = dict(
-            **mae, lr=mae_lr, lr_batch=512, batch_size=512, warmup_epochs=120, epochs=3200, repeats=4,
-            drop_path=mae_drop,
-        )  # fmt: skip
-        recipes[f"kinetics_finetune_{size}"] = dict(
-            **_MIX, **tune, lr=lr, lr_batch=256, warmup_epochs=10, epochs=epochs, repeats=2, drop_path=drop_path,
-            head_dropout=dropout, layer_decay=layer_decay, rand_augment=(2, 7), clip_norm=5.0,
-        )  # fmt: skip
-        if size == "large":
-            recipes["ssv2_pretrain_large"] = dict(
-                **mae, lr=8e-4, lr_batch=1024, batch_size=1024, warmup_epochs=30, epochs=1600, flip=0.0,
-                clip_norm=0.02, drop_path=0.2,
-            )  # fmt: skip
-            recipes["ssv2_finetune_large"] = dict(
-                **_MIX, **tune, optimizer="sgd", lr=0.16, lr_batch=256, weight_decay=1e-4, epochs=40,
-                layer_decay=0.875, flip=0.0, drop_path=0.2, rand_augment=(2, 7),
-            )  # fmt: skip
-    return recipes
-
-
-def _birder() -> dict[str, Keys]:
-    base: Keys = {
-        **_LONG, "groups": "birder", "mixup": 0.8, "mix_choice": "uniform",
-        "label_smoothing": 0.1, "crop_scale": (0.1, 1.0), "rand_augment": (3, 9),
-    }  # fmt: skip
-    return {
-        # birder rescales its decays, 0.9999 and 0.9998, by the run's length: 1 - (1 - d) * batch * every / epochs.
-        "imagenet12k": dict(
-            **base, model="hieradet_d_small_dino-v2", input_size=256, batch_size=512, lr=5e-4, min_lr=5e-7,
-            epochs=100, warmup_epochs=5, layer_decay=0.65, cutmix=1.0, erasing=0.25, ema_decay=0.9836, ema_every=32,
-        ),
-        "imagenet12k_to_imagenet": dict(
-            **base, model="hieradet_d_small_dino-v2-imagenet12k", input_size=256, batch_size=2048, accumulate=4,
-            lr=7.5e-5, min_lr=5e-7, epochs=50, warmup_epochs=10, layer_decay=0.6, ema_decay=0.9918,
-        ),
-    }  # fmt: skip
-
-
-_SMALL = dict(
-    epochs=30, warmup_epochs=2, batch_size=32, lr=5e-4, layer_decay=0.75, label_smoothing=0.1, drop_path=0.1,
-    crop_scale=(0.35, 1.0), ema_decay=0.99, clip_norm=1.0,
-)  # fmt: skip
+_VIDEO: Keys = {**_MIX, **_LONG, "batch_size": 256, "lr_batch": 256, "rand_augment": (2, 7)}
+_VIDEO_MAE: Keys = {**_MAE, **_LONG, "crop_scale": (0.5, 1.0), "mask_ratio": 0.9, "decoder_heads": 8}
+_BIRDER: Keys = {
+    **_LONG, "groups": "birder", "mixup": 0.8, "mix_choice": "uniform", "label_smoothing": 0.1,
+    "crop_scale": (0.1, 1.0), "rand_augment": (3, 9), "input_size": 256, "min_lr": 5e-7,
+}  # fmt: skip
+_SMALL: Keys = {
+    "epochs": 30, "warmup_epochs": 2, "batch_size": 32, "lr": 5e-4, "layer_decay": 0.75, "label_smoothing": 0.1,
+    "drop_path": 0.1, "crop_scale": (0.35, 1.0), "ema_decay": 0.99, "clip_norm": 1.0,
+}  # fmt: skip
 
 PRESETS: dict[str, Keys] = {
     "small_finetune": _SMALL,
@@ -111,7 +54,39 @@ PRESETS: dict[str, Keys] = {
         **_MAE, epochs=200, warmup_epochs=10, batch_size=64, lr=8e-4, lr_batch=256, crop_scale=(0.2, 1.0),
         clip_norm=1.0,
     ),
-    **_imagenet(),
-    **_video(),
-    **_birder(),
+    # birder rescales its decays, 0.9999 and 0.9998, by the run's length: 1 - (1 - d) * batch * every / epochs.
+    "imagenet12k": dict(
+        **_BIRDER, model="hieradet_d_small_dino-v2", batch_size=512, lr=5e-4, epochs=100, warmup_epochs=5,
+        layer_decay=0.65, cutmix=1.0, erasing=0.25, ema_decay=0.9836, ema_every=32,
+    ),
+    "imagenet12k_to_imagenet": dict(
+        **_BIRDER, model="hieradet_d_small_dino-v2-imagenet12k", batch_size=2048, accumulate=4, lr=7.5e-5, epochs=50,
+        warmup_epochs=10, layer_decay=0.6, ema_decay=0.9918,
+    ),
 }  # fmt: skip
+for size, (lr, epochs, drop_path, mae_drop_path, layer_decay) in _IMAGENET.items():
+    PRESETS[f"imagenet_pretrain_{size}"] = dict(
+        **_MAE, **_LONG, model=f"mae_hiera_{size}_224", lr=8e-4, lr_batch=4096, batch_size=4096, warmup_epochs=40,
+        epochs=1600, crop_scale=(0.2, 1.0), mask_ratio=0.6, drop_path=mae_drop_path,
+    )  # fmt: skip
+    PRESETS[f"imagenet_finetune_{size}"] = dict(
+        **_MIX, **_LONG, model=f"mae_hiera_{size}_224", lr=lr, lr_batch=1024, batch_size=1024, warmup_epochs=5,
+        epochs=epochs, drop_path=drop_path, layer_decay=layer_decay, rand_augment=(2, 9), erasing=0.25,
+    )  # fmt: skip
+for size, (mae_lr, mae_drop_path, lr, epochs, drop_path, dropout, layer_decay) in _KINETICS.items():
+    PRESETS[f"kinetics_pretrain_{size}"] = dict(
+        **_VIDEO_MAE, model=f"mae_hiera_{size}_16x224", lr=mae_lr, lr_batch=512, batch_size=512, warmup_epochs=120,
+        epochs=3200, repeats=4, drop_path=mae_drop_path,
+    )  # fmt: skip
+    PRESETS[f"kinetics_finetune_{size}"] = dict(
+        **_VIDEO, model=f"mae_hiera_{size}_16x224", lr=lr, warmup_epochs=10, epochs=epochs, repeats=2,
+        drop_path=drop_path, head_dropout=dropout, layer_decay=layer_decay, clip_norm=5.0,
+    )  # fmt: skip
+PRESETS["ssv2_pretrain_large"] = dict(
+    **_VIDEO_MAE, model="mae_hiera_large_16x224", lr=8e-4, lr_batch=1024, batch_size=1024, warmup_epochs=30,
+    epochs=1600, flip=0.0, clip_norm=0.02, drop_path=0.2,
+)  # fmt: skip
+PRESETS["ssv2_finetune_large"] = dict(
+    **_VIDEO, model="mae_hiera_large_16x224", optimizer="sgd", lr=0.16, weight_decay=1e-4, epochs=40,
+    layer_decay=0.875, flip=0.0, drop_path=0.2,
+)  # fmt: skip

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..errors import RecipeError, UnknownNameError, nearest
 from ..schema import plain, read, read_toml
-from ..schema import to_toml as _to_toml
 from .methods import METHODS, find_method
 from .presets import PRESETS
 from .recipe import Recipe, Task
@@ -39,11 +38,20 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
     """
     if method is not None:
         find_method(method)
+    data: Mapping[str, Any]
     if source is None:
         kind = find_method(method or _first(task))
-        data: Mapping[str, Any] = PRESETS[kind.preset] if kind.preset else {"method": kind.name}
+        data = PRESETS[kind.preset] if kind.preset else {"method": kind.name}
+    elif str(source) in PRESETS:
+        data = PRESETS[str(source)]
+    elif Path(source).is_file():
+        data = read_toml(source, what="A recipe", error=RecipeError)
     else:
-        data = PRESETS.get(str(source)) or _read_file(Path(source))
+        what = "is no file" if Path(source).exists() else "does not exist"
+        raise UnknownNameError(
+            f"A recipe must be a preset or a TOML file; {str(source)!r} is no preset and {what}. "
+            f"{nearest(str(source), PRESETS)}Presets: {', '.join(PRESETS)}."
+        )
     recipe = recipe_of(data if method is None else {"method": method, **data}, str(source or "A recipe"))
     if recipe.task != task:
         raise RecipeError(
@@ -101,30 +109,15 @@ def with_options(recipe: Recipe, **options: Any) -> Recipe:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Plain data without the keys that are None."""
+    """Plain data without the keys that are None; as TOML, `read_recipe` reads it back to an equal recipe."""
     values = plain(dataclasses.replace(recipe, before=None))
     values[recipe.method] = values.pop("settings")
     return values if recipe.before is None else {**values, "before": to_dict(recipe.before)}
 
 
-def to_toml(recipe: Recipe) -> str:
-    """Text that `read_recipe` reads back to an equal recipe."""
-    return _to_toml(to_dict(recipe))
-
-
 def _first(task: Any) -> str:
     """The method of a task that says none."""
-    return next((name for name, method in METHODS.items() if method.task == task), next(iter(METHODS)))
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise UnknownNameError(
-            f"A recipe must be a preset or a TOML file; {str(path)!r} is no preset and {what}. "
-            f"{nearest(str(path), PRESETS)}Presets: {', '.join(PRESETS)}."
-        )
-    return read_toml(path, what="A recipe", error=RecipeError)
+    return next((name for name, method in METHODS.items() if method.task == task), "supervised")
 
 
 def _names(method: str) -> list[str]:
@@ -164,9 +157,8 @@ def _refuse(key: str, method: str, where: str) -> None:
 
 def _without_old_defaults(data: Mapping[str, Any], method: str) -> Mapping[str, Any]:
     """The data without what hierax 0.1 wrote down of other methods: all of their keys, as they are by default."""
-    for name in METHODS:
-        defaults = plain(METHODS[name].Settings())
-        foreign = {key: value for key, value in defaults.items() if key not in _names(method)}
+    for other in METHODS.values():
+        foreign = {key: value for key, value in plain(other.Settings()).items() if key not in _names(method)}
         if foreign and all(data.get(key) == value for key, value in foreign.items()):
             data = {key: value for key, value in data.items() if key not in foreign}
     return data

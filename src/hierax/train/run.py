@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import platform
@@ -13,20 +14,22 @@ from typing import Any, Literal
 
 import torch
 
+from .. import console
 from ..data.datasets.samples import TrainingData
 from ..errors import RecipeError
 from ..model.metrics import Accuracy
 from ..net.transfer import shown
+from ..schema import to_toml
 from ..weights.files import write_json
 from ..weights.rename import flat_name
 from ..weights.write import write_weights
 from .batches import Views
 from .devices import Devices
-from .folder import check_free, claim, publish
+from .folder import check_free, claim
 from .loop import Loop
 from .methods import find_method
 from .pictures import draw_run
-from .reading import read_recipe, to_toml, with_options
+from .reading import read_recipe, to_dict, with_options
 from .recipe import Recipe
 from .start import derived, licence_note, starting_weights
 
@@ -67,9 +70,8 @@ class RunSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data without the loss of every step, which is in the log."""
-        values = dataclasses.asdict(self)
-        del values["losses"]
-        return {**values, "out": str(self.out), "model": str(self.model)}
+        values = dataclasses.asdict(self) | {"out": str(self.out), "model": str(self.model)}
+        return {name: value for name, value in values.items() if name != "losses"}
 
 
 def pretrain(
@@ -94,10 +96,8 @@ def pretrain(
         **overrides: Any key of a recipe or of the method, e.g. steps, epochs, batch_size, lr, mask_ratio.
 
     Raises:
-        RecipeError: An unknown key, one of another method, or an impossible value.
         UnknownNameError: No such recipe, model or method.
-        InputError: No data, or a folder that another run used.
-        HieraxError: The loss did not stay finite.
+        HieraxError: As `finetune`.
 
     Source: arXiv:2306.00989 appendix A; docs/training.md.
     """
@@ -159,7 +159,8 @@ def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> 
     fingerprint = train.fingerprint()
     folder.mkdir(parents=True, exist_ok=True)
     loop = Loop(method, views, validation, recipe, folder, devices)
-    with claim(folder, recipe, resume=resume, main=devices.main, fingerprint=fingerprint):
+    mine = claim(folder, recipe, resume=resume, fingerprint=fingerprint)
+    with mine if devices.main else contextlib.nullcontext():
         loop.open(resume=resume)
         if devices.main:
             _begin(loop, data, notes, fingerprint)
@@ -192,7 +193,7 @@ def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe)
 def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     """Write down what is run, and say what a person should know."""
     recipe, devices, train = loop.recipe, loop.devices, loop.views.data
-    (loop.out / "recipe.toml").write_text(to_toml(recipe), "utf-8")
+    (loop.out / "recipe.toml").write_text(to_toml(to_dict(recipe)), "utf-8")
     facts = {
         "data": shown(str(source)),
         "fingerprint": fingerprint,
@@ -207,13 +208,13 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     }
     write_json(loop.out / "run.json", facts)
     trained = sum(parameter.numel() for _, parameter in loop.trained())
-    loop.report.say(
+    console.say(
         f"{len(train)} samples, {loop.stream.total} steps of {recipe.batch_size}, "
         f"{trained / 1e6:.2f} M trained parameters, peak learning rate {recipe.peak_lr:.3g}, "
         f"{devices.precision} on {devices.world} x {devices.device}"
     )
     for note in notes:
-        loop.report.say(note)
+        console.say(note)
     _name_first(loop, train.problems, "left out of the data")
 
 
@@ -225,7 +226,7 @@ def _publish(loop: Loop, source: Any) -> None:
         data = Path(shown(str(source))).name if isinstance(source, (str, Path)) else "own images"
         tensors = {flat_name(name): tensor for name, tensor in state.items()}
         weights = dataclasses.replace(derived(loop.method.weights, loop.recipe, data), tensors=tensors)
-        publish(lambda to: write_weights(weights, to, to="hierax"), loop.out / "model")
+        write_weights(weights, loop.out / "model", to="hierax", replace=True)
     loop.devices.accelerator.wait_for_everyone()
 
 
@@ -261,16 +262,16 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     missing = draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out)
     write_json(loop.out / "summary.json", {**written, "notes": [*notes, *missing]})
     for note in missing:
-        loop.report.say(note)
+        console.say(note)
     if result is not None:
-        loop.report.say(f"validation {result}")
+        console.say(f"validation {result}")
     _name_first(loop, summary.unreadable.items(), "could not be read")
-    loop.report.say(f"model in {summary.model}")
+    console.say(f"model in {summary.model}")
 
 
 def _name_first(loop: Loop, problems: Iterable[tuple[str, str]], what: str) -> None:
     problems = list(problems)
     if problems:
-        loop.report.say(f"{len(problems)} {what}; all are in summary.json. The first:")
+        console.say(f"{len(problems)} {what}; all are in summary.json. The first:")
     for name, reason in problems[:5]:
-        loop.report.say(f"  {name}: {reason}")
+        console.say(f"  {name}: {reason}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from ..config import ARCHITECTURES, ModelConfig, architecture
 from ..errors import UnknownNameError
-from ..registry import find_weights
+from ..registry import find_weights, is_local
 from ..weights import catalog
 from ..weights.adapt import to_input_size
 from ..weights.card import ModelCard, Weights
@@ -28,9 +27,8 @@ def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
         CheckpointError: The weights cannot be read.
         InputError: An impossible input size.
     """
-    random = _random_architecture(model, recipe, notes)
-    if random is not None:
-        config = random
+    config = _random_architecture(model, recipe, notes)
+    if config is not None:
         spec = catalog.resolve(config.name).preprocess.with_size(config.input_size)
         weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec))
     else:
@@ -42,12 +40,12 @@ def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
 
 def _random_architecture(model: Any, recipe: Recipe, notes: list[str]) -> ModelConfig | None:
     """The architecture to start from at random, None where there are weights to read."""
-    if model is None or isinstance(model, Path) or Path(str(model)).exists():
+    if model is None or is_local(model):
         return None
     try:
         entry = catalog.resolve(str(model))
     except UnknownNameError:
-        if str(model).count("/") == 1 or str(model).startswith((".", "/", "~")):
+        if "/" in str(model):  # on a hub, or anywhere else in the net
             return None
         raise
     if entry.pretrained and recipe.pretrained:

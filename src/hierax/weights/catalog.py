@@ -89,7 +89,7 @@ def resolve(name: str) -> CatalogEntry:
     return dataclasses.replace(entry, revision=revision, sha256=None, superseded=())
 
 
-def list_names(pattern: str = "*", *, pretrained: bool | None = None, commercial: bool | None = None) -> list[str]:
+def list_models(pattern: str = "*", *, pretrained: bool | None = None, commercial: bool | None = None) -> list[str]:
     """Names that match a shell pattern, in the order of the catalogue.
 
     Args:

@@ -16,7 +16,7 @@ from ..errors import CheckpointError, HieraxError, UnknownNameError, nearest
 from ..net.download import download
 from ..net.integrity import UNKNOWN, Published
 from ..net.transfer import Kind, shown
-from .catalog import CatalogEntry, entries, list_names, resolve
+from .catalog import CatalogEntry, entries, list_models, resolve
 from .repository import Missing, Repository
 
 _announced: set[str] = set()
@@ -100,7 +100,7 @@ def _no_weights(entry: CatalogEntry) -> str:
         return (
             f"{entry.name!r} is an architecture; weights for it are published as {', '.join(same)}. Name one of them."
         )
-    close = nearest(entry.name, list_names(pretrained=True))
+    close = nearest(entry.name, list_models(pretrained=True))
     return (
         f"{entry.name!r} is an architecture without published weights. {close}"
         f"hierax.create({entry.name!r}) builds it; `hierax list` shows what has weights."

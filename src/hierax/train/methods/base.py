@@ -140,14 +140,10 @@ class OneView(AugmentSettings):
         height, width = weights.config.input_size[-2:]
         settings = {field.name: getattr(self, field.name) for field in fields(AugmentSettings)}
         bicubic = weights.preprocess.interpolation == "bicubic"
-        return _Single(Augment(size=(height, width), bicubic=bicubic, **settings), weights.config.is_video)
+        augment = Augment(size=(height, width), bicubic=bicubic, **settings)
+        return functools.partial(_pixels, augment, weights.config.is_video)
 
 
-@dataclass(frozen=True)
-class _Single:
-    augment: Augment
-    video: bool
-
-    def __call__(self, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> dict[str, Tensor]:
-        made = self.augment(frames, key)
-        return {"pixels": (made.permute(1, 0, 2, 3) if self.video else made[0]).contiguous()}  # (3, [t,] h, w)
+def _pixels(augment: Augment, video: bool, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> dict[str, Tensor]:
+    made = augment(frames, key)
+    return {"pixels": (made.permute(1, 0, 2, 3) if video else made[0]).contiguous()}  # (3, [t,] h, w)

@@ -6,7 +6,6 @@ Source: arXiv:2306.00989 appendix A.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -77,25 +76,14 @@ class MaskedPretraining(Method):
     def visible(self, part: Part) -> Int[Tensor, "b n"]:
         """Mask units to keep, drawn from each view's own key, so that any split over processes draws the same."""
         one = torch.zeros(1, 1, *part.views["pixels"].shape[2:])
-        draws = [
-            self.module.random_visible(one, self.settings.mask_ratio, torch.Generator().manual_seed(int(key)))
-            for key in part.keys.tolist()
-        ]
-        return torch.cat(draws)
+        ratio, generator = self.settings.mask_ratio, torch.Generator()
+        return torch.cat([self.module.random_visible(one, ratio, generator.manual_seed(k)) for k in part.keys.tolist()])
 
     def draw(self, part: Part) -> Any:
         """One row an image, or frame: the image, what was visible of it, and what was made of that."""
-        rows = [
-            sheets.masked_triptych(
-                *row,
-                pixels=self.module.pixels,
-                unit=self.module.unit[-2:],  # type: ignore[arg-type]
-                normalized=self.module.normalize_target,
-                preprocess=self.weights.preprocess,
-            )
-            for row in self.rebuilt(part)
-        ]
-        return sheets.stack_sheets(rows)
+        shape: dict[str, Any] = {"pixels": self.module.pixels, "unit": self.module.unit[-2:]}
+        look = {"normalized": self.module.normalize_target, "preprocess": self.weights.preprocess}
+        return sheets.stack_sheets([sheets.masked_triptych(*row, **shape, **look) for row in self.rebuilt(part)])
 
     @torch.no_grad()
     def rebuilt(self, part: Part) -> list[Rebuilt]:
@@ -106,12 +94,8 @@ class MaskedPretraining(Method):
         images = list(zip(*(column.numpy() for column in columns), strict=True))
         if not module.config.is_video:
             return images
-        stride, unit = module.config.patch_stride[0], module.unit[-2:]
-        clips = [
-            frames(clip[:, ::stride], seen, made, pixels=module.pixels, unit=unit)  # type: ignore[arg-type]
-            for clip, seen, made in images
-        ]
-        return list(itertools.chain(*clips))
+        stride, shape = module.config.patch_stride[0], {"pixels": module.pixels, "unit": module.unit[-2:]}
+        return [row for clip, seen, made in images for row in frames(clip[:, ::stride], seen, made, **shape)]
 
     def advice(self, samples: int) -> list[str]:
         """Whether the data is enough."""

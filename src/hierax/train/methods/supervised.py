@@ -90,14 +90,12 @@ class Supervised(Method):
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy with smoothed and mixed targets."""
         pixels, settings = self.input(part), self.settings
-        targets = soft_targets(
-            part.labels.to(pixels.device, non_blocking=True), len(self.classes), settings.label_smoothing
-        )
+        labels = part.labels.to(pixels.device, non_blocking=True)
+        targets = soft_targets(labels, len(self.classes), settings.label_smoothing)
         if settings.mixup or settings.cutmix:
             rng = np.random.Generator(np.random.PCG64(context.seed))
-            pixels, targets = mix(
-                pixels, targets, mixup=settings.mixup, cutmix=settings.cutmix, choice=settings.mix_choice, rng=rng
-            )
+            alphas = {"mixup": settings.mixup, "cutmix": settings.cutmix}
+            pixels, targets = mix(pixels, targets, **alphas, choice=settings.mix_choice, rng=rng)
         if settings.linear_probe:
             self.module.blocks.eval()  # a frozen encoder must not drop paths
         logits = model(pixels).float()
@@ -106,12 +104,10 @@ class Supervised(Method):
     def validate(self, data: TrainingData, devices: Devices) -> Accuracy:
         """Exact counts over all processes."""
         spec = dataclasses.replace(self.weights.preprocess, frame_stride=self.recipe.frame_stride)
-        rank, world, workers = devices.rank, devices.world, self.recipe.workers
-        size = max(1, self.recipe.batch_size // world)
-        batches = plain_batches(
-            data, self.weights.config, spec, batch_size=size, workers=workers, rank=rank, world=world
-        )
-        found = count_correct(self._logits, batches, data, together=world > 1)
+        place = {"rank": devices.rank, "world": devices.world, "workers": self.recipe.workers}
+        size = max(1, self.recipe.batch_size // devices.world)
+        batches = plain_batches(data, self.weights.config, spec, batch_size=size, **place)
+        found = count_correct(self._logits, batches, data, together=devices.world > 1)
         return Accuracy.merged(devices.gather(found))
 
     @torch.no_grad()
