@@ -69,7 +69,7 @@ def test_preset_resolves_to_a_network_that_it_fits(name):
     entry = catalog.resolve(recipe.model)
     assert entry.pretrained, "a fine-tuning preset that starts from no published weights would start at random"
     assert entry.architecture.startswith("mae_") == (recipe.task == "pretrain" or "hieradet" not in entry.architecture)
-    bare = starting_weights(entry.architecture, with_options(recipe, pretrained=False), [])
+    bare = starting_weights(with_options(recipe, model=entry.architecture, pretrained=False), [])
     if recipe.task == "pretrain":
         config = as_autoencoder(bare, recipe).config
         assert config.decoder == DecoderConfig(dim=512, depth=8, num_heads=8 if config.is_video else 16)

@@ -30,8 +30,6 @@ from .pictures import draw_method
 from .recipe import Recipe
 from .report import Report
 
-Named = list[tuple[str, nn.Parameter]]
-
 
 class Loop:
     """One run from its first, or its last saved, step to the end.
@@ -47,7 +45,9 @@ class Loop:
     ) -> None:
         self.method, self.views, self.validation = method, views, validation
         self.recipe, self.out, self.devices = recipe, out, devices
-        self.stream = Stream(len(views.data), recipe)
+        self.stream = stream = Stream(len(views.data), recipe)
+        warmup = math.ceil(recipe.warmup_epochs / recipe.repeats * stream.samples / stream.step_size)
+        self.warmup = min(warmup, stream.total) if recipe.warmup_steps is None else recipe.warmup_steps
         groups = method.groups()
         self.names = [name for group in groups for name in group["names"]]
         self.scales = [float(group["lr_scale"]) for group in groups]
@@ -63,22 +63,15 @@ class Loop:
         self.failures: dict[str, str] = {}
         self.skipped = self.resumed_from = self._bad_in_a_row = 0
 
-    def trained(self) -> Named:
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that the run changes."""
         return [(name, p) for name, p in self.method.module.named_parameters() if p.requires_grad]
 
-    @property
-    def warmup(self) -> int:
-        """Warm-up in steps."""
-        if self.recipe.warmup_steps is not None:
-            return self.recipe.warmup_steps
-        passes = self.recipe.warmup_epochs / self.recipe.repeats
-        return min(math.ceil(passes * self.stream.samples / self.stream.step_size), self.stream.total)
-
     def open(self, *, resume: bool) -> None:
         """Open the log, and go back to the newest whole checkpoint if that is wanted."""
-        if resume:
-            self._restore()
+        found = checkpoints.newest(self.out / "checkpoints") if resume else None
+        if found is not None:
+            self._restore(found)
         start = self.resumed_from
         self.report.open(start)
         if resume:
@@ -253,11 +246,8 @@ class Loop:
             self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})
             console.say(f"step {done}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 
-    def _restore(self) -> None:
-        """Go back to the newest whole checkpoint, if there is one."""
-        found = checkpoints.newest(self.out / "checkpoints")
-        if found is None:
-            return
+    def _restore(self, found: checkpoints.Checkpoint) -> None:
+        """Go back to a checkpoint."""
         tensors = dict(found.tensors)
         live = {f"model.{name}": tensor for name, tensor in self.method.module.state_dict().items()}
         with torch.no_grad():

@@ -152,7 +152,7 @@ def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> 
     train, validation = kind.open(data, recipe)
     notes = _notes(train, validation, recipe)
     torch.manual_seed(recipe.seed)
-    weights = starting_weights(recipe.model, recipe, notes)
+    weights = starting_weights(recipe, notes)
     method = kind(weights, recipe, train.classes)
     notes += [*licence_note(weights), *method.advice(len(train))]
     views = Views(train, method.views(), method.weights.config, recipe)
@@ -215,7 +215,7 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     )
     for note in notes:
         console.say(note)
-    _name_first(loop, train.problems, "left out of the data")
+    _name_first(train.problems, "left out of the data")
 
 
 def _publish(loop: Loop, source: Any) -> None:
@@ -265,11 +265,11 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
         console.say(note)
     if result is not None:
         console.say(f"validation {result}")
-    _name_first(loop, summary.unreadable.items(), "could not be read")
+    _name_first(summary.unreadable.items(), "could not be read")
     console.say(f"model in {summary.model}")
 
 
-def _name_first(loop: Loop, problems: Iterable[tuple[str, str]], what: str) -> None:
+def _name_first(problems: Iterable[tuple[str, str]], what: str) -> None:
     problems = list(problems)
     if problems:
         console.say(f"{len(problems)} {what}; all are in summary.json. The first:")

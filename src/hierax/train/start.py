@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from ..config import ARCHITECTURES, ModelConfig, architecture
 from ..errors import UnknownNameError
@@ -14,12 +13,11 @@ from ..weights.card import ModelCard, Weights
 from .recipe import Recipe
 
 
-def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
+def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
     """Weights of a source, or none for an architecture that starts at random.
 
     Args:
-        model: Architecture, catalogue name, hub id or path; None is the small embedded model.
-        recipe: Its `pretrained` and `input_size` apply.
+        recipe: Its `model`, `pretrained` and `input_size` apply.
         notes: What a person should know is added here.
 
     Raises:
@@ -27,25 +25,26 @@ def starting_weights(model: Any, recipe: Recipe, notes: list[str]) -> Weights:
         CheckpointError: The weights cannot be read.
         InputError: An impossible input size.
     """
-    config = _random_architecture(model, recipe, notes)
+    config = _random_architecture(recipe, notes)
     if config is not None:
         spec = catalog.resolve(config.name).preprocess.with_size(config.input_size)
         weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec))
     else:
-        weights = find_weights(model)
+        weights = find_weights(recipe.model)
         tensors = {name: tensor.float() for name, tensor in weights.tensors.items()}
         weights = dataclasses.replace(weights, tensors=tensors)
     return weights if recipe.input_size is None else to_input_size(weights, recipe.input_size)
 
 
-def _random_architecture(model: Any, recipe: Recipe, notes: list[str]) -> ModelConfig | None:
+def _random_architecture(recipe: Recipe, notes: list[str]) -> ModelConfig | None:
     """The architecture to start from at random, None where there are weights to read."""
+    model = recipe.model
     if model is None or is_local(model):
         return None
     try:
-        entry = catalog.resolve(str(model))
+        entry = catalog.resolve(model)
     except UnknownNameError:
-        if "/" in str(model):  # on a hub, or anywhere else in the net
+        if "/" in model:  # on a hub, or anywhere else in the net
             return None
         raise
     if entry.pretrained and recipe.pretrained:
