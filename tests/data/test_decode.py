@@ -160,7 +160,7 @@ def test_only_regular_files(tmp_path):
         for name, reason in {**reasons, "socket.jpg": "socket"}.items():
             with pytest.raises(InputError, match=reason) as caught:
                 decode_image(tmp_path / name)
-            assert name in str(caught.value)
+            assert str(caught.value).count(name) == str(caught.value).count("An input must") == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

@@ -6,8 +6,10 @@ import tempfile
 import threading
 from pathlib import Path
 
+import pytest
 from huggingface_hub import constants
 
+from hierax.errors import InputError, IntegrityError
 from hierax.net import cache as places
 from hierax.net.cache import alone, cache_root
 
@@ -35,6 +37,14 @@ def test_the_second_waits_and_says_so(cache, monkeypatch):
             order.append("first")
     thread.join(20)
     assert order == ["first", "second"]
+
+
+def test_a_refusing_disk_is_an_error_of_ours(cache):
+    """An OSError would be a traceback; one of our own errors keeps its kind."""
+    with pytest.raises(InputError, match="HF_HOME"), alone("a thing", InputError):
+        raise OSError("no space left")
+    with pytest.raises(IntegrityError, match="^as it was$"), alone("a thing"):
+        raise IntegrityError("as it was")
 
 
 def test_no_lock_where_nothing_can_be_written(cache):

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
@@ -34,42 +34,39 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """
     # Hazard: opening a FIFO blocks until a writer comes, so the open must not wait and fstat decides.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    cause: Exception | None = None
     try:
-        _check_kind(path, os.stat(path))
-        descriptor = os.open(path, flags)
+        trouble = _trouble(os.stat(path))
+        if not trouble:
+            file = os.fdopen(os.open(path, flags), "rb")
+            trouble = _trouble(os.fstat(file.fileno()))
+            if not trouble:
+                return file
+            file.close()
     except (OSError, ValueError) as error:
-        raise _refusal(path, _reason(path, error)) from error
-    try:
-        status = os.fstat(descriptor)
-        _check_kind(path, status)
-        if status.st_size == 0:
-            raise _refusal(path, "is empty (0 bytes)")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+        trouble, cause = _reason(str(path), error), error
+    raise InputError(f"An input must be a readable regular file; {str(path)!r} {trouble}.") from cause
 
 
-def _check_kind(path: str | os.PathLike[str], status: os.stat_result) -> None:
+def nearest_file(path: Path) -> str:
+    """`nearest` among what lies beside a path that does not exist."""
+    return nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
+
+
+def _trouble(status: os.stat_result) -> str:
     if stat.S_ISREG(status.st_mode):
-        return
-    kind = next((words for test, words in _KINDS if test(status.st_mode)), "is no ordinary file")
-    raise _refusal(path, kind)
+        return "" if status.st_size else "is empty (0 bytes)"
+    return next((words for test, words in _KINDS if test(status.st_mode)), "is no ordinary file")
 
 
-def _reason(path: str | os.PathLike[str], error: Exception) -> str:
+def _reason(path: str, error: Exception) -> str:
     """Why the operating system would not open it, in plain words."""
-    text = str(path)
     if isinstance(error, FileNotFoundError):
-        if _URL.match(text):
+        if _URL.match(path):
             return "is a URL, which hierax does not fetch; download it first"
-        if os.path.islink(text):
-            return f"is a link to a missing file, {os.readlink(text)!r}"
-        return "does not exist" if text else "is an empty path"
+        if os.path.islink(path):
+            return f"is a link to a missing file, {os.readlink(path)!r}"
+        return "does not exist" if path else "is an empty path"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied"
     return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-
-
-def _refusal(path: str | os.PathLike[str], reason: str) -> InputError:
-    return InputError(f"An input must be a readable regular file; {str(Path(path))!r} {reason}.")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, nearest
+from ..errors import InputError
+from .files import nearest_file
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -172,10 +173,7 @@ def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[st
     """What was looked for, where, and the nearest name to a single wrong path."""
     shown = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
     if found:
-        path = found[0]
-        siblings = os.listdir(path.parent) if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings)
-        return f"Inputs must exist; got {shown}, and {str(path)!r} does not. {hint}".strip()
+        return f"Inputs must exist; got {shown}, and {str(found[0])!r} does not. {nearest_file(found[0])}".strip()
     notes = f", and {found.skipped} hidden entries were skipped" if found.skipped else ""
     if found.unreadable:
         notes += f", and {len(found.unreadable)} folders could not be listed"

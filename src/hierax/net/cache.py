@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..atomic import locked
 from ..console import say
-from ..errors import HieraxError
+from ..errors import CheckpointError, HieraxError
 
 
 def offline() -> bool:
@@ -42,19 +42,28 @@ def short_hash(text: str, digits: int = 32) -> str:
 
 
 @contextlib.contextmanager
-def alone(thing: str) -> Iterator[None]:
-    """Let one process at a time fetch a thing; without effect where the cache is read-only."""
+def alone(thing: str, error: type[HieraxError] = CheckpointError) -> Iterator[None]:
+    """Let one process at a time fetch a thing; without a lock where the cache is read-only.
+
+    Raises:
+        HieraxError: Of the given kind; the cache cannot be read or written.
+    """
     path = cache_root() / "locks" / f"{short_hash(thing)}.lock"
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError, NotImplementedError):  # the latter: a file system without locks
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path, waiting=lambda: say(f"waiting for another process that fetches {thing}")))
-        yield
+        try:
+            yield
+        except OSError as problem:
+            if isinstance(problem, HieraxError):
+                raise
+            raise disk_refused(thing, problem, error) from problem
 
 
-def disk_refused(place: str, error: OSError, kind: type[HieraxError]) -> HieraxError:
+def disk_refused(place: str, problem: OSError, error: type[HieraxError] = CheckpointError) -> HieraxError:
     """The error for a cache that cannot be read or written."""
-    return kind(
-        f"The cache must be readable and writable to fetch {place}; {error}. "
+    return error(
+        f"The cache must be readable and writable to fetch {place}; {problem}. "
         "Free some space, or point HF_HOME to another folder."
     )

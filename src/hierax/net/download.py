@@ -5,11 +5,11 @@ Files of the hub go through huggingface_hub in `weights/hub.py` instead.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from ..console import close, progress, say
-from ..errors import HieraxError
-from .cache import alone, cache_root, disk_refused, offline
+from .. import console
+from .cache import alone, cache_root, offline
 from .integrity import UNKNOWN, Published, forget, is_unchanged, verified, verified_hash
 from .transfer import Kind, Transfer, Transient, patiently
 
@@ -34,38 +34,26 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
 
     transfer = Transfer(url, kind)
     path, place = transfer.path, transfer.place
-    try:
-        with alone(place), progress(not are_progress_bars_disabled()):
-            cached = path.is_file() and _is_good(path, kind, published)
-            if cached and (offline() or not changing):
-                return path
-            if offline():
-                raise kind.error(
-                    f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {place} is not, or was corrupted. "
-                    f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
-                )
-            try:
-                return verified(place, lambda _: (_fetch(transfer, published, cached), published))
-            except kind.error as error:
-                if not (cached and isinstance(error.__cause__, Transient)):
-                    raise
-                say(f"{place} does not answer ({error}); the copy in the cache is used.")
-                return path
-    except OSError as error:
-        if isinstance(error, HieraxError):
-            raise
-        raise disk_refused(place, error, kind.error) from error
-    finally:
-        close()
-
-
-def _is_good(path: Path, kind: Kind, published: Published) -> bool:
-    """Whether a cached file is what it should be; what is not is deleted."""
-    known = bool(published.wanted)
-    good = published.matches(path) if known else not kind.trouble(path) and is_unchanged(path)
-    if not good:
-        forget(path)
-    return good
+    with contextlib.closing(console), alone(place, kind.error), console.progress(not are_progress_bars_disabled()):
+        cached = path.is_file()
+        if cached:
+            cached = published.matches(path) if published.wanted else not kind.trouble(path) and is_unchanged(path)
+            if not cached:
+                forget(path)
+        if cached and (offline() or not changing):
+            return path
+        if offline():
+            raise kind.error(
+                f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {place} is not, or was corrupted. "
+                f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
+            )
+        try:
+            return verified(place, lambda _: (_fetch(transfer, published, cached), published))
+        except kind.error as error:
+            if not (cached and isinstance(error.__cause__, Transient)):
+                raise
+            console.say(f"{place} does not answer ({error}); the copy in the cache is used.")
+            return path
 
 
 def _fetch(transfer: Transfer, published: Published, cached: bool) -> Path:

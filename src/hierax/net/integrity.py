@@ -106,16 +106,16 @@ def verified_hash(path: Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    known = _remembered(path)
-    if known is not None and known.get("stamp") == _stamp(path):
+    status, known, record = path.stat(), _remembered(path), _record(path)
+    stamp = [status.st_size, status.st_mtime_ns]
+    if known is not None and known.get("stamp") == stamp:
         return str(known["sha256"])
-    note: dict[str, Any] = {"path": str(path), "stamp": _stamp(path), "sha256": sha256_of(path)}
-    record = _record(path)
+    digest = sha256_of(path)
     with contextlib.suppress(OSError):  # a cache that takes no notes costs time only
         record.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(record) as partial:
-            partial.write_text(json.dumps(note), "utf-8")
-    return str(note["sha256"])
+            partial.write_text(json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}), "utf-8")
+    return digest
 
 
 def forget(path: Path) -> None:
@@ -135,11 +135,6 @@ def _remembered(path: Path) -> dict[str, Any] | None:
         if isinstance(record, dict) and is_sha256(str(record.get("sha256"))):
             return record
     return None
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _record(path: Path) -> Path:

@@ -71,13 +71,8 @@ class Repository:
                 return path, published
             return path, replace(published, wanted=(tag,))
 
-        try:
-            with alone(place):
-                return verified(place, obtain)
-        except OSError as error:
-            if isinstance(error, HieraxError):
-                raise
-            raise disk_refused(place, error, CheckpointError) from error
+        with alone(place):
+            return verified(place, obtain)
 
     def _first(self, names: tuple[str, ...], published: Published = UNKNOWN) -> Path | None:
         """The first of these files that the repository has."""
@@ -192,7 +187,7 @@ class Repository:
             repeated = transferring and status in (408, 429)
             return failure.final if repeated and isinstance(failure, Transient) else failure
         if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)) and error.errno:
-            return disk_refused(place, error, CheckpointError)
+            return disk_refused(place, error)
         # huggingface_hub has changed its transport library twice: its errors are told by their nature, not type.
         text = (str(error) or type(error).__name__).splitlines()[0]
         if "onsistency check" in text or "IncompleteRead" in text:  # older clients do not repeat the latter
@@ -211,14 +206,11 @@ def _bars() -> Iterator[None]:
     """Silence huggingface_hub's progress bars for a while, where no progress is wanted."""
     from huggingface_hub import utils
 
-    silent = not console.shows_progress() and not utils.are_progress_bars_disabled()
-    if silent:
-        utils.disable_progress_bars()
-    try:
+    with contextlib.ExitStack() as after:
+        if not console.shows_progress() and not utils.are_progress_bars_disabled():
+            utils.disable_progress_bars()
+            after.callback(utils.enable_progress_bars)
         yield
-    finally:
-        if silent:
-            utils.enable_progress_bars()
 
 
 def _snapshot(path: Path) -> Path:

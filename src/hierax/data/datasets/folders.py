@@ -56,7 +56,7 @@ def any_files(source: Any, split: str) -> FileData:
     found = find_images(source, extensions=_MEDIA)
     names = [str(path) if root == Path() else os.path.relpath(path, root) for path in found]
     data = FileData(root, names, [UNLABELLED] * len(names))
-    _note_unreadable(data, found)
+    data.problems += _unreadable(found)
     return data
 
 
@@ -134,9 +134,9 @@ def _walk(folder: Path, data: FileData) -> list[Path]:
         found = find_images(folder, extensions=_MEDIA)
     except InputError:
         return []
-    _note_unreadable(data, found)
+    data.problems += _unreadable(found)
     return list(found)
 
 
-def _note_unreadable(data: FileData, found: FoundFiles) -> None:
-    data.problems += [(str(path), "is a folder that cannot be listed") for path in found.unreadable]
+def _unreadable(found: FoundFiles) -> list[tuple[str, str]]:
+    return [(str(path), "is a folder that cannot be listed") for path in found.unreadable]

@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, nearest
+from ...errors import InputError
 from ...net.transfer import shown
+from ..files import nearest_file
 from .folders import any_files, class_folders, splits_in
 from .samples import EVERYTHING, SPLITS, ShapeData, TrainingData
 from .shards import is_shards, open_shards, splits_of
@@ -40,7 +41,7 @@ def open_data(source: Any, *, split: str = "train", labelled: bool = True) -> Tr
     if text.startswith("shapes:"):
         data: TrainingData = _shapes(text)
     elif text and is_shards(text):
-        data = open_shards(text, split=split, aliases=SPLITS.get(split, (split,)), labelled=labelled)
+        data = open_shards(text, split=split, labelled=labelled)
     elif Path(text).suffix.lower() in (*TABLES, *LISTS):
         data = open_table(Path(text), split, labelled)
     elif labelled:
@@ -82,9 +83,8 @@ def _existing_folder(source: Any) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     what = "is a file of no known kind" if path.exists() else "does not exist"
     raise InputError(
         f"Training data must be a folder with one sub-folder a class, a table ({', '.join(TABLES)}), a list "
-        f"({', '.join(LISTS)}) or shards (.tar); {str(path)!r} {what}. {nearest(path.name, siblings)}".strip()
+        f"({', '.join(LISTS)}) or shards (.tar); {str(path)!r} {what}. {nearest_file(path)}".strip()
     )

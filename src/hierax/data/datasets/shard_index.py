@@ -12,7 +12,6 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -36,24 +35,18 @@ class Sample(NamedTuple):
     size: int
 
 
-@dataclass
-class ShardIndex:
-    """The samples of one tar, and what is wrong with it, as (name, reason)."""
-
-    samples: list[Sample] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
+ShardIndex = tuple[list[Sample], list[tuple[str, str]]]  # and what is wrong, as (name, reason)
 
 
 def index_of(path: Path) -> ShardIndex:
-    """The index of a tar, from the cache if the tar is the same as then.
+    """The samples of a tar and what is wrong with it, from the cache if the tar is the same as then.
 
     Raises:
         OSError: The tar cannot be read.
     """
-    status = path.stat()
+    status, place = path.stat(), str(path.resolve())
     if status.st_size < _WORTH_KEEPING:
         return scan(path)
-    place = str(path.resolve())
     identity = {"version": _VERSION, "path": place, "size": status.st_size, "mtime": status.st_mtime_ns}
     kept = cache_root() / "shard-index" / f"{short_hash(place, 24)}.json.gz"
     found = _read(kept, identity)
@@ -63,7 +56,7 @@ def index_of(path: Path) -> ShardIndex:
     with contextlib.suppress(OSError):  # a cache that cannot be written costs no more than the time
         kept.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(kept) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=1) as stream:
-            json.dump({**identity, "samples": found.samples, "problems": found.problems}, stream)
+            json.dump({**identity, "samples": found[0], "problems": found[1]}, stream)
     return found
 
 
@@ -78,23 +71,20 @@ def not_a_tar(path: Path) -> str:
 
 def scan(path: Path) -> ShardIndex:
     """Read every header of a tar."""
-    index = ShardIndex()
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    end = path.stat().st_size
+    samples: list[Sample] = []
+    problems: list[tuple[str, str]] = []
+    groups: dict[str, dict[str, tuple[int, int]]] = {}
     with path.open("rb") as stream:
-        for key, extension, place in _members(stream, path.name, end, index.problems):
-            members = samples.setdefault(key, {})
-            if extension in members:
-                index.problems.append((f"{path.name}/{key}", f"has two .{extension} members; the first is taken"))
-                continue
-            members[extension] = place
-        for key, members in samples.items():
+        for key, extension, place in _members(stream, path.name, path.stat().st_size, problems):
+            if groups.setdefault(key, {}).setdefault(extension, place) is not place:
+                problems.append((f"{path.name}/{key}", f"has two .{extension} members; the first is taken"))
+        for key, members in groups.items():
             image = next((members[name] for name in _IMAGES if name in members), None)
             if image is None:
-                index.problems.append((f"{path.name}/{key}", "has no image"))
-                continue
-            index.samples.append(Sample(key, _label(stream, members), *image))
-    return index
+                problems.append((f"{path.name}/{key}", "has no image"))
+            else:
+                samples.append(Sample(key, _label(stream, members), *image))
+    return samples, problems
 
 
 def _members(
@@ -150,8 +140,8 @@ def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
         with gzip.open(kept, "rt", encoding="utf-8") as stream:
             data = json.load(stream)
         samples = [Sample(*row) for row in data["samples"]]
-        index = ShardIndex(samples, [(str(name), str(reason)) for name, reason in data["problems"]])
+        problems = [(str(name), str(reason)) for name, reason in data["problems"]]
         inside = all(min(s.offset, s.size) >= 0 and s.offset + s.size <= identity["size"] for s in samples)
-        return index if inside and identity.items() <= data.items() else None
+        return (samples, problems) if inside and identity.items() <= data.items() else None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return None

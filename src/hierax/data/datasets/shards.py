@@ -18,6 +18,7 @@ from ...errors import InputError, nearest
 from ...net.download import download
 from ...net.transfer import Kind, shown
 from ...schema import MOST_BYTES, read_json
+from ..files import nearest_file
 from .samples import EVERYTHING, SPLITS, TrainingData, number_labels
 from .shard_index import index_of, not_a_tar
 
@@ -36,19 +37,18 @@ def is_shards(source: str | os.PathLike[str]) -> bool:
     return path.is_dir() and ((path / "_info.json").is_file() or any(path.glob("*.tar")))
 
 
-def open_shards(source: str | os.PathLike[str], *, split: str, aliases: Sequence[str], labelled: bool) -> ShardData:
+def open_shards(source: str | os.PathLike[str], *, split: str, labelled: bool) -> ShardData:
     """Index the samples of shards.
 
     Args:
         source: Folder, tar, "name-{0000..0099}.tar", glob, or http(s) URLs of these.
         split: Which split of an `_info.json` to take.
-        aliases: Other names of it.
         labelled: Leave out, and report, samples without `cls` or a label in `json`.
 
     Raises:
         InputError: No shard, a `pipe:` URL, compressed tars, no such split, or shards that cannot be fetched.
     """
-    places, lengths = _list_shards(os.fspath(source), split, aliases)
+    places, lengths = _list_shards(os.fspath(source), split)
     tar = Kind("a plain tar", InputError, folder="shards", most_bytes=1 << 40, trouble=not_a_tar)
     shards: list[Path] = []
     keys: list[str] = []
@@ -58,10 +58,10 @@ def open_shards(source: str | os.PathLike[str], *, split: str, aliases: Sequence
     for number, place in enumerate(places):
         console.show(f"shard {number + 1} of {len(places)}")
         path = download(place, tar) if isinstance(place, str) else place
-        index = index_of(path)
-        good = [sample for sample in index.samples if sample.label or not labelled]
-        left_out = [sample.key for sample in index.samples if labelled and not sample.label]
-        problems += [*index.problems, *((f"{path.name}/{key}", "has no cls and no label in json") for key in left_out)]
+        samples, trouble = index_of(path)
+        good = [sample for sample in samples if sample.label or not labelled]
+        left_out = [f"{path.name}/{sample.key}" for sample in samples if labelled and not sample.label]
+        problems += [*trouble, *((name, "has no cls and no label in json") for name in left_out)]
         expected = lengths.get(path.name, len(good))
         if expected != len(good):
             problems.append((path.name, f"holds {len(good)} good samples, _info.json says {expected}"))
@@ -111,13 +111,13 @@ def splits_of(source: str | os.PathLike[str]) -> set[str]:
     return {word for tar in Path(folder).glob("*.tar") for word in _words(tar)} & _SPLIT_WORDS
 
 
-def _list_shards(text: str, split: str, aliases: Sequence[str]) -> tuple[Sequence[Path | str], dict[str, int]]:
+def _list_shards(text: str, split: str) -> tuple[Sequence[Path | str], dict[str, int]]:
     """The tars of a split, as paths or addresses, and the sample counts that `_info.json` states."""
     if text.startswith("pipe:"):
         raise InputError(
             "Shards must be files or http(s) URLs; got one that begins with pipe:. Commands are never run."
         )
-    folder = _folder_of(text)
+    folder, aliases = _folder_of(text), SPLITS.get(split, (split,))
     if folder is not None:
         info = _read_info(folder)
         if info is None:
@@ -224,6 +224,5 @@ def _expanded(text: str) -> list[str]:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest(path.name, siblings)}".strip())
+        raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest_file(path)}".strip())
     return path
