@@ -220,9 +220,9 @@ def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch)
     monkeypatch.setattr(method.module, "forward", perfect)
     shape = {"pixels": method.module.pixels, "unit": method.module.unit}
     for image, visible, prediction in method.rebuilt(part):
-        whole = reconstruction(image, visible, prediction, **shape)
+        whole = reconstruction(image, visible, prediction, **shape)[0]
         np.testing.assert_allclose(whole, image, atol=1e-5)
-        empty = reconstruction(image, visible, prediction * 0, **shape)
+        empty = reconstruction(image, visible, prediction * 0, **shape)[0]
         assert np.abs(empty - image).max() > 0.1
 
 

@@ -26,16 +26,16 @@ from hierax.visualize.sheets import (
 def test_feature_sheet__cells_are_enlarged_exactly():
     """Smooth scaling would mix neighbouring cells into colours that no cell has."""
     cells = np.random.default_rng(0).integers(0, 256, (2, 2, 3), dtype=np.uint8)
-    sheet = feature_sheet(np.zeros((64, 64, 3), np.uint8), {"stage1": cells}, tile=64)
-    panel = sheet[12:76, 12 + 64 + 12 : 12 + 64 + 12 + 64]
-    np.testing.assert_array_equal(panel, cells.repeat(32, 0).repeat(32, 1))
+    sheet = feature_sheet(np.zeros((64, 64, 3), np.uint8), {"stage1": cells})
+    panel = sheet[12 : 12 + 224, 12 + 224 + 12 : 12 + 224 + 12 + 224]
+    np.testing.assert_array_equal(panel, cells.repeat(112, 0).repeat(112, 1))
 
 
 def test_feature_sheet__stretched_images():
     """A panel of zero pixels, or one sized by the image itself, would break on extreme shapes."""
     maps = {"stage1": np.zeros((3, 5, 3), np.uint8)}
-    sheets = [feature_sheet(np.zeros((h, w, 3), np.uint8), maps, tile=80) for h, w in ((1, 900), (900, 1), (60, 80))]
-    assert max(len(sheet) for sheet in sheets) < 200
+    sheets = [feature_sheet(np.zeros((h, w, 3), np.uint8), maps) for h, w in ((1, 900), (900, 1), (60, 80))]
+    assert max(len(sheet) for sheet in sheets) < 350
     stack = stack_sheets(sheets)
     assert stack.shape == (sum(len(sheet) for sheet in sheets), max(sheet.shape[1] for sheet in sheets), 3)
     with pytest.raises(InputError):
@@ -64,7 +64,7 @@ def masked():
 def test_reconstruction__exact_for_a_perfect_prediction(masked):
     """Wrong patch order, statistics, channel order or variance would not give the image back."""
     model, x, output = masked
-    rebuilt = reconstruction(
+    rebuilt, _ = reconstruction(
         x[0], output.visible[0], output.target[0], pixels=model.pixels, unit=model.unit, normalized=True
     )
     np.testing.assert_allclose(rebuilt, x[0].numpy(), atol=1e-5)
@@ -73,7 +73,7 @@ def test_reconstruction__exact_for_a_perfect_prediction(masked):
 def test_reconstruction__places_units(masked):
     """Visible pixels stay; a prediction of zeros becomes each hidden square's own mean."""
     model, x, output = masked
-    rebuilt = reconstruction(
+    rebuilt, _ = reconstruction(
         x[0], output.visible[0], torch.zeros_like(output.target[0]), pixels=model.pixels, unit=model.unit
     )
     image = x[0].double().numpy()
@@ -87,20 +87,23 @@ def test_reconstruction__plain_targets(masked):
     model, x, output = masked
     plain = MaskedAutoencoder(dataclasses.replace(model.config, decoder=DecoderConfig(normalize_target=False)))
     target = plain.targets(x).take_along_dim(model.masked_tokens(output.visible, (64, 96))[..., None], dim=1)
-    rebuilt = reconstruction(x[0], output.visible[0], target[0], pixels=model.pixels, unit=model.unit, normalized=False)
+    rebuilt, _ = reconstruction(
+        x[0], output.visible[0], target[0], pixels=model.pixels, unit=model.unit, normalized=False
+    )
     np.testing.assert_allclose(rebuilt, x[0].numpy(), atol=1e-6)
 
 
-def test_masked_triptych__panels(masked):
+def test_masked_triptych__panels(masked, monkeypatch):
     """The first panel undoes mean and std; the second hides exactly the units that were not kept."""
     model, _, output = masked
     spec = PreprocessSpec()
     rgb = np.full((64, 96, 3), (200, 100, 50), np.uint8)
     rgb[:32] = (20, 120, 220)
     image = ((rgb / 255 - np.array(spec.mean)) / np.array(spec.std)).transpose(2, 0, 1)
-    sheet = masked_triptych(
-        image, output.visible[0], output.prediction[0], pixels=model.pixels, unit=model.unit, tile=96
-    )
+    monkeypatch.setattr("hierax.visualize.sheets._PANEL", 96)
+    shape = {"pixels": model.pixels, "unit": model.unit}
+    rebuilt, visible = reconstruction(image, output.visible[0], output.prediction[0], **shape)
+    sheet = masked_triptych(image, rebuilt, visible, spec, normalized=True)
     np.testing.assert_array_equal(sheet[12 : 12 + 64, 12 : 12 + 96], rgb)
     seen = sheet[12 : 12 + 64, 12 + 96 + 12 : 12 + 96 + 12 + 96]
     np.testing.assert_array_equal(seen[:, 32:64], rgb[:, 32:64])
@@ -117,19 +120,19 @@ def test_masked_triptych__panels(masked):
         ({"prediction": np.zeros((3, 768))}, "hidden tokens"),
     ],
 )
-def test_masked_triptych__refuses(masked, change, word):
+def test_reconstruction__refuses(masked, change, word):
     """Shapes that do not belong together would be drawn in the wrong places."""
     model, x, output = masked
     arguments = {"image": x[0], "visible": output.visible[0], "prediction": output.prediction[0], **change}
     with pytest.raises(InputError, match=word):
-        masked_triptych(**arguments, pixels=model.pixels, unit=model.unit)
+        reconstruction(**arguments, pixels=model.pixels, unit=model.unit)
 
 
 def test_contact_sheet__holds_every_image():
     """A grid one row short would drop the last images."""
     colors = [(k * 20 + 10, 0, 255 - k * 20) for k in range(11)]
     images = [np.full((30, 30, 3), color, np.uint8) for color in colors]
-    sheet = contact_sheet(images, ["a very long caption " * 9 + "\nsecond"] * 11, tile=60)
+    sheet = contact_sheet(images, ["a very long caption " * 9 + "\nsecond"] * 11)
     present = {tuple(color) for color in sheet.reshape(-1, 3)}
     assert set(colors) <= present
     assert PAPER in present

@@ -63,8 +63,7 @@ def training_curves(losses: Sequence[float], path: Path, *, baseline: float | No
         if np.nanmin(values) > 0 and max(spread) > _LOG_FROM * min(spread) > 0:
             axes.set_yscale("log")
         last = np.flatnonzero(~np.isnan(means))[-1]
-        axes.set_title(f"Training loss: {means[last]:.4g} at step {last + 1:,}")
-        axes.set_xlabel("step")
+        axes.set(title=f"Training loss: {means[last]:.4g} at step {last + 1:,}", xlabel="step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#e4e5e7", lw=0.8)
         axes.set_axisbelow(True)
@@ -107,10 +106,9 @@ def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], p
         small = {"fontsize": 9 if total <= _COUNTS_UP_TO else 7, "color": _INK, "parse_math": False}
         axes.set_xticks(labelled, [names[k] for k in labelled], rotation=90, **small)
         axes.set_yticks(labelled, [names[k] for k in labelled], **small)
-        axes.set_xlabel("answered")
-        axes.set_ylabel("true")
         right, seen = np.trace(counts), counts.sum()
-        axes.set_title(f"{right:,.0f} of {seen:,.0f} right ({right / max(seen, 1):.1%})")
+        title = f"{right:,.0f} of {seen:,.0f} right ({right / max(seen, 1):.1%})"
+        axes.set(xlabel="answered", ylabel="true", title=title)
         if total > _COUNTS_UP_TO:
             return
         axes.set_xticks(np.arange(1, total) - 0.5, minor=True)

@@ -17,8 +17,8 @@ def reconstruction(
     pixels: int,
     unit: tuple[int, int],
     normalized: bool = True,
-) -> Float[ndarray, "3 h w"]:
-    """The image with its hidden mask units replaced by a masked autoencoder's prediction.
+) -> tuple[Float[ndarray, "3 h w"], Bool[ndarray, "h w"]]:
+    """The image with its hidden mask units replaced by a masked autoencoder's prediction, and which were not hidden.
 
     A decoder trained on normalised targets predicts each token's square up to its mean and standard deviation;
     those are taken from the true image, which no model has seen: it shows structure, not colour or contrast.
@@ -31,11 +31,22 @@ def reconstruction(
         unit: Mask unit in decoder tokens, `MaskedAutoencoder.unit`.
         normalized: Whether targets were normalised, `MaskedAutoencoder.normalize_target`.
 
+    Returns:
+        The image, and which of its pixels were visible.
+
     Raises:
         InputError: Shapes that do not belong together.
     """
     image, prediction = np.asarray(image, np.float64), np.asarray(prediction, np.float64)
-    hidden = ~visible_tokens(image, visible, pixels, unit)  # (rows, columns)
+    side = [u * pixels for u in unit]
+    if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] % side[0] or image.shape[2] % side[1]:
+        raise InputError(f"The image must be (3, h, w) in whole mask units of {side} pixels; got {image.shape}.")
+    units = np.zeros((image.shape[1] // side[0], image.shape[2] // side[1]), bool)
+    kept = np.asarray(visible, np.int64)
+    if kept.ndim != 1 or not kept.size or kept.min() < 0 or kept.max() >= units.size:
+        raise InputError(f"visible must hold indices (n,) in 0..{units.size - 1} of one image; got {kept.shape}.")
+    units.flat[kept] = True
+    hidden = ~units.repeat(unit[0], 0).repeat(unit[1], 1)  # (rows, columns)
     if prediction.shape != (hidden.sum(), 3 * pixels**2):
         raise InputError(
             f"prediction must hold {3 * pixels**2} values for each of {hidden.sum()} hidden tokens; "
@@ -50,19 +61,4 @@ def reconstruction(
         prediction = prediction * deviation + true.mean(-1, keepdims=True)
     squares[hidden] = prediction
     squares = squares.reshape(rows, columns, 3, pixels, pixels).transpose(2, 0, 3, 1, 4)
-    return squares.reshape(image.shape)
-
-
-def visible_tokens(
-    image: Float[ndarray, "3 h w"], visible: Int[ndarray, " n"], pixels: int, unit: tuple[int, int]
-) -> Bool[ndarray, "rows columns"]:
-    """Which decoder tokens lie in visible mask units; arguments and errors as `reconstruction`."""
-    side = [u * pixels for u in unit]
-    if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] % side[0] or image.shape[2] % side[1]:
-        raise InputError(f"The image must be (3, h, w) in whole mask units of {side} pixels; got {image.shape}.")
-    units = np.zeros((image.shape[1] // side[0], image.shape[2] // side[1]), bool)
-    kept = np.asarray(visible, np.int64)
-    if kept.ndim != 1 or not kept.size or kept.min() < 0 or kept.max() >= units.size:
-        raise InputError(f"visible must hold indices (n,) in 0..{units.size - 1} of one image; got {kept.shape}.")
-    units.flat[kept] = True
-    return units.repeat(unit[0], 0).repeat(unit[1], 1)
+    return squares.reshape(image.shape), ~hidden.repeat(pixels, 0).repeat(pixels, 1)

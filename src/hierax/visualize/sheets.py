@@ -12,28 +12,26 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic import atomic_file
 from ..config import PreprocessSpec
 from ..errors import InputError
-from .reconstruction import reconstruction, visible_tokens
 
 Picture: TypeAlias = UInt8[ndarray, "h w 3"]
 PAPER, INK, FAINT = (252, 252, 250), (32, 36, 44), (122, 128, 138)
 _HIDDEN = np.uint8(205)  # the grey of what a masked autoencoder did not see
-_GAP, _TEXT = 12, 13
+_GAP, _TEXT, _TILE, _PANEL = 12, 13, 144, 224  # pixels; an image on a contact sheet, and on others
 
 
-def contact_sheet(images: Sequence[Picture], captions: Sequence[str], *, tile: int = 144) -> Picture:
+def contact_sheet(images: Sequence[Picture], captions: Sequence[str]) -> Picture:
     """A grid of images, about 4:3, with a caption each, such as the worst mistakes of an evaluation.
 
     Args:
         images: RGB images of any sizes.
         captions: One per image; a second line, after a newline, is drawn fainter.
-        tile: Side of the square that each image is fitted into, in pixels.
 
     Raises:
         InputError: No image, or not one caption per image.
@@ -42,25 +40,24 @@ def contact_sheet(images: Sequence[Picture], captions: Sequence[str], *, tile: i
         raise InputError(f"A contact sheet has one caption per image; got {len(images)} and {len(captions)}.")
     columns = min(len(images), max(1, round(math.sqrt(len(images) * 4 / 3))))
     rows = -(-len(images) // columns)
-    step_x, step_y = tile + _GAP, tile + 3 * _GAP + _TEXT
+    step_x, step_y = _TILE + _GAP, _TILE + 3 * _GAP + _TEXT
     sheet = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), PAPER)
     for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _GAP + k % columns * step_x, _GAP + k // columns * step_y
-        picture = _fitted(image, tile)
-        sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
-        _write_caption(sheet, (x, y + tile), tile, *caption.split("\n", 1))
+        picture = _fitted(image, _TILE)
+        sheet.paste(picture, (x + (_TILE - picture.width) // 2, y + (_TILE - picture.height) // 2))
+        _write_caption(sheet, (x, y + _TILE), _TILE, *caption.split("\n", 1))
     return np.asarray(sheet)
 
 
-def feature_sheet(image: Picture, maps: Mapping[str, Picture], *, tile: int = 224) -> Picture:
+def feature_sheet(image: Picture, maps: Mapping[str, Picture]) -> Picture:
     """One image beside its stage maps, cells enlarged without smoothing.
 
     Args:
         image: RGB pixels.
         maps: Per stage, one image's map as `maps.pca_maps` colours it.
-        tile: Longer side of each panel in pixels.
     """
-    panels = [(_fitted(image, tile), "image", f"{image.shape[1]} x {image.shape[0]} px")]
+    panels = [(_fitted(image, _PANEL), "image", f"{image.shape[1]} x {image.shape[0]} px")]
     for stage, cells in maps.items():
         # Maps share the panel of the image, whose shape squash preprocessing may have changed.
         panel = Image.fromarray(cells).resize(panels[0][0].size, Image.Resampling.NEAREST)
@@ -70,41 +67,28 @@ def feature_sheet(image: Picture, maps: Mapping[str, Picture], *, tile: int = 22
 
 def masked_triptych(
     image: Float[ndarray, "3 h w"],
-    visible: Int[ndarray, " n"],
-    prediction: Float[ndarray, "masked pixels"],
-    *,
-    pixels: int,
-    unit: tuple[int, int],
-    normalized: bool = True,
-    preprocess: PreprocessSpec | None = None,
-    tile: int = 224,
+    rebuilt: Float[ndarray, "3 h w"],
+    visible: Bool[ndarray, "h w"],
+    spec: PreprocessSpec,
+    normalized: bool,
 ) -> Picture:
     """The image, what a masked autoencoder saw of it, and what it made of that.
 
     Args:
-        image: As `reconstruction`, and so are visible, prediction, pixels, unit and normalized.
-        visible: As `reconstruction`.
-        prediction: As `reconstruction`.
-        pixels: As `reconstruction`.
-        unit: As `reconstruction`.
-        normalized: As `reconstruction`.
-        preprocess: Its mean and std turn values back into colours; None is ImageNet's.
-        tile: Longer side of each panel in pixels.
-
-    Raises:
-        InputError: Shapes that do not belong together.
+        image: One preprocessed image.
+        rebuilt: As `reconstruction` gives it.
+        visible: As `reconstruction` gives it.
+        spec: Its mean and std turn values back into colours.
+        normalized: Whether targets were normalised.
     """
-    spec, image = preprocess or PreprocessSpec(), np.asarray(image)
-    rebuilt = reconstruction(image, visible, prediction, pixels=pixels, unit=unit, normalized=normalized)
-    shown = visible_tokens(image, visible, pixels, unit)
-    true = _colors(image, spec)
-    seen = np.where(shown.repeat(pixels, 0).repeat(pixels, 1)[..., None], true, _HIDDEN)
+    true, made = _colors(image, spec), _colors(rebuilt, spec)
+    seen = np.where(visible[..., None], true, _HIDDEN)
     note = "un-normalised with the original's patch mean and std" if normalized else "as predicted"
     return _row_of(
         [
-            (_fitted(true, tile), "image", f"{true.shape[1]} x {true.shape[0]} px"),
-            (_fitted(seen, tile), "seen", f"{shown.mean():.0%} visible"),
-            (_fitted(_colors(rebuilt, spec), tile), "reconstruction", note),
+            (_fitted(true, _PANEL), "image", f"{true.shape[1]} x {true.shape[0]} px"),
+            (_fitted(seen, _PANEL), "seen", f"{visible.mean():.0%} visible"),
+            (_fitted(made, _PANEL), "reconstruction", note),
         ]
     )
 

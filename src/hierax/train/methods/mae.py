@@ -19,6 +19,7 @@ from ...errors import RecipeError
 from ...model.mae import MaskedAutoencoder
 from ...schema import Between, Positive, ProperShare
 from ...visualize import sheets
+from ...visualize.reconstruction import reconstruction
 from ...weights.card import Weights
 from ...weights.network import to_module
 from ..batches import Part
@@ -81,9 +82,12 @@ class MaskedPretraining(Method):
 
     def draw(self, part: Part) -> Any:
         """One row an image, or frame: the image, what was visible of it, and what was made of that."""
-        shape: dict[str, Any] = {"pixels": self.module.pixels, "unit": self.module.unit[-2:]}
-        look = {"normalized": self.module.normalize_target, "preprocess": self.weights.preprocess}
-        return sheets.stack_sheets([sheets.masked_triptych(*row, **shape, **look) for row in self.rebuilt(part)])
+        module, rows = self.module, []
+        shape: dict[str, Any] = {"pixels": module.pixels, "unit": module.unit[-2:], "normalized": module.normalize_target}
+        for image, visible, prediction in self.rebuilt(part):
+            made, seen = reconstruction(image, visible, prediction, **shape)
+            rows.append(sheets.masked_triptych(image, made, seen, self.weights.preprocess, module.normalize_target))
+        return sheets.stack_sheets(rows)
 
     @torch.no_grad()
     def rebuilt(self, part: Part) -> list[Rebuilt]:
