@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(_guarded(lambda: _run(arguments)))
 
 
-def command(name: str) -> Callable[..., int]:
+def command(name: str) -> Callable[..., int | None]:
     """The function of a command; imports its module."""
     module, _, function = COMMANDS[name][0].partition(".")
     return getattr(importlib.import_module(f".commands.{module}", __package__), function)
@@ -70,7 +70,8 @@ def _run(arguments: list[str]) -> int:
     import tyro
 
     rest = arguments[len(name.split()) :]
-    return tyro.cli(command(name), args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    code = tyro.cli(command(name), args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    return code or Exit.OK
 
 
 def _guarded(run: Callable[[], int]) -> int:
@@ -91,13 +92,10 @@ def _guarded(run: Callable[[], int]) -> int:
     except Exception as error:
         if logging.getLogger(__package__).isEnabledFor(logging.DEBUG):
             raise
-        if isinstance(error, HieraxError):
-            console.complain(str(error))
-        elif isinstance(error, OSError):
-            console.complain(f"The system refused: {error}.")
-        else:
-            kind = type(error).__name__
-            console.complain(f"internal error ({kind}: {error}). Run again with -v and report what it prints.")
+        text = f"internal error ({type(error).__name__}: {error}). Run again with -v and report what it prints."
+        if isinstance(error, (HieraxError, OSError)):
+            text = str(error) if isinstance(error, HieraxError) else f"The system refused: {error}."
+        console.complain(text)
         return Exit.FAILURE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -32,9 +33,7 @@ def provenance(predictor: Predictor, **more: Any) -> dict[str, str]:
     card = predictor.card
     known = {
         "model": card.name,
-        "architecture": card.architecture,
-        "sha256": card.sha256 or "",
-        "license": card.license or "",
+        **{key: getattr(card, key) or "" for key in ("architecture", "sha256", "license")},
         "preprocess": json.dumps(predictor.preprocess.to_dict()),
         "version": __version__,
         "schema": SCHEMA_VERSION,
@@ -54,11 +53,8 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> P
         raise InputError(
             f"Output must end with {' or '.join(suffixes)}; got {path.name!r}. {nearest(path.suffix, suffixes)}"
         )
-    if path.suffix.lower() == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("data", "pyarrow") from error
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtraError("data", "pyarrow")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it.")
     if path.exists() and not overwrite:

@@ -46,7 +46,7 @@ def render(
     seed: int = 1,
     size: int = 96,
     format: Literal["jpg", "png"] = "jpg",
-) -> int:
+) -> None:
     """Write a labelled set of rendered shapes and textures, one folder per class.
 
     Args:
@@ -59,4 +59,3 @@ def render(
     from ..data.datasets.shapes import render_folder
 
     print(render_folder(destination, count=count, seed=seed, size=size, image_format=format))
-    return 0

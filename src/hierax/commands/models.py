@@ -13,7 +13,7 @@ from ..errors import UnknownNameError, nearest
 from .common import table
 
 
-def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Literal["table", "json"] = "table") -> int:
+def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Literal["table", "json"] = "table") -> None:
     """Show catalogue names with licence and size.
 
     Args:
@@ -31,24 +31,18 @@ def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Lite
         what = "commercial catalogue names" if commercial else "catalogue names"
         hint = nearest(pattern.strip("*?"), catalog.list_models(commercial=wanted), count=3)
         raise UnknownNameError(f"A pattern must match {what}; {pattern!r} matches none. {hint}`hierax list` shows all.")
-    rows = []
+    columns, rows = ("weights", "task", "input", "license", "dataset"), []
     for entry in map(catalog.resolve, names):
-        known = {
-            "weights": entry.format,
-            "task": entry.task,
-            "input": "x".join(map(str, entry.input_size)),
-            "license": entry.license,
-            "dataset": entry.dataset,
-        }
-        rows.append({"name": entry.name, **(known if entry.pretrained else dict.fromkeys(known, "-"))})
+        known = (entry.format, entry.task, "x".join(map(str, entry.input_size)), entry.license, entry.dataset)
+        shown = known if entry.pretrained else ("-",) * len(columns)
+        rows.append({"name": entry.name, **dict(zip(columns, shown, strict=True))})
     if format == "json":
         print(json.dumps(rows, indent=2))
     else:
         table(rows)
-    return 0
 
 
-def describe(model: Positional[str]) -> int:
+def describe(model: Positional[str]) -> None:
     """Show everything known about a model or a weights file; downloads no weights.
 
     Args:
@@ -57,7 +51,6 @@ def describe(model: Positional[str]) -> int:
     from .. import describe as describe_model
 
     print(printable(str(describe_model(model)), keep="\n"))
-    return 0
 
 
 def convert(
@@ -65,7 +58,7 @@ def convert(
     destination: Positional[Path],
     to: Literal["hierax", "meta", "sam2", "transformers", "timm", "birder"],
     name: str | None = None,
-) -> int:
+) -> None:
     """Rewrite a checkpoint in another format; prints the path it wrote.
 
     Args:
@@ -77,10 +70,9 @@ def convert(
     from .. import convert as convert_model
 
     print(convert_model(source, destination, to=to, name=name))
-    return 0
 
 
-def download(model: Positional[str], revision: str | None = None) -> int:
+def download(model: Positional[str], revision: str | None = None) -> None:
     """Fetch a published checkpoint into the cache, verify it, and print where it is.
 
     Args:
@@ -90,10 +82,9 @@ def download(model: Positional[str], revision: str | None = None) -> int:
     from ..weights import hub
 
     print(hub.fetch_source(model, revision=revision)[0])
-    return 0
 
 
-def verify(source: Positional[str], name: str | None = None) -> int:
+def verify(source: Positional[str], name: str | None = None) -> None:
     """Check a weights file or folder: readable, complete, finite; prints what was found.
 
     Args:
@@ -109,4 +100,3 @@ def verify(source: Positional[str], name: str | None = None) -> int:
         digest = sha256_of(weights.raw.path)
         known = f" (the published {weights.card.name})" if digest == weights.card.sha256 else ""
         print(f"sha256 {digest}{known}")
-    return 0

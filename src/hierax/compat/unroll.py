@@ -1,4 +1,4 @@
-"""The token order of the packages that lay mask units out contiguously ("unrolled"), to and from our grids.
+"""The token order of the packages that lay mask units out contiguously ("unrolled"), from our grids.
 
 A coordinate is written in base `stride`, `steps` digits after the coarse part. Unrolled order counts the finest
 digit slowest and the coarse position fastest, so that a maximum over a leading axis pools and a stride picks a unit.
@@ -22,30 +22,14 @@ def unroll(x: Float[Tensor, "b *grid c"], steps: int, stride: tuple[int, ...] = 
         stride: Query stride along each axis.
     """
     b, *grid, c = x.shape
-    shape, order = _digits(grid, steps, stride)
-    return x.reshape(b, *shape, c).permute(0, *order, len(shape) + 1).reshape(b, -1, c)
-
-
-def reroll(
-    x: Float[Tensor, "b n c"], grid: tuple[int, ...], steps: int, stride: tuple[int, ...] = (2, 2)
-) -> Float[Tensor, "b *grid c"]:
-    """Put unrolled tokens back into a grid of that shape; inverts `unroll`."""
-    b, _, c = x.shape
-    shape, order = _digits(grid, steps, stride)
-    back = sorted(range(1, len(order) + 1), key=lambda place: order[place - 1])
-    split = x.reshape(b, *(shape[axis - 1] for axis in order), c)
-    return split.permute(0, *back, len(shape) + 1).reshape(b, *grid, c)
-
-
-def unrolled_order(grid: tuple[int, ...], steps: int, stride: tuple[int, ...] = (2, 2)) -> Int[Tensor, " n"]:
-    """Row-major index of each token of a grid, in unrolled order."""
-    index = torch.arange(torch.Size(grid).numel()).reshape(1, *grid, 1)
-    return unroll(index, steps, stride).flatten()
-
-
-def _digits(grid: list[int] | tuple[int, ...], steps: int, stride: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Shape with every digit its own axis, and the order of those axes (counted from 1) when unrolled."""
+    # Every digit is an axis of its own, counted from 1.
     shape = [n for g, s in zip(grid, stride, strict=True) for n in (g // s**steps, *[s] * steps)]
     coarse = [1 + axis * (steps + 1) for axis in range(len(grid))]
     finest_first = [start + digit for digit in range(steps, 0, -1) for start in coarse]
-    return shape, finest_first + coarse
+    return x.reshape(b, *shape, c).permute(0, *finest_first, *coarse, len(shape) + 1).reshape(b, -1, c)
+
+
+def unrolled_order(grid: tuple[int, ...], steps: int, stride: tuple[int, ...] = (2, 2)) -> Int[Tensor, " n"]:
+    """Row-major index of each token of a grid, in unrolled order; its argsort leads back to the grid."""
+    index = torch.arange(torch.Size(grid).numel()).reshape(1, *grid, 1)
+    return unroll(index, steps, stride).flatten()

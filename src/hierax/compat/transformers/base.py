@@ -19,6 +19,7 @@ from ...registry import find_weights
 from ...weights.card import Weights
 from ...weights.files import write_json, write_safetensors
 from ...weights.formats.transformers import ENCODER_OUTER, HIERA
+from ...weights.formats.transformers_config import read_hiera
 from ...weights.network import to_module
 from ...weights.rename import flat_name
 from ...weights.shapes import expected
@@ -93,7 +94,7 @@ class HieraPreTrainedModel(ForeignNames):
     @classmethod
     def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
         """Our architecture of this config and options of the constructor: an encoder without final norm and classes."""
-        return config.network(head="pool")
+        return read_hiera(config.to_dict(), head="pool")
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...config import Head, ModelConfig
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...weights.card import Weights
 from ...weights.files import read_json, write_json
-from ...weights.formats.transformers_config import hiera_defaults, hiera_json, hiera_obstacle, read_hiera
+from ...weights.formats.transformers_config import hiera_defaults, hiera_json, hiera_obstacle
 
 _DEFAULTS: dict[str, Any] = {
     **hiera_defaults(),
@@ -174,11 +173,3 @@ class HieraConfig:
             )
         names = dict(enumerate(weights.labels)) if weights.labels else None
         return cls(**hiera_json(config), num_labels=config.num_classes or None, id2label=names, hierax=facts)
-
-    def network(self, *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
-        """Our architecture of this description; see `read_hiera`.
-
-        Raises:
-            InputError: A network that ours cannot be.
-        """
-        return read_hiera(self.__dict__, head=head, num_classes=num_classes, decoder=decoder)

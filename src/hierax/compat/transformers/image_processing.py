@@ -19,20 +19,15 @@ from ...data.preprocess import center_crop, resized_size
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...weights.files import read_json, write_json
 from ...weights.formats.transformers_processor import BIT_DEFAULTS, RESAMPLE, processor_json, processor_options
+from .outputs import ModelOutput
 
 FILE = "preprocessor_config.json"
-_PIL_MODES = {0: Image.Resampling.NEAREST, 2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
 # In preprocessor files, and without effect here.
 _IGNORED = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "do_pad", "pad_size")
 
 
-class BatchFeature(dict[str, Any]):
+class BatchFeature(ModelOutput, fields=("pixel_values",)):
     """What a processor returns: a dictionary whose entries are attributes too."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(f"No {name!r} here; there is {', '.join(self)}.")
 
     def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
         """Move tensors to a device or floating type, in place as in transformers; returns itself."""
@@ -137,7 +132,7 @@ class BitImageProcessor:
             return pixels
         if self.backend == "pil" and pixels.dtype == torch.uint8:
             picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            resized = np.array(picture.resize((target[1], target[0]), _PIL_MODES[resample]))
+            resized = np.array(picture.resize((target[1], target[0]), Image.Resampling(resample)))
             return torch.from_numpy(resized).permute(2, 0, 1)
         return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample], antialias=resample != 0)[0]
 

@@ -13,6 +13,7 @@ from ...config import ModelConfig
 from ...errors import InputError
 from ...model.mae import MaskedAutoencoder
 from ...weights.card import Weights
+from ...weights.formats.transformers_config import read_hiera
 from .base import HieraPreTrainedModel, log
 from .configuration import HieraConfig
 from .outputs import BackboneOutput, HieraForImageClassificationOutput, HieraForPreTrainingOutput, HieraModelOutput
@@ -33,7 +34,7 @@ class HieraModel(HieraPreTrainedModel):
     @classmethod
     def architecture(cls, config: HieraConfig, add_pooling_layer: bool = True, is_mae: bool = False) -> ModelConfig:
         """An encoder without classes."""
-        return config.network(head="pool_norm" if add_pooling_layer else "pool")
+        return read_hiera(config.to_dict(), head="pool_norm" if add_pooling_layer else "pool")
 
     def forward(
         self,
@@ -43,7 +44,7 @@ class HieraModel(HieraPreTrainedModel):
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> HieraModelOutput | tuple[Any, ...]:
         """Encode images.
 
         Args:
@@ -54,9 +55,6 @@ class HieraModel(HieraPreTrainedModel):
                 as maps.
             interpolate_pos_encoding: Allow any size that is a multiple of 32 pixels.
             return_dict: False for a tuple.
-
-        Returns:
-            `HieraModelOutput`.
 
         Raises:
             InputError: An illegal size, or noise of the wrong shape.
@@ -88,7 +86,7 @@ class HieraForImageClassification(HieraPreTrainedModel):
     @classmethod
     def architecture(cls, config: HieraConfig) -> ModelConfig:
         """An encoder with as many classes as the config has labels."""
-        return config.network(head="pool_norm", num_classes=config.num_labels)
+        return read_hiera(config.to_dict(), head="pool_norm", num_classes=config.num_labels)
 
     def forward(
         self,
@@ -98,11 +96,8 @@ class HieraForImageClassification(HieraPreTrainedModel):
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> HieraForImageClassificationOutput | tuple[Any, ...]:
         """Classify images; with labels, the loss too. Other arguments as for `HieraModel`.
-
-        Returns:
-            `HieraForImageClassificationOutput`.
 
         Raises:
             InputError: An illegal size.
@@ -171,9 +166,7 @@ class HieraBackbone(HieraPreTrainedModel):
         raw = weights.raw.tensors if weights.raw is not None else {}
         found = {key.removeprefix(prefix): tensor for key, tensor in raw.items() if key.startswith(prefix)}
         if self.match_transformers:
-            wanted = self.hidden_states_norms.state_dict()
-            kept = {key: tensor for key, tensor in found.items() if key in wanted}
-            self.hidden_states_norms.load_state_dict({**wanted, **kept})
+            self.hidden_states_norms.load_state_dict(found, strict=False)
         elif found:
             log.info("stage norms of the saved backbone are not applied; match_transformers=True applies them.")
 
@@ -183,11 +176,8 @@ class HieraBackbone(HieraPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> BackboneOutput | tuple[Any, ...]:
         """Feature maps of the chosen stages, contiguous (b, c, h, w).
-
-        Returns:
-            `BackboneOutput`.
 
         Raises:
             InputError: An illegal size; when matching transformers, any size but the config's.
@@ -217,7 +207,7 @@ class HieraForPreTraining(HieraPreTrainedModel):
     @classmethod
     def architecture(cls, config: HieraConfig) -> ModelConfig:
         """An autoencoder with the config's decoder."""
-        return config.network(head="pool", decoder=True)
+        return read_hiera(config.to_dict(), head="pool", decoder=True)
 
     def forward(
         self,
@@ -227,14 +217,11 @@ class HieraForPreTraining(HieraPreTrainedModel):
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> HieraForPreTrainingOutput | tuple[Any, ...]:
         """Hide mask units, predict every token's pixels, and compare those of hidden ones.
 
         `bool_masked_pos` is per predicted token, True where it was kept. Arguments as for `HieraModel`; hidden
         states and attentions cost a second pass over the encoder.
-
-        Returns:
-            `HieraForPreTrainingOutput`.
 
         Raises:
             InputError: An illegal size, or noise of the wrong shape.

@@ -11,6 +11,9 @@ class ModelOutput(OrderedDict[str, Any]):
 
     fields: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls, fields: tuple[str, ...]) -> None:
+        cls.fields = fields
+
     def __init__(self, *pairs: Any, **values: Any) -> None:
         given = {**dict(*pairs), **values}
         known = {name: given.get(name) for name in (*self.fields, *given)}
@@ -41,25 +44,19 @@ class ModelOutput(OrderedDict[str, Any]):
 _STATES = ("hidden_states", "attentions", "reshaped_hidden_states")
 
 
-class HieraModelOutput(ModelOutput):
+class HieraModelOutput(
+    ModelOutput, fields=("last_hidden_state", "pooler_output", "bool_masked_pos", "ids_restore", *_STATES)
+):
     """Of `HieraModel`."""
 
-    fields = ("last_hidden_state", "pooler_output", "bool_masked_pos", "ids_restore", *_STATES)
 
-
-class HieraForImageClassificationOutput(ModelOutput):
+class HieraForImageClassificationOutput(ModelOutput, fields=("loss", "logits", *_STATES)):
     """Of `HieraForImageClassification`."""
 
-    fields = ("loss", "logits", *_STATES)
 
-
-class HieraForPreTrainingOutput(ModelOutput):
+class HieraForPreTrainingOutput(ModelOutput, fields=("loss", "logits", "bool_masked_pos", "ids_restore", *_STATES)):
     """Of `HieraForPreTraining`."""
 
-    fields = ("loss", "logits", "bool_masked_pos", "ids_restore", *_STATES)
 
-
-class BackboneOutput(ModelOutput):
+class BackboneOutput(ModelOutput, fields=("feature_maps", "hidden_states", "attentions")):
     """Of `HieraBackbone`."""
-
-    fields = ("feature_maps", "hidden_states", "attentions")

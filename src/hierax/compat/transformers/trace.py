@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ...model.encoder import Block, max_pool, split_windows
-from ..unroll import reroll, unroll, unrolled_order
+from ..unroll import unroll, unrolled_order
 
 if TYPE_CHECKING:
     from .base import HieraPreTrainedModel
@@ -50,7 +50,8 @@ def trace(
     encoder, config = model.encoder, model.encoder.config
     tokens = encoder.embed_tokens(x, visible)
     if rolled:
-        tokens = reroll(tokens.flatten(1, -2), tuple(tokens.shape[1:-1]), steps_left(config, -1), config.q_stride)
+        order = unrolled_order(tuple(tokens.shape[1:-1]), steps_left(config, -1), config.q_stride).to(x.device)
+        tokens = tokens.flatten(1, -2)[:, order.argsort()].view(tokens.shape)
     grids, shown = [tokens], []
     for index, block in enumerate(cast("Iterable[Block]", encoder.blocks)):
         if attentions and index in encoder.stage_ends:
@@ -82,13 +83,9 @@ def flat(config: ModelConfig, grid: Float[Tensor, "b *grid c"], stage: int) -> F
 def attention(
     block: Block, tokens: Float[Tensor, "b *grid c"], steps: int, stride: tuple[int, ...]
 ) -> Float[Tensor, "b heads windows q k"]:
-    """Attention probabilities of one block; windows, queries and keys in unrolled order.
+    """Attention probabilities of one block whose windows are powers of the network's query stride.
 
-    Args:
-        block: One of an encoder whose windows are powers of its stride.
-        tokens: Its input.
-        steps: Digits of unrolled order in the input's grid.
-        stride: Query stride of the network.
+    Windows, queries and keys are in unrolled order, of which `steps` digits are left in the input's grid.
     """
     normed = block.norm1(tokens)
     windows, inside, grid = normed, steps, (1,) * len(stride)
