@@ -82,11 +82,11 @@ class MaskedPretraining(Method):
 
     def draw(self, part: Part) -> Any:
         """One row an image, or frame: the image, what was visible of it, and what was made of that."""
-        module, rows = self.module, []
-        shape: dict[str, Any] = {"pixels": module.pixels, "unit": module.unit[-2:], "normalized": module.normalize_target}
+        module, rows, normalized = self.module, [], self.module.normalize_target
+        shape: dict[str, Any] = {"pixels": module.pixels, "unit": module.unit[-2:], "normalized": normalized}
         for image, visible, prediction in self.rebuilt(part):
             made, seen = reconstruction(image, visible, prediction, **shape)
-            rows.append(sheets.masked_triptych(image, made, seen, self.weights.preprocess, module.normalize_target))
+            rows.append(sheets.masked_triptych(image, made, seen, self.weights.preprocess, normalized))
         return sheets.stack_sheets(rows)
 
     @torch.no_grad()
