@@ -71,7 +71,7 @@ class Augment(AugmentSettings):
     def __call__(self, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> UInt8[Tensor, "t 3 out_h out_w"]:
         """Change the frames of one clip alike; an image is a clip of one frame."""
         rng = np.random.Generator(np.random.PCG64(key))
-        box = random_box(rng, frames.shape[1:3], self.crop_scale, self.crop_ratio)
+        box = self._box(rng, *frames.shape[1:3])
         method = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
         height, width = self.size
         cut = [Image.fromarray(frame).resize((width, height), method, box=box) for frame in frames]
@@ -81,6 +81,26 @@ class Augment(AugmentSettings):
         if self.color_jitter or self.rand_augment or self.erasing:
             pixels = self._photometric(pixels, int(rng.integers(2**31)))
         return pixels.contiguous()
+
+    def _box(self, rng: Generator, height: int, width: int) -> tuple[int, int, int, int]:
+        """A crop of random area and aspect ratio, (left, top, right, bottom) in whole pixels.
+
+        After ten draws that do not fit, the largest centred crop of a legal aspect ratio.
+
+        Source: Inception's crop, arXiv:1409.4842.
+        """
+        narrowest, widest = self.crop_ratio
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.crop_scale)
+            aspect = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+                return left, top, left + w, top + h
+        aspect = min(max(width / height, narrowest), widest)
+        w, h = max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
 
     def _photometric(self, pixels: UInt8[Tensor, "t 3 h w"], seed: int) -> UInt8[Tensor, "t 3 h w"]:
         """Kornia's operations; they draw from torch's global generator, which is put back afterwards."""
@@ -122,30 +142,6 @@ def _operations(jitter: float, rand_augment: tuple[int, ...] | None, erasing: fl
     return operations
 
 
-def random_box(
-    rng: Generator, size: tuple[int, ...], scale: tuple[float, ...], ratio: tuple[float, ...]
-) -> tuple[int, int, int, int]:
-    """A crop of random area and aspect ratio, (left, top, right, bottom) in whole pixels.
-
-    After ten draws that do not fit, the largest centred crop of a legal aspect ratio.
-
-    Source: Inception's crop, arXiv:1409.4842.
-    """
-    height, width = size[0], size[1]
-    for _ in range(10):
-        area = height * width * rng.uniform(scale[0], scale[1])
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            return left, top, left + w, top + h
-    aspect = min(max(width / height, ratio[0]), ratio[1])
-    w = max(1, min(width, round(height * aspect)))
-    h = max(1, min(height, round(width / aspect)))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
-
-
 def mix(
     pixels: Float[Tensor, "b 3 *pixels"],
     targets: Float[Tensor, "b classes"],
@@ -167,15 +163,12 @@ def mix(
 
     Source: arXiv:1710.09412, arXiv:1905.04899. Ours, because kornia's mixup knows no Beta distribution.
     """
-    ways = [name for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha > 0]
-    if choice == "uniform":
-        ways.insert(0, "none")
-    way = ways[int(rng.integers(len(ways)))] if ways else "none"
+    ways = [("none", 0.0)] if choice == "uniform" else []
+    ways += [(name, alpha) for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha > 0]
+    way, alpha = ways[int(rng.integers(len(ways)))] if ways else ("none", 0.0)
     if way == "none" or len(pixels) < 2:
         return pixels, targets
-    alpha = mixup if way == "mixup" else cutmix
-    share = float(rng.beta(alpha, alpha))
-    other = pixels.flip(0)
+    share, other = float(rng.beta(alpha, alpha)), pixels.flip(0)
     if way == "mixup":
         pixels = pixels * share + other * (1 - share)
     else:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import os
 import threading
+import warnings
+from collections.abc import Iterator
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import InputError
 from .files import open_regular
-from .pillow_session import MAX_PIXELS, pillow_session
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
+MAX_PIXELS = 100_000_000  # of one image, width times height
 # Only these decoders ever run. Phones write MPO under the name .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO")
 _WHITE = (255, 255, 255)  # shows through transparent pixels
@@ -40,6 +43,12 @@ _TURN_UPRIGHT = {
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 # PIL images decode themselves on first use, and two threads may hold the same one.
 _IMAGE_LOCKS = tuple(threading.Lock() for _ in range(61))
+
+_lock = threading.Lock()
+_running = 0  # decodes under way
+_undo = contextlib.ExitStack()  # what brings back the settings from before them
+# Pillow logs about odd TIFF tags; without a handler the logging module would print that to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
@@ -80,7 +89,7 @@ def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:
     # `repr` keeps odd file names printable.
     name = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "this image"
     try:
-        with pillow_session():
+        with _pillow_session():
             if isinstance(source, Image.Image):
                 with _IMAGE_LOCKS[id(source) % len(_IMAGE_LOCKS)]:
                     image = _decode(source, name, upright)
@@ -232,3 +241,38 @@ def _declared_white(image: Image.Image, tags: Any) -> int | None:
 def _white_by_content(values: np.ndarray, scales: tuple[int, ...]) -> float:
     largest = float(values.max())
     return next((scale for scale in scales if largest <= scale), largest)
+
+
+@contextlib.contextmanager
+def _pillow_session() -> Iterator[None]:
+    """Hold Pillow's switches while images are decoded; sessions run side by side.
+
+    Truncated files are refused, whatever other packages have set. Pillow's own size limit is only ever raised: whoever
+    decodes checks `MAX_PIXELS`. Its warnings are silenced meanwhile, by one filter that is added and removed, because
+    `warnings.catch_warnings` would undo what other threads do.
+    """
+    global _running
+    with _lock:
+        if _running == 0:
+            _undo.enter_context(_switched())
+        _running += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _running -= 1
+            if _running == 0:
+                _undo.close()
+
+
+@contextlib.contextmanager
+def _switched() -> Iterator[None]:
+    truncated, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, MAX_PIXELS)
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+    entry = warnings.filters[0]
+    yield
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = truncated, limit
+    with contextlib.suppress(ValueError):  # somebody else removed it
+        warnings.filters.remove(entry)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class Batch:
 
     indices: tuple[int, ...]
     tensor: Float[Tensor, "k ..."]
-    errors: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, str]
 
 
 def map_batches(
@@ -59,38 +59,36 @@ def map_batches(
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive whole number; got {batch_size!r}.")
-    return _batches(_ahead(items, prepare, batch_size), batch_size, empty)
+    return _batches(items, prepare, batch_size, empty)
 
 
-def _ahead(items: Iterable[Any], prepare: Callable[[Any], Tensor], batch_size: int) -> Iterator[Tensor | str]:
-    """Tensors in the order of the items, or why there is none; other errors are faults of ours and surface."""
+def _batches(
+    items: Iterable[Any], prepare: Callable[[Any], Tensor], batch_size: int, empty: tuple[int, ...]
+) -> Iterator[Batch]:
+    affinity = getattr(os, "sched_getaffinity", None)
+    threads = min(len(affinity(0)) if affinity is not None else os.cpu_count() or 1, _MAX_THREADS)
+    pool, source, start = ThreadPoolExecutor(threads, thread_name_prefix="hierax-decode"), iter(items), 0
+    waiting: deque[Future[Tensor | str]] = deque()
 
     def attempt(item: Any) -> Tensor | str:
         try:
             return prepare(item)
-        except (InputError, MemoryError) as error:
+        except (InputError, MemoryError) as error:  # others are faults of ours and surface
             return str(error) or "The image does not fit into memory."
 
-    affinity = getattr(os, "sched_getaffinity", None)
-    threads = min(len(affinity(0)) if affinity is not None else os.cpu_count() or 1, _MAX_THREADS)
-    pool, source = ThreadPoolExecutor(threads, thread_name_prefix="hierax-decode"), iter(items)
-    waiting: deque[Future[Tensor | str]] = deque()
+    def draw() -> None:
+        for item in itertools.islice(source, batch_size + 2 * threads - len(waiting)):
+            waiting.append(pool.submit(attempt, item))
+
     try:
-        while True:
-            for item in itertools.islice(source, batch_size + 2 * threads - len(waiting)):
-                waiting.append(pool.submit(attempt, item))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
+        draw()
+        while waiting:
+            span = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+            draw()
+            tensors = {start + i: result for i, result in enumerate(span) if isinstance(result, Tensor)}
+            errors = {start + i: result for i, result in enumerate(span) if isinstance(result, str)}
+            stacked = torch.stack(list(tensors.values())) if tensors else torch.zeros(0, *empty)
+            yield Batch(tuple(tensors), stacked, errors)
+            start += len(span)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _batches(results: Iterator[Tensor | str], batch_size: int, empty: tuple[int, ...]) -> Iterator[Batch]:
-    start = 0
-    while span := list(itertools.islice(results, batch_size)):
-        tensors = {start + i: result for i, result in enumerate(span) if isinstance(result, Tensor)}
-        errors = {start + i: result for i, result in enumerate(span) if isinstance(result, str)}
-        stacked = torch.stack(list(tensors.values())) if tensors else torch.zeros(0, *empty)
-        yield Batch(tuple(tensors), stacked, errors)
-        start += len(span)

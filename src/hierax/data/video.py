@@ -97,19 +97,14 @@ def _check_frames(video: Any) -> np.ndarray:
     return array
 
 
-def _read_file(
-    path: str | os.PathLike[str], size: int | None, wanted: Callable[[int], list[list[int]]]
-) -> UInt8[np.ndarray, "views t h w 3"]:
-    """The frames that are wanted of as many as the file has."""
+def _read_file(path: Any, size: int | None, wanted: Callable[[int], list[list[int]]]) -> np.ndarray:
+    """The frames that are wanted of as many as the file has, (views, t, h, w, 3)."""
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("video", "av") from error
     try:
-        with (
-            open_regular(path) as file,
-            av.open(file, mode="r", options={"format_whitelist": _CONTAINERS}) as container,
-        ):
+        with open_regular(path) as file, av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
             if not container.streams.video:
                 raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
             stream = container.streams.video[0]
@@ -119,13 +114,12 @@ def _read_file(
                     f"{stream.width} x {stream.height}."
                 )
             times = _frame_times(container, stream)
-            pictures = [_pick(container, stream, times, indices, size) for indices in wanted(len(times))]
+            return np.stack([_pick(container, stream, times, each, size) for each in wanted(len(times))])
     except InputError:
         raise
     except Exception as error:  # FFmpeg's errors, and whatever PyAV raises on hostile bytes
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"A clip must be a video file; {os.fspath(path)!r} is not: {reason}.") from error
-    return np.stack([np.stack(picture) for picture in pictures])
 
 
 def _frame_times(container: Any, stream: Any) -> list[int | None]:
@@ -141,9 +135,7 @@ def _frame_times(container: Any, stream: Any) -> list[int | None]:
     return sorted(times)
 
 
-def _pick(
-    container: Any, stream: Any, times: list[int | None], indices: list[int], size: int | None
-) -> list[np.ndarray]:
+def _pick(container: Any, stream: Any, times: list[int | None], indices: list[int], size: int | None) -> np.ndarray:
     """The frames at these ascending indices; what the decoder does not deliver repeats the frame before."""
     picked: list[np.ndarray] = []
     for index, frame in _frames_from(container, stream, times, indices[0]):
@@ -152,17 +144,16 @@ def _pick(
             while len(picked) < len(indices) and indices[len(picked)] <= index:
                 picked.append(array)
         if len(picked) == len(indices):
-            return picked
+            break
     if not picked:
         raise InputError("A clip must decode; none of this video's frames did.")
-    return picked + [picked[-1]] * (len(indices) - len(picked))
+    return np.stack(picked + [picked[-1]] * (len(indices) - len(picked)))
 
 
 def _frames_from(container: Any, stream: Any, times: list[int | None], first: int) -> Iterator[tuple[int, Any]]:
     """Decoded frames with their index, starting at the last key frame before `first`."""
     order = {time: index for index, time in enumerate(times) if time is not None}
-    start = times[first]
-    container.seek(start if start is not None else 0, stream=stream, backward=True)
+    container.seek(times[first] or 0, stream=stream, backward=True)
     for count, frame in enumerate(container.decode(stream)):
         yield (order.get(frame.pts, -1) if order else count), frame
 

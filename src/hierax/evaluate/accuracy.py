@@ -32,7 +32,6 @@ def accuracy(
     protocol: str = "checkpoint",
     split: str = "validation",
     batch_size: int = 32,
-    workers: int = 0,
     frame_stride: int | None = None,
 ) -> Accuracy:
     """Count right answers on labelled images or clips.
@@ -43,7 +42,6 @@ def accuracy(
         protocol: "checkpoint" preprocesses as the checkpoint says, "birder", "timm" and "meta" as those evaluate.
         split: Which split, where the data has splits.
         batch_size: Samples at a time.
-        workers: Processes that read; 0 reads in this one.
         frame_stride: For clips, source frames from one frame to the next; None is what the checkpoint says.
 
     Raises:
@@ -63,7 +61,7 @@ def accuracy(
         with torch.inference_mode():
             return predictor.encoder(inputs.to(predictor.device)).float().cpu()
 
-    batches = plain_batches(samples, predictor.encoder.config, spec, batch_size=batch_size, workers=workers)
+    batches = plain_batches(samples, predictor.encoder.config, spec, batch_size=batch_size, workers=0)
     return count_correct(logits, batches, samples, labels=labels)
 
 
@@ -77,9 +75,9 @@ def protocol_spec(protocol: str, spec: PreprocessSpec) -> PreprocessSpec:
         raise UnknownNameError(
             f"Evaluation protocols are {', '.join(PROTOCOLS)}; got {protocol!r}. {nearest(protocol, PROTOCOLS)}"
         )
-    changes = dict(PROTOCOLS[protocol])
+    if protocol == "checkpoint":
+        return spec
+    changes = {"resize_to": None, "crop_rounding": "even", "interpolation": "bicubic", **PROTOCOLS[protocol]}
     if protocol == "meta" and min(spec.size) > 224:
         changes["crop_ratio"] = 1.0
-    if changes:
-        changes |= {"resize_to": None, "crop_rounding": "even", "interpolation": "bicubic"}
     return dataclasses.replace(spec, **changes)

@@ -65,7 +65,5 @@ def _is_imagenet(count: int, labels: Sequence[str]) -> bool:
     """Whether the classes are a known list, as their number and, where they are named, most of their names say."""
     if count not in _LISTS:
         return False
-    same = [
-        ours.split(",")[0] == own.split(",")[0] for ours, own in zip(class_names(_LISTS[count]), labels, strict=False)
-    ]
-    return not labels or sum(same) > count / 2
+    pairs = zip(class_names(_LISTS[count]), labels, strict=False)
+    return not labels or sum(ours.split(",")[0] == own.split(",")[0] for ours, own in pairs) > count / 2

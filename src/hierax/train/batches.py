@@ -111,17 +111,14 @@ class Stream:
         return [draws[part * world + rank :: world * parts] for part in range(parts)]
 
 
+@dataclass(eq=False)
 class Views(Dataset):
     """Views by draw, as a method makes them; what cannot be read comes back as its reason."""
 
-    def __init__(
-        self,
-        data: TrainingData,
-        make: Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]],
-        config: ModelConfig,
-        recipe: Recipe,
-    ) -> None:
-        self.data, self.make, self.config, self.recipe = data, make, config, recipe
+    data: TrainingData
+    make: Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]]
+    config: ModelConfig
+    recipe: Recipe
 
     def __getitem__(self, draw: Draw) -> tuple[Draw, list[tuple[dict[str, Tensor], int]] | str]:
         """The views of one draw, each with its key."""
@@ -173,11 +170,11 @@ def steps_of_parts(
     views: Views, stream: Stream, recipe: Recipe, *, start: int, rank: int, world: int
 ) -> Iterator[list[Part]]:
     """The parts of each step from `start` on, for one process."""
-    shares = (
-        stream.shares(step, rank=rank, world=world, parts=recipe.accumulate) for step in range(start, stream.total)
+    steps = range(start, stream.total)
+    batches = (
+        share for step in steps for share in stream.shares(step, rank=rank, world=world, parts=recipe.accumulate)
     )
     pin = torch.cuda.is_available() and recipe.device.partition(":")[0] in ("auto", "cuda")
-    batches = itertools.chain.from_iterable(shares)
     parts = loaded(views, batches, views.collate, workers=recipe.workers, ahead=4, pin_memory=pin)
     while step := list(itertools.islice(parts, recipe.accumulate)):
         yield step

@@ -208,8 +208,7 @@ def _entry(path: Path, name: str, table: Mapping[str, Any], shared: Shared) -> C
     for key in cited:
         _among("citation", key, shared["citation"])
     fields["citation"] = "\n\n".join(shared["citation"][key].strip() for key in cited)
-    stride = {"frame_stride": fields.pop("frame_stride")} if "frame_stride" in fields else {}
-    fields["preprocess"] = PreprocessSpec.from_dict({"size": config.input_size[-2:], **stride, **recipe})
+    fields["preprocess"] = PreprocessSpec.from_dict({"size": config.input_size[-2:], **recipe})
     if "path" in fields:
         fields["path"] = (path.parent / Path(str(fields["path"])).expanduser()).resolve()
     fields.setdefault("commercial", allows_commerce(str(fields.get("license", ""))) is not False)

@@ -14,11 +14,7 @@ TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst")
 _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image")
 _LABEL_COLUMNS = ("label", "class", "target", "category")
-
-
 _Columns = dict[str, list[str]]  # cells as text, by lower-case name
-_Problems = list[tuple[str, str]]  # rows that are no rows, as (name, reason)
-_Table = tuple[_Columns, list[int], _Problems]  # with the line that each row ends on
 
 
 def open_table(path: Path, split: str, labelled: bool) -> FileData:
@@ -68,25 +64,30 @@ def _split_name(columns: _Columns, split: str) -> str | None:
     return next((name for name in (split.lower(), *SPLITS.get(split, ())) if name in present), None)
 
 
-def _read(path: Path) -> _Table:
+def _read(path: Path) -> tuple[_Columns, list[int], list[tuple[str, str]]]:
+    """Columns, the line that each row ends on, and rows that are none, as (name, reason)."""
     kind = path.suffix.lower()
-    if kind == ".parquet":
-        return _read_parquet(path)
-    if kind in LISTS:
-        return _read_list(path)
-    return _read_csv(path, "\t" if kind == ".tsv" else ",")
+    if kind in LISTS:  # a path on each line, with a label behind a tab if there is one
+        rows = [(line, text.split("\t")) for line, text in enumerate(_text(path).split("\n"), 1) if text.strip()]
+        names = ["path", "label"] if rows and all(len(cells) == 2 for _, cells in rows) else ["path"]
+        rows = [(line, [cells[0].strip(), *cells[1 : len(names)]]) for line, cells in rows]
+    else:
+        names, rows = _parquet(path) if kind == ".parquet" else _csv(path, "\t" if kind == ".tsv" else ",")
+        names = [name.strip().lower() for name in names]
+    twice = [name for name, count in Counter(names).items() if name and count > 1]  # those that have none may be many
+    if twice:
+        raise InputError(f"Columns of a table must have different names; {str(path)!r} has {twice[0]!r} twice.")
+    good = [(line, row) for line, row in rows if len(row) >= len(names) and not any(row[len(names) :])]
+    lines = {line for line, _ in good}
+    problems = [
+        (f"line {line} of {path.name}", f"{len(row)} cells under {len(names)} column names")
+        for line, row in rows
+        if line not in lines
+    ]
+    return {name: [row[n] for _, row in good] for n, name in enumerate(names)}, [line for line, _ in good], problems
 
 
-def _read_list(path: Path) -> _Table:
-    """A path on each line, with a label behind a tab if there is one."""
-    rows = [(line, text.split("\t")) for line, text in enumerate(_text(path).split("\n"), 1) if text.strip()]
-    columns = {"path": [cells[0].strip() for _, cells in rows]}
-    if rows and all(len(cells) == 2 for _, cells in rows):
-        columns["label"] = [cells[1] for _, cells in rows]
-    return columns, [line for line, _ in rows], []
-
-
-def _read_csv(path: Path, delimiter: str) -> _Table:
+def _csv(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -94,19 +95,10 @@ def _read_csv(path: Path, delimiter: str) -> _Table:
         raise InputError(f"A table must be readable; {str(path)!r}, line {reader.line_num}: {error}.") from error
     if not rows:
         raise InputError(f"A table must start with a row of column names; {str(path)!r} is empty.")
-    header = _header(path, rows[0][1])
-    good: list[tuple[int, list[str]]] = []
-    problems: _Problems = []
-    for line, row in rows[1:]:
-        if len(row) < len(header) or any(row[len(header) :]):
-            problems.append((f"line {line} of {path.name}", f"{len(row)} cells under {len(header)} column names"))
-        else:
-            good.append((line, row))
-    columns = {name: [row[number] for _, row in good] for number, name in enumerate(header)}
-    return columns, [line for line, _ in good], problems
+    return rows[0][1], rows[1:]
 
 
-def _read_parquet(path: Path) -> _Table:
+def _parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
@@ -115,18 +107,8 @@ def _read_parquet(path: Path) -> _Table:
         table = parquet.read_table(path)
     except Exception as error:
         raise InputError(f"A Parquet table must be readable; {str(path)!r}: {error}.") from error
-    header = _header(path, table.column_names)
     cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-    return dict(zip(header, cells, strict=True)), list(range(1, table.num_rows + 1)), []
-
-
-def _header(path: Path, names: list[str]) -> list[str]:
-    """Column names in lower case; those that have none may be many."""
-    header = [name.strip().lower() for name in names]
-    twice = [name for name, count in Counter(header).items() if name and count > 1]
-    if twice:
-        raise InputError(f"Columns of a table must have different names; {str(path)!r} has {twice[0]!r} twice.")
-    return header
+    return table.column_names, [(line, list(row)) for line, row in enumerate(zip(*cells, strict=True), 1)]
 
 
 def _text(path: Path) -> str:
