@@ -39,45 +39,15 @@ _VERBOSITY |= dict.fromkeys(("-v", "--verbose"), "verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. Whatever goes wrong is a line on stderr; with -v, where it came from."""
     _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     levels: list[console.Verbosity] = ["normal", *(_VERBOSITY[a] for a in arguments[:end] if a in _VERBOSITY)]
     arguments = [a for a in arguments[:end] if a not in _VERBOSITY] + arguments[end:]
     console.set_up(levels[-1])
-    return int(_guarded(lambda: _run(arguments)))
-
-
-def command(name: str) -> Callable[..., int | None]:
-    """The function of a command; imports its module."""
-    module, _, function = COMMANDS[name][0].partition(".")
-    return getattr(importlib.import_module(f".commands.{module}", __package__), function)
-
-
-def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text())
-        return Exit.OK
-    if arguments[0] in ("-V", "--version"):
-        from . import __version__
-
-        print(f"hierax {__version__}")
-        return Exit.OK
-    name = next((n for n in (" ".join(arguments[:2]), arguments[0]) if n in COMMANDS), None)
-    if name is None:
-        return _unknown(arguments[0])
-    import tyro
-
-    rest = arguments[len(name.split()) :]
-    code = tyro.cli(command(name), args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
-    return code or Exit.OK
-
-
-def _guarded(run: Callable[[], int]) -> int:
-    """Run; whatever goes wrong is a line on stderr and an exit code. With -v, an error is shown with its origin."""
     try:
-        code = run()
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -99,6 +69,34 @@ def _guarded(run: Callable[[], int]) -> int:
         return Exit.FAILURE
 
 
+def command(name: str) -> Callable[..., int | None]:
+    """The function of a command; imports its module."""
+    module, _, function = COMMANDS[name][0].partition(".")
+    return getattr(importlib.import_module(f".commands.{module}", __package__), function)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return Exit.OK
+    if arguments[0] in ("-V", "--version"):
+        from . import __version__
+
+        print(f"hierax {__version__}")
+        return Exit.OK
+    name = next((n for n in (" ".join(arguments[:2]), arguments[0]) if n in COMMANDS), None)
+    if name is None:
+        given, groups = arguments[0], sorted(n.split()[1] for n in COMMANDS if n.startswith(f"{arguments[0]} "))
+        unknown = f"unknown command {given!r}. {nearest(given, COMMANDS)}See `hierax --help`."
+        console.complain(f"{given} needs one of: {', '.join(groups)}" if groups else unknown)
+        return Exit.USAGE
+    import tyro
+
+    rest = arguments[len(name.split()) :]
+    code = tyro.cli(command(name), args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    return code or Exit.OK
+
+
 def _open_streams() -> None:
     """Streams that were closed lead nowhere; what the terminal's encoding lacks is escaped and stops nobody."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -106,15 +104,6 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  it stays open as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _unknown(given: str) -> int:
-    groups = sorted({n.split()[1] for n in COMMANDS if n.startswith(f"{given} ")})
-    if groups:
-        console.complain(f"{given} needs one of: {', '.join(groups)}")
-    else:
-        console.complain(f"unknown command {given!r}. {nearest(given, COMMANDS)}See `hierax --help`.")
-    return Exit.USAGE
 
 
 def help_text() -> str:

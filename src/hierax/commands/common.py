@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from ..errors import InputError
 from . import Exit
 
 if TYPE_CHECKING:
+    from ..bulk.run import Row
     from ..predictor import Predictor
 
 _MODEL = "Catalogue name, hub id or local path; the small embedded model without it."
@@ -31,8 +33,10 @@ _NAMED = 10  # problems that are named one by one
 
 def open_inputs(
     inputs: Sequence[str], model: str | None, views: int = 1, **options: Any
-) -> tuple[Predictor, list[Path]]:
-    """The model, loaded with options, and the files for it; a wrong path is told before a model is loaded.
+) -> tuple[Predictor, list[Path], Callable[..., Iterator[Row]]]:
+    """The model, loaded with options, the files for it, and `bulk.run` of both.
+
+    A wrong path is told before a model is loaded.
 
     Raises:
         InputError: No file that the model takes, or several views for a model of images.
@@ -56,7 +60,9 @@ def open_inputs(
     if not paths:
         kind = "clips" if video else "images"
         raise InputError(f"{predictor.card.name!r} takes {kind}; none are among the {len(found)} files found.")
-    return predictor, paths
+    from ..bulk.run import run
+
+    return predictor, paths, functools.partial(run, predictor, paths)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:

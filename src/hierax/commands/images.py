@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import console
+from ..bulk.write import check_output, provenance, write_maps, write_vectors
 from ..errors import InputError
 from . import common
 from .common import BatchSize, Device, Dtype, Fast, Inputs, Model, Output, Views, open_inputs
@@ -37,12 +38,10 @@ def classify(
         top_k: Classes per image.
         format: How to print; jsonl and csv print as results come.
     """
-    predictor, paths = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
-    from ..bulk.run import run
-
+    predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
     predictor.classify([], top_k=top_k)  # what it refuses is refused before any file is opened
     bar = format in ("table", "json") or not sys.stdout.isatty()  # between lines that come it would tear
-    rows = run(predictor, paths, predictor.classify, batch_size=batch_size, progress=bar, top_k=top_k)
+    rows = run(predictor.classify, batch_size=batch_size, progress=bar, top_k=top_k)
     failed = 0
 
     def records() -> Iterator[dict[str, Any]]:
@@ -83,13 +82,9 @@ def embed(
         normalize: Scale each vector to length 1.
         overwrite: Replace an existing output.
     """
-    from ..bulk.write import check_output, provenance, write_vectors
-
     path = check_output(output, (".parquet", ".npz"), overwrite=overwrite)
-    predictor, paths = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
-    from ..bulk.run import run
-
-    rows = run(predictor, paths, predictor.embed, batch_size=batch_size, normalize=normalize)
+    predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
+    rows = run(predictor.embed, batch_size=batch_size, normalize=normalize)
     size = predictor.encoder.embedding_size
     failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
     console.say(f"{path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
@@ -117,25 +112,21 @@ def features(
         plot: A .png that shows each image beside its maps in colours of their principal components.
         overwrite: Replace existing outputs.
     """
-    from ..bulk.write import check_output, provenance, write_maps
-
     path = check_output(output, (".npz",), overwrite=overwrite)
     picture = check_output(plot, (".png",), overwrite=overwrite) if plot is not None else None
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
     if not wanted:
         raise InputError(f"--stages must name at least one of stage1 to stage4; got {stages!r}.")
-    predictor, paths = open_inputs(inputs, model, device=device, dtype=dtype, fast=fast)
+    predictor, paths, run = open_inputs(inputs, model, device=device, dtype=dtype, fast=fast)
     if picture is not None and predictor.encoder.config.is_video:
         raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
-    from ..bulk.run import run
-
     predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
 
     def maps(batch: Any, **options: Any) -> list[dict[str, Any]]:
         found = predictor.features(batch, **options)
         return [{stage: found[stage][index] for stage in wanted} for index in range(len(batch))]
 
-    rows = run(predictor, paths, maps, batch_size=batch_size, stages=wanted)
+    rows = run(maps, batch_size=batch_size, stages=wanted)
     kept = write_maps(rows, path, stages=wanted, metadata=provenance(predictor))
     good = [row for row in kept if row.error is None]
     if good:
@@ -145,7 +136,7 @@ def features(
         _draw(good[:_DRAWN], picture)
         console.say(f"{picture}: {min(len(good), _DRAWN)} images beside their maps")
     common.name_problems((row.name, row.error) for row in kept if row.error is not None)
-    return common.exit_code(len(kept), len(kept) - len(good))
+    return common.exit_code(len(paths), len(paths) - len(good))
 
 
 def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -102,12 +102,10 @@ def stack_sheets(sheets: Sequence[Picture]) -> Picture:
     if not sheets:
         raise InputError("A stack needs at least one sheet; got none.")
     width = max(sheet.shape[1] for sheet in sheets)
-    stack = np.full((sum(len(sheet) for sheet in sheets), width, 3), PAPER, np.uint8)
-    top = 0
-    for sheet in sheets:
-        stack[top : top + len(sheet), : sheet.shape[1]] = sheet
-        top += len(sheet)
-    return stack
+    stack = [np.full((len(sheet), width, 3), PAPER, np.uint8) for sheet in sheets]
+    for wide, sheet in zip(stack, sheets, strict=True):
+        wide[:, : sheet.shape[1]] = sheet
+    return np.concatenate(stack)
 
 
 def write_picture(picture: Picture, path: Path) -> None:

@@ -28,7 +28,6 @@ class Net(ForeignNames):
         return_stages: Which stages `detection_features` gives.
         return_channels: Channels of each stage.
         embedding_size: Channels of the embedding.
-        num_classes: Classes of the head, 0 without one.
         stem_stride: Pixels per token after the patch embedding.
         max_stride: Pixels per token of the last stage.
     """
@@ -115,11 +114,7 @@ class Net(ForeignNames):
         self.encoder.checkpoint_blocks = enable
 
     def _checked(self, x: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """Refuse a size that birder's fixed tables refuse.
-
-        Raises:
-            InputError: Hiera, and another size than the configured one.
-        """
+        """Refuse a size that birder's fixed tables of Hiera refuse."""
         if not self.is_hieradet and tuple(x.shape[-2:]) != self.size:
             raise InputError(
                 f"This Hiera is configured for {self.size} (height, width); got {tuple(x.shape[-2:])}. "

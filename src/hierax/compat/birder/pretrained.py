@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ...config import ModelConfig, square_windows
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
@@ -20,7 +22,7 @@ from ...weights.card import Weights
 from ...weights.formats.birder import class_indices, item, signature
 from ...weights.network import to_module
 from .net import Net
-from .transform import ClassificationTransform, classification_transform
+from .transform import classification_transform
 
 FORMATS = {"pt": ".pt", "safetensors": ".safetensors"}
 
@@ -102,7 +104,7 @@ def load_pretrained_model(  # noqa: PLR0913 - birder's signature
 
 def load_pretrained_model_and_transform(
     weights: str, *, inference: bool = True, classification_kwargs: Mapping[str, Any] | None = None, **options: Any
-) -> tuple[Net, ModelInfo, ClassificationTransform]:
+) -> tuple[Net, ModelInfo, Callable[[Image.Image], Tensor]]:
     """`load_pretrained_model` together with its `classification_transform`.
 
     Args:

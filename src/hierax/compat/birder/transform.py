@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -13,57 +13,15 @@ from torch import Tensor
 
 from ...config import PreprocessSpec
 from ...data.decode import open_rgb
-from ...data.preprocess import preprocess
+from ...data.preprocess import preprocess, resized_size
 from ...errors import InputError
 
 _MAX_COVER_PIXELS = 64_000_000
 
 
-@dataclass(frozen=True)
-class ClassificationTransform:
-    """Callable from a PIL image of any mode to the network's input.
-
-    Attributes:
-        spec: Our recipe of the same numbers.
-        base_size: (height, width) to resize to before the crop.
-        simple_crop: Keep the aspect ratio and cover `base_size`, instead of squashing to it.
-    """
-
-    spec: PreprocessSpec
-    base_size: tuple[int, int]
-    simple_crop: bool
-
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        """Preprocess one image.
-
-        Raises:
-            InputError: Not a PIL image, or one that cannot be decoded.
-        """
-        if not isinstance(image, Image.Image):
-            raise InputError(f"The transform takes a PIL image; got {type(image).__name__}. Use PIL.Image.open.")
-        rgb, spec = open_rgb(image, upright=False), self.spec
-        if self.simple_crop:
-            rgb = rgb.resize(self.cover(rgb.width, rgb.height), Image.Resampling.BICUBIC)
-            spec = dataclasses.replace(spec, resize="shortest", crop_ratio=1.0, resize_to=min(rgb.size))  # crop only
-        return preprocess(rgb, spec)
-
-    def cover(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height that cover `base_size` at the image's aspect ratio.
-
-        Raises:
-            InputError: The image is so narrow that the result would not fit into memory.
-        """
-        h, w = self.base_size
-        wide = width * h >= height * w
-        size = (max(w, h * width // height), h) if wide else (w, max(h, w * height // width))
-        if size[0] * size[1] > _MAX_COVER_PIXELS:
-            raise InputError(f"An image of {width} x {height} would be resized to {size[0]} x {size[1]}. Crop it.")
-        return size
-
-
 def classification_transform(
     size: Sequence[int], rgv_values: Mapping[str, Any], center_crop: float = 1.0, simple_crop: bool = False
-) -> ClassificationTransform:
+) -> Callable[[Image.Image], Float[Tensor, "3 h w"]]:
     """Inference preprocess of birder; the second parameter is spelt as there.
 
     Args:
@@ -73,7 +31,8 @@ def classification_transform(
         simple_crop: Keep the aspect ratio: resize to cover, then crop the centre.
 
     Returns:
-        A function from a PIL image, of any mode, to a float tensor (3, h, w).
+        A function from a PIL image, of any mode, to a float tensor (3, h, w). It raises InputError for what is no PIL
+        image, cannot be decoded, or with `simple_crop` is so narrow that the resized image would not fit into memory.
 
     Raises:
         InputError: An impossible size, ratio or statistic.
@@ -85,4 +44,21 @@ def classification_transform(
     height, width = int(size[0]), int(size[1])
     stats: Any = {name: tuple(map(float, rgv_values[name])) for name in ("mean", "std")}
     spec = PreprocessSpec(size=(height, width), resize="squash", crop_ratio=center_crop, **stats)
-    return ClassificationTransform(spec, (int(height / center_crop), int(width / center_crop)), simple_crop)
+    return functools.partial(_input_of, spec=spec, cover=simple_crop)  # which can be pickled
+
+
+def _input_of(image: Image.Image, *, spec: PreprocessSpec, cover: bool) -> Float[Tensor, "3 h w"]:
+    """One image squashed to what the recipe aims at before the crop, or resized to cover it."""
+    if not isinstance(image, Image.Image):
+        raise InputError(f"The transform takes a PIL image; got {type(image).__name__}. Use PIL.Image.open.")
+    rgb = open_rgb(image, upright=False)
+    if cover:
+        width, height = rgb.size
+        h, w = resized_size((height, width), spec)
+        wide = width * h >= height * w
+        size = (max(w, h * width // height), h) if wide else (w, max(h, w * height // width))
+        if size[0] * size[1] > _MAX_COVER_PIXELS:
+            raise InputError(f"An image of {width} x {height} would be resized to {size[0]} x {size[1]}. Crop it.")
+        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
+        spec = dataclasses.replace(spec, resize="shortest", crop_ratio=1.0, resize_to=min(size))  # crop only
+    return preprocess(rgb, spec)

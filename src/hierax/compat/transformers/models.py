@@ -14,10 +14,11 @@ from ...errors import InputError
 from ...model.mae import MaskedAutoencoder
 from ...weights.card import Weights
 from ...weights.formats.transformers_config import read_hiera
+from ..unroll import unroll
 from .base import HieraPreTrainedModel, log
 from .configuration import HieraConfig
 from .outputs import BackboneOutput, HieraForImageClassificationOutput, HieraForPreTrainingOutput, HieraModelOutput
-from .trace import flat, trace
+from .trace import steps_left, trace
 
 
 class HieraModel(HieraPreTrainedModel):
@@ -62,9 +63,9 @@ class HieraModel(HieraPreTrainedModel):
         x = self.check_size(pixel_values, interpolate_pos_encoding)
         keep, restore, visible = draw_units(self, x, noise) if self.is_mae else (None, None, None)
         grids, shown = trace(self, x, visible, output_attentions, output_hidden_states)
-        last = (grids or self.encoder.stages(x, visible=visible))[-1]
+        last, network = (grids or self.encoder.stages(x, visible=visible))[-1], self.encoder.config
         output = HieraModelOutput(
-            last_hidden_state=flat(self.encoder.config, last, len(self.config.depths) - 1),
+            last_hidden_state=unroll(last, steps_left(network, len(network.depths) - 1), network.q_stride),
             pooler_output=self.encoder.pool(last) if self.has_pooler else None,
             bool_masked_pos=keep,
             ids_restore=restore,

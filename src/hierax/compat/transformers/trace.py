@@ -63,7 +63,8 @@ def trace(
             grids.append(tokens)
     fields: dict[str, Any] = {"attentions": tuple(shown)} if attentions else {}
     if states:
-        fields["hidden_states"] = tuple(flat(config, grid, stage) for stage, grid in enumerate(grids, start=-1))
+        numbered = enumerate(grids, start=-1)
+        fields["hidden_states"] = tuple(unroll(grid, steps_left(config, n), config.q_stride) for n, grid in numbered)
         # Of a masked image transformers shows each kept unit by itself, (b, n, h, w, c).
         maps = (grid if visible is None else grid.unflatten(1, (visible.shape[1], -1)) for grid in grids)
         fields["reshaped_hidden_states"] = tuple(maps)
@@ -73,11 +74,6 @@ def trace(
 def steps_left(config: ModelConfig, stage: int) -> int:
     """Digits of unrolled order that are left in the grid of a stage, counted from 0 (-1: the embedded tokens)."""
     return len(config.depths) - 1 - min(max(stage, 0), config.q_pool)
-
-
-def flat(config: ModelConfig, grid: Float[Tensor, "b *grid c"], stage: int) -> Float[Tensor, "b n c"]:
-    """The grid of a stage as tokens in unrolled order."""
-    return unroll(grid, steps_left(config, stage), config.q_stride)
 
 
 def attention(
