@@ -3,12 +3,11 @@
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         steps: Positive | None = None
-        kind: Literal["a", "b"] = "a"
 
         def __post_init__(self) -> None:
-            schema.conform(self, RecipeError)
+            conform(self, RecipeError)
 
-    schema.read(Settings, {"steps": 3}, where="A recipe", error=RecipeError)
+    read(Settings, {"steps": 3}, where="A recipe", error=RecipeError)
 
 A type and its bounds stand once, in the annotation. Unknown keys, wrong types and numbers out of bounds are errors
 that name the key, the rule and the value.
@@ -24,7 +23,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -89,33 +88,17 @@ def read(
     """
     if not isinstance(data, Mapping):
         raise error(f"{where} must be a table of keys and values; got {_shown(data)}.")
-    check_keys(kind, data, where=where, error=unknown or error, elsewhere=elsewhere)
-    required = (dataclasses.MISSING, dataclasses.MISSING)
-    for field in _fields(kind):
-        if (field.default, field.default_factory) == required and field.name not in data:
-            raise error(f"{where} must have the key {field.name!r}.")
-    return kind(**data)
-
-
-def check_keys(
-    kind: type,
-    keys: typing.Iterable[Any],
-    *,
-    where: str,
-    error: type[HieraxError] = InputError,
-    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
-) -> None:
-    """Refuse keys that no field of a dataclass has, with the nearest.
-
-    Raises:
-        HieraxError: Of the given kind.
-    """
-    names = [field.name for field in _fields(kind)]
-    for key in keys:
+    names = [field.name for field, _ in _declared(kind)]
+    for key in data:
         if key not in names:
             known = elsewhere.get(str(key).lower())
             close = f"Did you mean {known!r}? " if known else nearest(str(key), names)
-            raise error(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(names)}.")
+            raise (unknown or error)(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(names)}.")
+    required = (dataclasses.MISSING, dataclasses.MISSING)
+    for field, _ in _declared(kind):
+        if (field.default, field.default_factory) == required and field.name not in data:
+            raise error(f"{where} must have the key {field.name!r}.")
+    return kind(**data)
 
 
 def conform(instance: Any, error: type[HieraxError] = InputError) -> None:
@@ -126,17 +109,23 @@ def conform(instance: Any, error: type[HieraxError] = InputError) -> None:
     Raises:
         HieraxError: Of the given kind; a value of another type, or out of its bounds.
     """
-    for name, kind in _declared(type(instance)):
-        value = getattr(instance, name)
-        found = _converted(name, value, kind, error)
+    for field, kind in _declared(type(instance)):
+        value = getattr(instance, field.name)
+        found = _converted(field.name, value, kind, error)
         if found is not value:
-            object.__setattr__(instance, name, found)
+            object.__setattr__(instance, field.name, found)
 
 
-def plain(instance: Any) -> dict[str, Any]:
-    """JSON-able data that `read` turns into an equal dataclass; None is left out."""
-    found = {field.name: getattr(instance, field.name) for field in _fields(type(instance))}
-    return {key: _plain(value) for key, value in found.items() if value is not None}
+def plain(value: Any) -> Any:
+    """JSON-able data, of a dataclass what `read` turns into an equal one; fields that are None are left out."""
+    if dataclasses.is_dataclass(value):
+        found = {field.name: getattr(value, field.name) for field, _ in _declared(type(value))}
+        return {name: plain(item) for name, item in found.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_toml(path: str | os.PathLike[str], *, what: str, error: type[HieraxError] = InputError) -> dict[str, Any]:
@@ -145,10 +134,7 @@ def read_toml(path: str | os.PathLike[str], *, what: str, error: type[HieraxErro
     Raises:
         HieraxError: Of the given kind; unreadable, too large, or no TOML.
     """
-    try:
-        return tomllib.loads(_text(Path(path), what, error))
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as problem:
-        raise error(f"{what} must be valid TOML; {path}: {problem}.") from problem
+    return _parsed(Path(path), "TOML", tomllib.loads, what, error)
 
 
 def read_json(path: str | os.PathLike[str], *, what: str, error: type[HieraxError] = InputError) -> Any:
@@ -157,17 +143,29 @@ def read_json(path: str | os.PathLike[str], *, what: str, error: type[HieraxErro
     Raises:
         HieraxError: Of the given kind; unreadable, too large, or no JSON.
     """
+    return _parsed(Path(path), "JSON", json.loads, what, error)
+
+
+def _parsed(path: Path, language: str, parse: Callable[[str], Any], what: str, error: type[HieraxError]) -> Any:
     try:
-        return json.loads(_text(Path(path), what, error))
+        if path.stat().st_size > MOST_BYTES:
+            raise error(f"{what} must be smaller than {MOST_BYTES >> 20} MiB; {path} is not.")
+        return parse(path.read_text("utf-8"))
+    except HieraxError:
+        raise
+    except UnicodeDecodeError as problem:
+        raise error(f"{what} must be UTF-8 text; {path}: {problem}.") from problem
     except (RecursionError, ValueError) as problem:
-        raise error(f"{what} must be valid JSON; {path}: {problem}.") from problem
+        raise error(f"{what} must be valid {language}; {path}: {problem}.") from problem
+    except OSError as problem:
+        raise error(f"{what} must be readable; {path}: {problem.strerror or problem}.") from problem
 
 
 def toml_value(text: str) -> Any:
     """One value as TOML writes it; what is no TOML is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+    except (RecursionError, ValueError):
         return text
 
 
@@ -185,15 +183,10 @@ def to_toml(data: Mapping[str, Any], table: str = "") -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _declared(kind: type) -> tuple[tuple[str, Any], ...]:
-    """Name and type of every field."""
+def _declared(kind: Any) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
+    """Every field and its type."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return tuple((field.name, hints[field.name]) for field in _fields(kind))
-
-
-@functools.lru_cache(maxsize=64)
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return tuple(field for field in dataclasses.fields(kind) if field.init)
+    return tuple((field, hints[field.name]) for field in dataclasses.fields(kind) if field.init)
 
 
 @dataclass(frozen=True)
@@ -283,29 +276,6 @@ def _name(choice: _Choice) -> str:
     return words.get(choice.kind, "a table" if is_table else str(choice.kind))
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
-
-
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _text(path: Path, what: str, error: type[HieraxError]) -> str:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise error(f"{what} must be smaller than {MOST_BYTES >> 20} MiB; {path} is not.")
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as problem:
-        raise error(f"{what} must be UTF-8 text; {path}: {problem}.") from problem
-    except OSError as problem:
-        if isinstance(problem, HieraxError):
-            raise
-        raise error(f"{what} must be readable; {path}: {problem.strerror or problem}.") from problem

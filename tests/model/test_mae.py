@@ -86,7 +86,7 @@ def test_masked_tokens__raster_indices_of_hidden_units(kind: str) -> None:
     units = mae.num_units(size)
     visible = torch.tensor([[0, units - 1], [1, 2]])
     pixel_mask = unit_mask(mae.encoder, visible)[:, 0]
-    step = [s // g for s, g in zip(size, mae.grid(size), strict=True)]
+    step = [s // g for s, g in zip(size, mae.config.decoder_grid(size), strict=True)]
     tokens = pixel_mask[(slice(None), *[slice(None, None, s) for s in step])].flatten(1)
     expected = [(~row).nonzero().flatten().tolist() for row in tokens]
     assert mae.masked_tokens(visible, size).tolist() == expected

@@ -51,27 +51,14 @@ def fresh(name: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     if "norm" in owner:
         shifted = config.family != "hieradet" and config.decoder is None and ".blocks." in f".{name}"
         return value.fill_(1.0) if kind == "weight" else value.fill_(0.02 if shifted else 0.0)
-    if "fusion" in name or config.family == "hieradet":
-        return _torch_default(value, kind, shape, name, config)
+    if "fusion" in name or config.family == "hieradet" or ("patch_embed" in name and kind == "bias"):
+        # What torch gives Linear and Conv: uniform within 1 / sqrt(fan_in).
+        fan_in = math.prod(shape[1:]) if kind == "weight" else shape[0]
+        if kind == "bias" and "patch_embed" in name:
+            fan_in = config.in_channels * math.prod(config.patch_kernel)
+        bound = 1 / math.sqrt(max(fan_in, 1))
+        return value.uniform_(-bound, bound)
     if config.decoder is not None:
-        if kind == "bias":
-            stem = "patch_embed" in name
-            return _torch_default(value, kind, shape, name, config) if stem else value.zero_()
-        flat = value.view(shape[0], -1)
-        return nn.init.xavier_uniform_(flat).view(shape)
-    if "patch_embed" in name and kind == "bias":
-        return _torch_default(value, kind, shape, name, config)
+        return value.zero_() if kind == "bias" else nn.init.xavier_uniform_(value.view(shape[0], -1)).view(shape)
     value = nn.init.trunc_normal_(value, std=0.02) if kind == "weight" else value.fill_(0.02)
     return value.mul_(HEAD_SCALE) if name.startswith("head.") else value
-
-
-def _torch_default(value: Tensor, kind: str, shape: tuple[int, ...], name: str, config: ModelConfig) -> Tensor:
-    """What torch gives Linear and Conv: uniform within 1 / sqrt(fan_in)."""
-    if kind == "weight":
-        fan_in = math.prod(shape[1:])
-    elif "patch_embed" in name:
-        fan_in = config.in_channels * math.prod(config.patch_kernel)
-    else:
-        fan_in = shape[0]
-    bound = 1 / math.sqrt(max(fan_in, 1))
-    return value.uniform_(-bound, bound)

@@ -74,11 +74,20 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_embed = nn.Linear(width, decoder.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.dim))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, *config.decoder_table_size, decoder.dim))
-        plain = dataclasses.replace(config, layer_scale=None)
-        self.decoder_blocks = nn.ModuleList(
-            (Block if index < decoder.depth - 1 else LastBlock)(_decoder_block(index, decoder), plain)
-            for index in range(decoder.depth)
+        spec = BlockSpec(  # of a plain transformer: global attention, constant width
+            index=0,
+            stage=1,
+            dim_in=decoder.dim,
+            dim_out=decoder.dim,
+            heads=decoder.num_heads,
+            window=None,
+            q_stride=None,
+            drop_path=0.0,
+            last_of_stage=False,
         )
+        plain = dataclasses.replace(config, layer_scale=None)
+        kinds = [Block] * (decoder.depth - 1) + [LastBlock]
+        self.decoder_blocks = nn.ModuleList(kind(spec, plain) for kind in kinds)
         self.decoder_norm = nn.LayerNorm(decoder.dim, eps=config.norm_eps)
         self.decoder_pred = nn.Linear(decoder.dim, self.pixels**2 * config.in_channels)
 
@@ -87,10 +96,6 @@ class MaskedAutoencoder(nn.Module):
         kernel = tuple(r // u for r, u in zip(remaining, self.unit, strict=True))
         conv: Any = nn.Conv3d if config.is_video else nn.Conv2d
         return conv(config.channels[stage], width, kernel_size=kernel, stride=kernel)
-
-    def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
-        """Decoder token grid of an input of that size."""
-        return self.config.decoder_grid(input_size)
 
     def forward(
         self,
@@ -180,7 +185,7 @@ class MaskedAutoencoder(nn.Module):
         everything = everything.expand(b, self.num_units(input_size), *unit, d)
         index = visible.long().reshape(*visible.shape, *[1] * (len(unit) + 1)).expand(x.shape)
         x = everything.scatter(1, index, x)  # (b, units, *unit, d)
-        grid = self.grid(input_size)
+        grid = self.config.decoder_grid(input_size)
         if tuple(grid) != tuple(self.decoder_pos_embed.shape[1:-1]):
             raise InputError(
                 f"The decoder of {self.config.name!r} has positions for {self.config.input_size} pixels; got "
@@ -199,7 +204,7 @@ class MaskedAutoencoder(nn.Module):
         hidden = torch.ones(b, units, dtype=torch.bool, device=visible.device)
         hidden.scatter_(1, visible.long(), False)
         per_unit = hidden.reshape(b * units, *[1] * len(self.unit), 1).expand(-1, *self.unit, 1)
-        raster = join_windows(per_unit, self.grid(input_size)).flatten(1)  # (b, tokens)
+        raster = join_windows(per_unit, self.config.decoder_grid(input_size)).flatten(1)  # (b, tokens)
         count = (units - n) * math.prod(self.unit)
         return raster.int().argsort(dim=1, descending=True, stable=True)[:, :count]
 
@@ -218,18 +223,3 @@ class MaskedAutoencoder(nn.Module):
             return patches
         mean = patches.mean(-1, keepdim=True)
         return (patches - mean) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-
-
-def _decoder_block(index: int, decoder: DecoderConfig) -> BlockSpec:
-    """A plain transformer block: global attention, constant width."""
-    return BlockSpec(
-        index=index,
-        stage=1,
-        dim_in=decoder.dim,
-        dim_out=decoder.dim,
-        heads=decoder.num_heads,
-        window=None,
-        q_stride=None,
-        drop_path=0.0,
-        last_of_stage=index == decoder.depth - 1,
-    )

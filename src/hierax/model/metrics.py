@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ class Accuracy:
     correct1: int = 0
     correct5: int = 0
     total: int = 0
-    confusion: dict[tuple[int, int], int] = field(default_factory=dict)
+    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
     worst: list[tuple[float, str, int, int, int]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     data: Any = None
@@ -49,14 +50,8 @@ class Accuracy:
 
     def to_dict(self) -> dict[str, float]:
         """The numbers."""
-        return {
-            "top1": self.top1,
-            "top5": self.top5,
-            "correct1": self.correct1,
-            "correct5": self.correct5,
-            "total": self.total,
-            "unreadable": len(self.unreadable),
-        }
+        names = ("top1", "top5", "correct1", "correct5", "total")
+        return {**{name: getattr(self, name) for name in names}, "unreadable": len(self.unreadable)}
 
     def __str__(self) -> str:
         """One line for people, counts included."""
@@ -73,8 +68,7 @@ class Accuracy:
             whole.total += part.total
             whole.unreadable += part.unreadable
             whole.worst += part.worst
-            for key, count in part.confusion.items():
-                whole.confusion[key] = whole.confusion.get(key, 0) + count
+            whole.confusion += part.confusion
         whole.worst = sorted(whole.worst, reverse=True)[:_WORST]
         return whole
 
@@ -111,7 +105,7 @@ def count_correct(
             found.total += 1
             found.correct1 += answer == truth
             found.correct5 += truth in order
-            found.confusion[truth, answer] = found.confusion.get((truth, answer), 0) + 1
+            found.confusion[truth, answer] += 1
             if answer != truth:
                 found.worst.append((values[0], data.name(index), truth, answer, index))
         found.worst = sorted(found.worst, reverse=True)[:_WORST]

@@ -34,9 +34,17 @@ class CompiledEngine(Engine):
 
 
 def _compiled(encoder: Encoder, shape: tuple[int, ...], last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    from torch._inductor import cpp_builder, exc
+
     x = encoder.patch_embed.proj.weight.new_zeros(shape)
-    if x.device.type == "cpu":
-        _check_compiler()
+    try:  # before minutes go into tracing
+        if x.device.type == "cpu":
+            cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
+        raise InputError(
+            "engine='compile' needs a C++ compiler; none was found. Install g++ or clang, name one in CXX, or use "
+            "engine='torch'."
+        ) from error
     graph = export(encoder, x, last).module()
     for name, value in list(vars(graph).items()):
         if isinstance(value, Tensor):  # a folded weight; only buffers and parameters are frozen
@@ -48,16 +56,3 @@ def _compiled(encoder: Encoder, shape: tuple[int, ...], last: int) -> Callable[[
     with torch._inductor.config.patch(freezing=True):
         program(x)
     return program
-
-
-def _check_compiler() -> None:
-    """Look for what torch.compile needs before minutes go into tracing."""
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler as error:
-        raise InputError(
-            "engine='compile' needs a C++ compiler; none was found. Install g++ or clang, name one in CXX, or use "
-            "engine='torch'."
-        ) from error

@@ -84,9 +84,6 @@ class Packed(Product):
         return x.copy_(torch.ops.mkldnn._linear_pointwise.binary(y, x, self.weight, self.bias, "add"))
 
 
-KINDS: dict[str, type[Product]] = {"plain": Plain, "packed": Packed, "traced": Product}
-
-
 def product_kind(dtype: torch.dtype, device: str, wanted: str | None = None) -> type[Product]:
     """The kind of product for parameters of that type: the one wanted or forced, else the faster one here.
 
@@ -100,7 +97,7 @@ def product_kind(dtype: torch.dtype, device: str, wanted: str | None = None) -> 
     wanted = wanted or processor.forced_to("HIERAX_FORCE_PRODUCTS", ("plain", "packed"))
     if wanted != "traced" and (device != "cpu" or not processor.packs(dtype)):
         return Plain
-    return _faster(dtype) if wanted is None else KINDS[wanted]
+    return _faster(dtype) if wanted is None else {"plain": Plain, "packed": Packed, "traced": Product}[wanted]
 
 
 @functools.lru_cache(maxsize=8)
@@ -114,7 +111,7 @@ def _faster(dtype: torch.dtype) -> type[Product]:
         for rows, width in ((1568, 96), (392, 384)):
             shapes = ((4 * width, width), (width, 4 * width), (3 * width, width))
             weights = [torch.full(shape, 0.01, dtype=dtype) for shape in shapes]
-            layers = {kind: [kind(weight, weight[:, 0]) for weight in weights] for kind in seconds}
+            layers = {kind: [kind(weight, weight[:, 0].contiguous()) for weight in weights] for kind in seconds}
             x = torch.ones(rows, width, dtype=dtype)
             best = dict.fromkeys(seconds, math.inf)
             for _ in range(5):

@@ -15,12 +15,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .base import Recent
+
 T = TypeVar("T")
 # Enough rows for the products of the last stage, few enough for the caches.
 IMAGES_AT_ONCE = 4
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-_lock = threading.Lock()
 
 
 def spread(function: Callable[[Tensor], T], x: Tensor) -> list[T]:
@@ -37,33 +36,32 @@ def spread(function: Callable[[Tensor], T], x: Tensor) -> list[T]:
     return list(_pool(threads).map(work, parts))
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _started(threads: int) -> ThreadPoolExecutor:
     """That many threads in which operators run single-threaded."""
-    with _lock:
-        if threads not in _pools:
-            everyone = threading.Barrier(threads + 1)
+    everyone = threading.Barrier(threads + 1)
 
-            def start() -> None:
-                # A thread's first parallel operator, or this call, copies the process's number: never after ours.
-                torch.get_num_threads()
-                torch.set_num_threads(1)
-                everyone.wait()
+    def start() -> None:
+        # A thread's first parallel operator, or this call, copies the process's number: never after ours.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        everyone.wait()
 
-            pool = ThreadPoolExecutor(threads, thread_name_prefix="hierax-fast", initializer=start)
-            for _ in range(threads):
-                pool.submit(int)
-            everyone.wait()
-            # torch keeps the number per thread, and also as the default of threads to come.
-            torch.set_num_threads(threads)
-            _pools[threads] = pool
-        return _pools[threads]
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="hierax-fast", initializer=start)
+    for _ in range(threads):
+        pool.submit(int)
+    everyone.wait()
+    # torch keeps the number per thread, and also as the default of threads to come.
+    torch.set_num_threads(threads)
+    return pool
+
+
+_pool = Recent(8, _started)
 
 
 def _forget() -> None:
     """Threads do not survive a fork."""
-    global _lock
-    _pools.clear()
-    _lock = threading.Lock()
+    global _pool
+    _pool = Recent(8, _started)
 
 
 if hasattr(os, "register_at_fork"):
