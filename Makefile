@@ -19,12 +19,13 @@ demo: $(VENV)/.package
 	$(BIN)/hierax features examples -o $(OUT)/maps.npz --plot $(OUT)/maps.png --overwrite
 	@echo "embeddings: $(OUT)/embeddings.npz   stage maps: $(OUT)/maps.npz   picture: $(OUT)/maps.png"
 
-# Everything that needs no GPU; `check` leaves out the comparisons with the original packages, and ends in 90 s.
+# Everything that needs no GPU; `check` leaves out the comparisons with the original packages and what
+# is slow, and ends in 90 s.
 test: $(VENV)/.tests
 	$(PYTEST) -n auto --dist loadfile
 
 check: $(VENV)/.check
-	$(PYTEST) -n auto --dist loadfile -m "not parity and not nightly and not gpu"
+	$(PYTEST) -n auto --dist loadfile -m "not slow and not parity and not nightly and not gpu"
 
 # The oldest versions that pyproject.toml allows, once, in an environment of their own. torch 2.6 has no build without
 # CUDA on PyPI: with `OLDEST_TORCH="torch==2.6.0 --index-url https://download.pytorch.org/whl/cpu"` it is 2 GB less.

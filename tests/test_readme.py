@@ -48,6 +48,7 @@ def test_python_blocks(options, code, workshop):
     exec(compile(code, "README", "exec"), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "code"), blocks("sh"))
 def test_shell_blocks(options, code, workshop):
     """A command line that fails on a fresh clone is the worst first impression.

@@ -99,6 +99,7 @@ def test_names__cannot_steer_a_terminal(album, capsys):
     assert "with space.png" in captured.out
 
 
+@pytest.mark.slow
 def test_names__as_real_processes_print_them(album):
     """A strict encoder dies on a name that is no UTF-8, and on any in a terminal of another language."""
     for encoding in ("utf-8", "ascii"):

@@ -27,6 +27,7 @@ ONE_WAY = {("SAM 2 trunk", "birder", "timm"), ("SAM 2 trunk", "timm", "birder")}
 NORMLESS = ("SAM 2 trunk", "birder MAE")
 # birder's decoder has 25 million parameters at any encoder size: enough to start from its own format.
 LARGE = {"birder MAE": ["birder"]}
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in MEMBERS]
 CHAINS = {"SAM 2 trunk": ["sam2", "birder", "sam2", "timm", "transformers"], "birder MAE": ["meta", "birder"]}
 
 
@@ -35,7 +36,7 @@ def sources(member: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("tiny_sam2")
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", NAMES)
 @pytest.mark.parametrize("source", FORMAT_NAMES)
 def test_convert__row(member: str, source: str, tmp_path: Path) -> None:
     """A name missing from a rename table, a transposed table or a lost config would change a bit or a number here."""
@@ -61,7 +62,9 @@ def test_convert__row(member: str, source: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_sam2")
-@pytest.mark.parametrize(("member", "target"), REFUSED)
+@pytest.mark.parametrize(
+    ("member", "target"), [pytest.param(*cell, marks=pytest.mark.slow if cell[0] in LARGE else ()) for cell in REFUSED]
+)
 def test_convert__refused(member: str, target: str, tmp_path: Path) -> None:
     """What a format cannot express must be refused by name of the obstacle, not written without it."""
     start = written(MEMBERS[member], tmp_path / "start", "hierax")
@@ -72,7 +75,7 @@ def test_convert__refused(member: str, target: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_sam2")
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", NAMES)
 def test_convert__chain(member: str, tmp_path: Path) -> None:
     """Through all formats that it can pass and back: nothing may be rounded, renamed or dropped on the way."""
     first = weights_of(MEMBERS[member])

@@ -18,6 +18,7 @@ import hierax
 
 from ..net.server import COMMIT, Hub
 
+pytestmark = pytest.mark.slow  # nearly every test starts a process
 SOURCE = str(Path(__file__).parents[2] / "src")
 WEIGHTS = b"\x80\x02" + bytes(range(256)) * 200  # begins as a torch file does
 SHA = hashlib.sha256(WEIGHTS).hexdigest()
