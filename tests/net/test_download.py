@@ -13,9 +13,8 @@ from huggingface_hub import constants
 
 from hierax.errors import InputError, IntegrityError
 from hierax.net import transfer
-from hierax.net.cache import cache_root
+from hierax.net.cache import Published, cache_root
 from hierax.net.download import download
-from hierax.net.integrity import Published
 from hierax.net.transfer import Kind
 
 TOY = b"TOY" + bytes(range(256)) * 100

@@ -108,7 +108,7 @@ def test_fetch_repo__brings_configs_and_one_weights_file_only(hub, tmp_path):
 
 def test_fetch_repo__second_time_hashes_nothing_and_downloads_nothing(hub, tmp_path):
     """Verifying on every load would read gigabytes each start; refetching would be worse."""
-    code = "import hierax.net.integrity as i\ncalls = []\nreal = i.sha256_of\n"
+    code = "import hierax.net.cache as i\ncalls = []\nreal = i.sha256_of\n"
     code += "i.sha256_of = lambda p: (calls.append(p), real(p))[1]\n" + REPO + "\ntell(lambda: len(calls))"
     (_, (_, first)), _ = run(hub, tmp_path, code)
     gets = hub.count("GET", "model.safetensors")

@@ -91,7 +91,7 @@ def verify(source: Positional[str], name: str | None = None) -> None:
         source: Local file or folder, or a catalogue name.
         name: Architecture, where the tensors do not determine it.
     """
-    from ..net.integrity import sha256_of
+    from ..net.cache import sha256_of
     from ..registry import find_weights
 
     weights = find_weights(source, name=name)

@@ -149,7 +149,6 @@ def _open_stream(source: Any) -> BinaryIO:
 
 
 def _explain(source: Any, name: str, error: Exception) -> str:
-    """The refusal of an image whose bytes could not be decoded."""
     if isinstance(error, Image.DecompressionBombError):
         return f"An image may not declare more pixels than the limit; {name}: {error} Scale it down first."
     if isinstance(error, UnidentifiedImageError):

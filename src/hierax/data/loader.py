@@ -1,7 +1,4 @@
-"""Batches of prepared images or clips, decoded ahead of the network by a few threads.
-
-Threads suffice: Pillow and torch let go of the interpreter while they decode and resize.
-"""
+"""Batches of prepared images or clips, decoded ahead by threads: Pillow and torch let go of the interpreter."""
 
 from __future__ import annotations
 

@@ -1,17 +1,26 @@
-"""Where fetched things lie on this disk, and how processes take turns at fetching them."""
+"""The cache on this disk: where fetched things lie, whose turn it is to fetch, and whether their bytes are whole.
+
+A file that has been read in full is remembered by path, size and time, so that it is hashed once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..atomic import locked
+from ..atomic import atomic_file, locked
 from ..console import say
-from ..errors import CheckpointError, HieraxError
+from ..errors import CheckpointError, HieraxError, IntegrityError
+
+_CHUNK_BYTES = 1 << 20
 
 
 def offline() -> bool:
@@ -67,3 +76,125 @@ def disk_refused(place: str, problem: OSError, error: type[HieraxError] = Checkp
         f"The cache must be readable and writable to fetch {place}; {problem}. "
         "Free some space, or point HF_HOME to another folder."
     )
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a file before it is fetched.
+
+    Attributes:
+        wanted: SHA-256 hashes that it may have; empty where none is known.
+        superseded: Hashes of earlier files under the same name.
+    """
+
+    wanted: tuple[str, ...] = ()
+    superseded: tuple[str, ...] = ()
+
+    def matches(self, path: Path) -> bool:
+        """Whether a file has one of the hashes; an outdated one counts, with a note on stderr.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        digest = verified_hash(path)
+        if digest in self.superseded:
+            say(f"{path.name} is an earlier published version of this file; delete it to get the present one.")
+            return True
+        return digest in self.wanted
+
+
+UNKNOWN = Published()
+
+
+def verified(place: str, obtain: Callable[[bool], tuple[Path, Published]]) -> Path:
+    """A file with its published bytes; a wrong one is deleted and obtained once more.
+
+    Args:
+        place: What to call it.
+        obtain: Gives the file and what is known of it; called with whether what the cache holds is of no use.
+
+    Raises:
+        IntegrityError: Wrong bytes, twice.
+        OSError: The file cannot be read or deleted.
+    """
+    for again in (False, True):
+        path, published = obtain(again)
+        if not published.wanted or published.matches(path):
+            return path
+        digest = verified_hash(path)
+        forget(path)
+        say(f"{place} has not the published bytes (sha256 {digest[:12]}...); deleted.")
+        if offline():
+            break
+    remedy = (
+        "The cached file was corrupted: unset HF_HUB_OFFLINE once to download it again."
+        if offline()
+        else "The file at the origin was changed or something on the way alters it. Try another network, a mirror "
+        "through HIERAX_CATALOG, or revision= given explicitly, which accepts what a hub repository holds now."
+    )
+    raise IntegrityError(f"{place} must have sha256 {published.wanted[0]}; got {digest}. {remedy}")
+
+
+def is_sha256(text: str | None) -> bool:
+    """Whether a string can be a SHA-256 in hexadecimal."""
+    return re.fullmatch(r"[0-9a-f]{64}", text or "") is not None
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, read in pieces.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether a file still has the hash that was remembered of it; true where nothing was."""
+    first = _remembered(path)
+    return first is None or verified_hash(path) == first["sha256"]
+
+
+def verified_hash(path: Path) -> str:
+    """Hash of a file, from memory while size and modification time stand still.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    status, known, record = path.stat(), _remembered(path), _record(path)
+    stamp = [status.st_size, status.st_mtime_ns]
+    if known is not None and known.get("stamp") == stamp:
+        return str(known["sha256"])
+    digest = sha256_of(path)
+    with contextlib.suppress(OSError):  # a cache that takes no notes costs time only
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(record) as partial:
+            partial.write_text(json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}), "utf-8")
+    return digest
+
+
+def forget(path: Path) -> None:
+    """Delete a file, what a link points at, and what was remembered of it.
+
+    Raises:
+        OSError: The cache is read-only.
+    """
+    for victim in (_record(path), path, path.resolve()):
+        victim.unlink(missing_ok=True)
+
+
+def _remembered(path: Path) -> dict[str, Any] | None:
+    """The record of a path, whatever the file is now; None where there is none, or a damaged one."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads(_record(path).read_text("utf-8"))
+        if isinstance(record, dict) and is_sha256(str(record.get("sha256"))):
+            return record
+    return None
+
+
+def _record(path: Path) -> Path:
+    return cache_root() / "verified" / f"{short_hash(str(path.resolve()))}.json"

@@ -9,8 +9,7 @@ import contextlib
 from pathlib import Path
 
 from .. import console
-from .cache import alone, cache_root, offline
-from .integrity import UNKNOWN, Published, forget, is_unchanged, verified, verified_hash
+from .cache import UNKNOWN, Published, alone, cache_root, forget, is_unchanged, offline, verified, verified_hash
 from .transfer import Kind, Transfer, Transient, patiently
 
 _PAGE_BEGINS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<script")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..net.integrity import sha256_of
+from ..net.cache import sha256_of
 
 log = logging.getLogger("hierax")
 TENSORS, STATE, MARKER = "tensors.safetensors", "state.json", "complete.json"

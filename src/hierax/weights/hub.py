@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from .. import console
 from ..errors import CheckpointError, HieraxError, UnknownNameError, nearest
+from ..net.cache import UNKNOWN, Published
 from ..net.download import download
-from ..net.integrity import UNKNOWN, Published
 from ..net.transfer import Kind, shown
 from .catalog import CatalogEntry, entries, list_models, resolve
 from .repository import Missing, Repository
@@ -94,7 +94,6 @@ def announce_license(entry: CatalogEntry) -> None:
 
 
 def _no_weights(entry: CatalogEntry) -> str:
-    """What to say, and to offer, when an architecture has no published weights."""
     same = [e.name for e in entries().values() if e.pretrained and e.architecture == entry.architecture]
     if same:
         return (

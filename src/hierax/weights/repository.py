@@ -11,8 +11,7 @@ from typing import Any
 
 from .. import console
 from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
-from ..net.cache import alone, disk_refused, offline
-from ..net.integrity import UNKNOWN, Published, is_sha256, verified
+from ..net.cache import UNKNOWN, Published, alone, disk_refused, is_sha256, offline, verified
 from ..net.transfer import Transient, patiently, refused
 from ..schema import read_json
 from .catalog import entries

@@ -1,8 +1,6 @@
 """A labelled set of shapes and textures that the project renders itself, without limit and without downloads.
 
-Ten outlines and six patterns, in random colour, pose, light, noise, blur, JPEG artefacts and occlusion. An image is
-fully determined by its seed and index. Proportions are drawn in units of the frame's shorter side, so that the same
-classes render at any size.
+An image is fully determined by its seed and index. Proportions are in units of the frame's shorter side.
 """
 
 from __future__ import annotations
@@ -253,9 +251,7 @@ def _coverage(points: Points, size: Size, *, outline: float = 0, blur: float = 0
 
 
 def _over(below: Picture | Color, color: Picture | Color, coverage: Plane) -> Picture:
-    picture = (color - below) * coverage
-    picture += below
-    return picture
+    return (color - below) * coverage + below
 
 
 def _colors(rng: Generator, count: int) -> list[Color]:
@@ -330,11 +326,8 @@ def _degrade(rng: Generator, picture: Picture) -> UInt8[ndarray, "h w 3"]:
     if blur > 0.2:
         image = Image.fromarray(_to_bytes(picture)).filter(ImageFilter.GaussianBlur(blur))
         picture = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
-    shot = rng.standard_normal(picture.shape, np.float32)
-    shot *= np.float32(noise)
-    shot += picture * np.float32(gain)
-    shot += np.float32(offset)
-    pixels = _to_bytes(shot)
+    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
+    pixels = _to_bytes(grain + picture * np.float32(gain) + np.float32(offset))
     if quality is None:
         return pixels
     buffer = io.BytesIO()
@@ -343,7 +336,5 @@ def _degrade(rng: Generator, picture: Picture) -> UInt8[ndarray, "h w 3"]:
 
 
 def _to_bytes(picture: Picture) -> UInt8[ndarray, "h w 3"]:
-    levels = picture * np.float32(255)
-    levels += np.float32(0.5)
-    np.clip(levels, 0, 255, out=levels)
+    levels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255)
     return levels.astype(np.uint8).transpose(1, 2, 0).copy()

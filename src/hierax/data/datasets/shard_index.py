@@ -1,7 +1,6 @@
 """What a tar of samples holds and where, found by one pass over its headers and kept for the next run.
 
-Nothing is executed and nothing is written by a member's name. A tar that ends without its end marker is reported,
-whether it was cut inside a member or between two.
+Nothing is executed or written by a member's name. A tar that was cut, even between two members, is reported.
 """
 
 from __future__ import annotations
