@@ -28,10 +28,7 @@ COMMANDS = {
     "verify": ("models.verify", "Check a weights file or folder: readable, complete, finite; prints what was found."),
     "pretrain": ("training.pretrain", "Train an encoder on images without labels; prints the folder of the result."),
     "finetune": ("training.finetune", "Train a classifier on labelled images; prints the folder of the result."),
-    "eval accuracy": (
-        "evaluation.eval_accuracy",
-        "Measure top-1 and top-5 accuracy on labelled images, with exact counts.",
-    ),
+    "eval accuracy": ("evaluation.accuracy", "Measure top-1 and top-5 accuracy on labelled images, with exact counts."),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
 }
 _VERBOSITY: dict[str, console.Verbosity] = dict.fromkeys(("-q", "--quiet"), "quiet")

@@ -79,15 +79,9 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[str, str]) -> list[Row]:
-    """Write one row per file; returns those that are errors.
+    """Write one row per file, of `size` float32 numbers, as .parquet or .npz; returns those that are errors.
 
     A failed file has no vector: null in Parquet, NaN throughout in npz.
-
-    Args:
-        rows: Vectors of `size` float32 numbers.
-        path: A .parquet or .npz file.
-        size: Length of a vector.
-        metadata: Provenance.
 
     Raises:
         InputError: The file cannot be written.

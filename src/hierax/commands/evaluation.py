@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from .common import BatchSize, Device, Model, exit_code, name_problems
 
 
-def eval_accuracy(
+def accuracy(
     data: Positional[str],
     model: Model = None,
     protocol: Literal["checkpoint", "birder", "timm", "meta"] = "checkpoint",
@@ -31,10 +31,10 @@ def eval_accuracy(
         format: How to print.
     """
     from .. import load
-    from ..evaluate.accuracy import accuracy
+    from ..evaluate.accuracy import accuracy as measured
 
     options = {"protocol": protocol, "split": split, "frame_stride": frame_stride, "batch_size": batch_size}
-    result = accuracy(data, load(model, device=device), **options)
+    result = measured(data, load(model, device=device), **options)
     print(json.dumps(result.to_dict()) if format == "json" else str(result))
     name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))

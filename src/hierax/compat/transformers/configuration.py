@@ -12,14 +12,8 @@ from ...weights.card import Weights
 from ...weights.files import read_json, write_json
 from ...weights.formats.transformers_config import hiera_defaults, hiera_json, hiera_obstacle
 
-_DEFAULTS: dict[str, Any] = {
-    **hiera_defaults(),
-    "output_hidden_states": False,
-    "output_attentions": False,
-    "return_dict": True,
-    "problem_type": None,
-    "dtype": None,
-}
+_OUTPUTS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
+_DEFAULTS: dict[str, Any] = {**hiera_defaults(), **_OUTPUTS, "problem_type": None, "dtype": None}
 _DERIVED = ("hidden_size", "stage_names", "model_type")
 _TWINS = {"out_indices": "out_features", "out_features": "out_indices", "id2label": "label2id"}  # may contradict
 

@@ -30,14 +30,8 @@ def trace(
 ) -> tuple[Grids, dict[str, Any]]:
     """Run the blocks over images one by one, a fast encoder's readable ones too, if something asks for it.
 
-    Args:
-        model: Whose encoder; its config decides where `attentions` or `states` is None.
-        x: Images.
-        visible: Mask units to keep.
-        attentions: Show the probabilities of each stage's last block.
-        states: Show the tokens after the patch embedding and after each stage.
-        rolled: Feed tokens in the wrong order, as transformers' backbone does.
-        stem: Whether the tokens of the patch embedding are wanted too.
+    That is `attentions` and `states`, as in `HieraModel.forward`; `rolled`, which feeds tokens in the wrong order as
+    transformers' backbone does; or `stem`, for which the tokens of the patch embedding are wanted.
 
     Returns:
         Token grids after the patch embedding and after each stage, none where `Encoder.stages`, which may be a fast
