@@ -23,7 +23,7 @@ from hierax.model.encoder import Encoder
 from hierax.model.engines import openvino, optimize, processor, quantize
 from hierax.model.engines.base import EMBEDDING
 from hierax.model.engines.graph import export
-from hierax.model.engines.sensitivity import by_harm
+from hierax.model.engines.quantize import by_harm
 
 from ..members import det_config, loud, pixels
 from ..tolerance import FP32, distance

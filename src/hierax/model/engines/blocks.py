@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,12 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..encoder import Block, LayerScale, max_pool, mean_pool
-from .attention import attend_beside_zeros
+from ..encoder import Block, LayerScale, attend, max_pool, mean_pool
 from .layout import Group, Layout
 from .products import Product
 
-MakeProduct = Callable[[Tensor, Tensor], Product]
+_HAS_FLASH = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
 
 
 class FastBlock:
@@ -25,7 +25,7 @@ class FastBlock:
     queries and shortcut together.
     """
 
-    def __init__(self, block: Block, make: MakeProduct) -> None:
+    def __init__(self, block: Block, make: Callable[[Tensor, Tensor], Product]) -> None:
         attn, mlp = block.attn, block.mlp
         self.window, self.q_stride, self.heads = block.window, block.q_stride, attn.heads
         self.widens, self.max_avg = block.widens, block.max_avg
@@ -96,6 +96,28 @@ class FastBlock:
             out = attend_beside_zeros(*parts, self.heads, keys.missing)  # (n * windows, tokens, d)
             outs.append(out.reshape(q.shape[0], -1, q.shape[-1]))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+
+def attend_beside_zeros(
+    q: Float[Tensor, "n q c"], k: Float[Tensor, "n k c"], v: Float[Tensor, "n k c"], heads: int, zeros: int
+) -> Float[Tensor, "n q c"]:
+    """Attention of each window over its keys and that many more keys whose k and v are zero.
+
+    The readable encoder pads windows with tokens whose k and v are the qkv bias. The bias of k shifts every score
+    of a query alike and drops out of the softmax; the bias of v passes through to the output. Without both, a
+    padded key is all zeros: it adds exp(0) to the softmax's denominator and nothing else.
+    """
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # (n, heads, tokens, d)
+    if not zeros:
+        return attend(q, k, v).transpose(1, 2).flatten(2)
+    if not torch.compiler.is_compiling() and q.device.type == "cpu" and _HAS_FLASH:
+        out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        share = torch.sigmoid(log_sum - math.log(zeros)).to(out.dtype)  # (n, heads, tokens)
+        return (out * share[..., None]).transpose(1, 2).flatten(2)
+    # One zero key that counts as many, through an additive mask.
+    k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+    mask = torch.cat([q.new_zeros(k.shape[2] - 1), q.new_full((1,), math.log(zeros))])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.expand(q.shape[2], -1)).transpose(1, 2).flatten(2)
 
 
 def _cut(x: Float[Tensor, "n tokens c"], group: Group) -> Float[Tensor, "windows tokens c"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 import sys
 import timeit
 from dataclasses import dataclass
@@ -20,20 +21,21 @@ from ...errors import InputError, MissingExtraError
 from ..encoder import Encoder
 from . import processor
 from .base import EMBEDDING
+from .eager import TorchEngine
 from .encoder import FastEncoder
 from .openvino import OpenVINOEngine
-from .sensitivity import PRODUCTS, by_harm
+from .products import Product
 
 log = logging.getLogger("hierax")
 CALIBRATION_IMAGES = 48
-TRUSTED_COSINE = 0.99
-TRUSTED_AGREEMENT = 0.99
+TRUSTED = 0.99  # worst cosine, and agreement
 FEWEST_TO_SPLIT = 16
 PIXELS = (-2.1, 2.6)  # black and white, after the usual mean and deviation
 LEAVES = 12
 RANKING_IMAGES = 2
 # Shares of the blocks' products kept in float, one rebuild each, until the report meets both targets.
 KEPT_SHARES = (1 / 16, 1 / 8, 1 / 4)
+PRODUCTS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")  # of a block, in order
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Int8Report:
     def trusted(self) -> bool:
         """Worst cosine and agreement of 0.99 at least; one image of a small set may disagree."""
         differing = 0 if self.top1_agreement is None else round((1 - self.top1_agreement) * self.images)
-        allowed = max(1, int((1 - TRUSTED_AGREEMENT) * self.images + 1e-9))
-        return self.worst_cosine >= TRUSTED_COSINE and differing <= allowed
+        allowed = max(1, int((1 - TRUSTED) * self.images + 1e-9))
+        return self.worst_cosine >= TRUSTED and differing <= allowed
 
     def __str__(self) -> str:
         agreement = "no classes" if self.top1_agreement is None else f"{self.top1_agreement:.1%}"
@@ -174,14 +176,43 @@ def _int8_share(program: Any) -> float:
     for node in single.get_ordered_ops():
         kind = node.get_type_name()
         weight = _weight(node) if kind in ("MatMul", "Convolution") else None
-        if weight is None:
-            continue
-        shape = list(node.output(0).get_shape())
-        out_channels = shape[-1] if kind == "MatMul" else shape[1]
-        multiplications = float(torch.tensor(shape).prod()) * weight.data.size / out_channels
-        total += multiplications
-        lower += multiplications * (weight.get_element_type().get_type_name() in ("i8", "u8"))
+        if weight is not None:
+            shape = list(node.output(0).get_shape())
+            count = math.prod(shape) * weight.data.size / shape[-1 if kind == "MatMul" else 1]
+            total += count
+            lower += count * (weight.get_element_type().get_type_name() in ("i8", "u8"))
     return lower / total
+
+
+class Rounded(Product):
+    """A product of 8-bit numbers: one scale an output channel for weights, one scale and offset for activations."""
+
+    def __init__(self, exact: Product) -> None:
+        scale = (exact.weight.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        super().__init__((exact.weight / scale).round() * scale, exact.bias)
+
+    def linear(self, x: Tensor, buffer: str = "") -> Tensor:
+        """Affine, of x rounded to the nearest of 256 levels between its extremes, zero among them."""
+        low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
+        step = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
+        return super().linear((x / step).round() * step)
+
+
+def by_harm(model: Encoder, images: Float[Tensor, "b 3 *pixels"]) -> list[str]:
+    """Names of the blocks' products, the most harmful to round alone first; one forward pass each."""
+    probe = TorchEngine(model, "traced")
+    harm: dict[str, float] = {}
+    with torch.inference_mode():
+        exact = probe.run(images, EMBEDDING)[0]
+        for index, block in enumerate(probe.blocks):
+            for name in PRODUCTS:
+                attribute = name.rpartition(".")[2]
+                product = getattr(block, attribute)
+                setattr(block, attribute, Rounded(product))
+                found = probe.run(images, EMBEDDING)[0]
+                harm[f"blocks.{index}.{name}"] = -F.cosine_similarity(found, exact).min().item()
+                setattr(block, attribute, product)
+    return sorted(harm, key=harm.__getitem__, reverse=True)
 
 
 def report(fast: FastEncoder, exact: Encoder, images: Tensor, **known: Any) -> Int8Report:

@@ -28,12 +28,8 @@ def spread(function: Callable[[Tensor], T], x: Tensor) -> list[T]:
     if x.device.type != "cpu" or threads == 1 or x.shape[0] < threads or torch.compiler.is_compiling():
         return [function(x)]
     parts = x.split(min(IMAGES_AT_ONCE, -(-x.shape[0] // threads)))
-
-    def work(part: Tensor) -> T:
-        with torch.no_grad():  # grad mode belongs to a thread
-            return function(part)
-
-    return list(_pool(threads).map(work, parts))
+    # Grad mode belongs to a thread.
+    return list(_pool(threads).map(torch.no_grad()(function), parts))
 
 
 def _started(threads: int) -> ThreadPoolExecutor:
