@@ -31,6 +31,7 @@ from ..members import coloured_classes, learner, save_learner
 from . import runs
 
 PLAIN = {**runs.SETTINGS, "drop_path": 0.0, "ema_decay": 0.0, "layer_decay": 1.0}
+SHARDINGS = ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def broken(folder):
 
 
 @pytest.mark.parametrize("task", ["finetune", "pretrain"])
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_equal_one(tmp_path, start, task, sharding):
     """Unequal shares (18 samples in steps of 8, two of them unreadable) make a plain mean of means wrong."""
     train = finetune if task == "finetune" else pretrain
@@ -163,7 +164,7 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
     assert set(listed["unreadable"]) == set(summary.unreadable)
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
 def test_validation_of_two_processes_is_that_of_one(tmp_path, start, sharding):
     """Nine samples over two processes, one unreadable: padding counts ten, dropping eight, and a lost failure hides."""
     held = coloured_classes(tmp_path / "held", per_class=3, seed=9)
@@ -287,7 +288,7 @@ def test_a_missing_matplotlib_is_one_note(tmp_path, start, capsys, monkeypatch):
     assert not (tmp_path / "out" / "curves.png").exists()
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
 def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     """Two processes that write one file make a broken picture; one that waits for the other's forward pass hangs."""
 
