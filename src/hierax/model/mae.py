@@ -68,9 +68,12 @@ class MaskedAutoencoder(nn.Module):
         width = config.embedding_size
         self.encoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
         # Stages that pool afterwards are brought to the last stage's grid, unit by unit, by a strided convolution.
-        self.multi_scale_fusion_heads = nn.ModuleList(
-            self._fusion(config, stage, width) for stage in range(config.q_pool)
-        )
+        self.multi_scale_fusion_heads = nn.ModuleList()
+        conv: Any = nn.Conv3d if config.is_video else nn.Conv2d
+        axes = list(zip(config.mask_unit, config.q_stride, self.unit, strict=True))
+        for stage in range(config.q_pool):
+            kernel = tuple(side // q**stage // last for side, q, last in axes)
+            self.multi_scale_fusion_heads.append(conv(config.channels[stage], width, kernel, stride=kernel))
         self.decoder_embed = nn.Linear(width, decoder.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.dim))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, *config.decoder_table_size, decoder.dim))
@@ -90,12 +93,6 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_blocks = nn.ModuleList(kind(spec, plain) for kind in kinds)
         self.decoder_norm = nn.LayerNorm(decoder.dim, eps=config.norm_eps)
         self.decoder_pred = nn.Linear(decoder.dim, self.pixels**2 * config.in_channels)
-
-    def _fusion(self, config: ModelConfig, stage: int, width: int) -> nn.Module:
-        remaining = [u // q**stage for u, q in zip(config.mask_unit, config.q_stride, strict=True)]
-        kernel = tuple(r // u for r, u in zip(remaining, self.unit, strict=True))
-        conv: Any = nn.Conv3d if config.is_video else nn.Conv2d
-        return conv(config.channels[stage], width, kernel_size=kernel, stride=kernel)
 
     def forward(
         self,

@@ -110,11 +110,8 @@ class FastEncoder(Encoder):
 
 def _weights(encoder: Encoder) -> list[tuple]:
     """What tells one state of the weights from another: each parameter's identity, address and version."""
-    found, modules = [], [encoder]
-    while modules:  # `parameters()` also spells every name, which takes twice as long
-        module = modules.pop()
+    modules: list[Any] = [encoder]
+    for module in modules:  # `parameters()` also spells every name, which takes twice as long
         modules.extend(child for child in module._modules.values() if child is not None)
-        for p in module._parameters.values():
-            if p is not None:
-                found.append((id(p), p.data_ptr(), None if p.is_inference() else p._version))
-    return found
+    found = [p for module in modules for p in module._parameters.values() if p is not None]
+    return [(id(p), p.data_ptr(), None if p.is_inference() else p._version) for p in found]

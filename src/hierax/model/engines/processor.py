@@ -44,9 +44,7 @@ def forced_to(name: str, options: tuple[str, ...]) -> str | None:
     Raises:
         InputError: It is none of the options.
     """
-    value = os.environ.get(name)
-    if not value:
-        return None
-    if value not in options:
+    value = os.environ.get(name) or None
+    if value not in (None, *options):
         raise InputError(f"{name} must be {' or '.join(options)}; got {value!r}. Unset it to let the processor decide.")
     return value
