@@ -12,13 +12,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 _QUIET = "HIERAX_QUIET"
 _LEVELS = {"quiet": logging.ERROR, "normal": logging.WARNING, "verbose": logging.DEBUG}
 _EVERY_S = {True: 0.2, False: 10.0}  # how often progress is shown on a terminal, and in a log file
+_NAMED = 10  # problems that are named one by one
 _open = False  # whether the cursor stands behind a progress line
 _shown_at = -1e9
 _hushed = False  # whether a block asked for no progress
@@ -69,6 +70,17 @@ def complain(text: str) -> None:
 def printable(text: str, *, keep: str = "") -> str:
     """Text of which nothing steers a terminal: what does not print becomes its escape, but for what is kept."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def name_problems(problems: Iterable[tuple[str, str]], headline: str = "") -> None:
+    """Say which files could not be read and why, the first of them one by one; how many, where there is a headline."""
+    problems = list(problems)
+    if problems and headline:
+        say(f"{len(problems)} {headline}")
+    for name, reason in problems[:_NAMED]:
+        say(f"{printable(name)}: {reason}")
+    if len(problems) > _NAMED:
+        say(f"... and {len(problems) - _NAMED} more")
 
 
 def show(text: str, *, now: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +27,6 @@ Dtype = Annotated[str | None, arg(help="Parameter type, e.g. bfloat16.")]
 BatchSize = Annotated[int, arg(help="Images at a time.")]
 Fast = Annotated[bool, arg(help="Use the fast engine.")]
 Views = Annotated[int, arg(help="Clips taken from each video, whose answers are averaged.")]
-
-_NAMED = 10  # problems that are named one by one
 
 
 def open_inputs(
@@ -71,15 +69,6 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def name_problems(problems: Iterable[tuple[str, str]]) -> None:
-    """Say which files could not be read and why, the first of them one by one."""
-    problems = list(problems)
-    for name, reason in problems[:_NAMED]:
-        console.say(f"{console.printable(name)}: {reason}")
-    if len(problems) > _NAMED:
-        console.say(f"... and {len(problems) - _NAMED} more")
 
 
 def exit_code(total: int, failed: int) -> int:

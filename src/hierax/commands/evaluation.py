@@ -8,7 +8,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from .common import BatchSize, Device, Model, exit_code, name_problems
+from .. import console
+from .common import BatchSize, Device, Model, exit_code
 
 
 def accuracy(
@@ -36,7 +37,7 @@ def accuracy(
     options = {"protocol": protocol, "split": split, "frame_stride": frame_stride, "batch_size": batch_size}
     result = measured(data, load(model, device=device), **options)
     print(json.dumps(result.to_dict()) if format == "json" else str(result))
-    name_problems(result.unreadable)
+    console.name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))
 
 

@@ -88,7 +88,7 @@ def embed(
     size = predictor.encoder.embedding_size
     failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
     console.say(f"{path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
-    common.name_problems((row.name, row.error or "") for row in failed)
+    console.name_problems((row.name, row.error or "") for row in failed)
     return common.exit_code(len(paths), len(failed))
 
 
@@ -135,7 +135,7 @@ def features(
     if picture is not None and good:
         _draw(good[:_DRAWN], picture)
         console.say(f"{picture}: {min(len(good), _DRAWN)} images beside their maps")
-    common.name_problems((row.name, row.error) for row in kept if row.error is not None)
+    console.name_problems((row.name, row.error) for row in kept if row.error is not None)
     return common.exit_code(len(paths), len(paths) - len(good))
 
 

@@ -50,7 +50,6 @@ class Loop:
         self.warmup = min(warmup, stream.total) if recipe.warmup_steps is None else recipe.warmup_steps
         groups = method.groups()
         self.names = [name for group in groups for name in group["names"]]
-        self.scales = [float(group["lr_scale"]) for group in groups]
         method.module.to(devices.device)
         method.kept.to(devices.device)
         self.model, self.optimizer = devices.accelerator.prepare(method.module, build_optimizer(groups, recipe))
@@ -145,8 +144,8 @@ class Loop:
             self.failures.update(part.failures)
         lr = learning_rate(step, recipe, total=self.stream.total, warmup=self.warmup)
         groups = self.optimizer.param_groups
-        for group, scale in zip(groups, self.scales, strict=True):
-            group["lr"] = lr * scale
+        for group in groups:
+            group["lr"] = lr * group["lr_scale"]
         self.model.train()
         planned = len(self.stream.positions(step)) * recipe.repeats
         sums = self._backward(step, parts, planned)

@@ -65,10 +65,9 @@ def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser over these groups; learning rates are set before every step."""
-    plain = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(plain, lr=recipe.peak_lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(plain, lr=recipe.peak_lr, betas=(recipe.betas[0], recipe.betas[1]))
+        return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=(recipe.betas[0], recipe.betas[1]))
 
 
 def learning_rate(step: int, recipe: Recipe, *, total: int, warmup: int) -> float:

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,8 @@ from .pictures import draw_run
 from .reading import read_recipe, to_dict, with_options
 from .recipe import Recipe
 from .start import derived, licence_note, starting_weights
+
+_ALL = "all are in summary.json. The first:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +216,7 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     )
     for note in notes:
         console.say(note)
-    _name_first(train.problems, "left out of the data")
+    console.name_problems(train.problems, f"left out of the data; {_ALL}")
 
 
 def _publish(loop: Loop, source: Any) -> None:
@@ -265,13 +266,5 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
         console.say(note)
     if result is not None:
         console.say(f"validation {result}")
-    _name_first(summary.unreadable.items(), "could not be read")
+    console.name_problems(summary.unreadable.items(), f"could not be read; {_ALL}")
     console.say(f"model in {summary.model}")
-
-
-def _name_first(problems: Iterable[tuple[str, str]], what: str) -> None:
-    problems = list(problems)
-    if problems:
-        console.say(f"{len(problems)} {what}; all are in summary.json. The first:")
-    for name, reason in problems[:5]:
-        console.say(f"  {name}: {reason}")
