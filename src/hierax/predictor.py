@@ -281,7 +281,7 @@ class Predictor:
         if isinstance(images, Tensor) and images.ndim in (rank + 1, rank + 1 + (views > 1)):
             yield from self._checked(images).split(batch_size)
             return
-        items = as_list(images, rank)
+        items = _as_list(images, rank)
         prepared = (*self.encoder.config.input_size[:-2], *self.preprocess.size)
         sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else prepared for item in items}
         if len(sizes) > 1:
@@ -297,14 +297,8 @@ def _over_views(answers: Tensor) -> Tensor:
     return answers.mean(1) if answers.ndim == 3 else answers
 
 
-def as_list(images: Any, rank: int = 3) -> list[Any]:
-    """One image or many, as a list.
-
-    Raises:
-        InputError: Not an image, nor a sequence of images.
-    """
-    if isinstance(images, (str, Path, Image.Image)):
-        return [images]
+def _as_list(images: Any, rank: int) -> list[Any]:
+    """One image or many, as a list."""
     if isinstance(images, (Tensor, np.ndarray)):
         if images.ndim == rank:
             return [images]
@@ -314,7 +308,7 @@ def as_list(images: Any, rank: int = 3) -> list[Any]:
             f"An array must be one image (h, w, 3) or many (n, h, w, 3), a tensor (3, h, w) or (b, 3, h, w); "
             f"got shape {tuple(images.shape)}."
         )
-    is_many = hasattr(images, "__iter__") and not isinstance(images, (bytes, bytearray, dict))
+    is_many = hasattr(images, "__iter__") and not isinstance(images, (str, bytes, bytearray, dict))
     items = list(images) if is_many else [images]
     for item in items:
         if not isinstance(item, (str, Path, Image.Image, Tensor, np.ndarray)):

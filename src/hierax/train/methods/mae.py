@@ -66,6 +66,7 @@ class MaskedPretraining(Method):
         # What predicting zero gives on normalised patches: their variance is unbiased.
         self.baseline = 1 - 1 / (3 * self.module.pixels**2) if self.module.normalize_target else None
         self.shown = 2 if self.weights.config.is_video else 8
+        self.shape: dict[str, Any] = {"pixels": self.module.pixels, "unit": self.module.unit[-2:]}
         size = tuple(self.weights.config.input_size)
         self.module.random_visible(torch.zeros(1, 3, *size), self.settings.mask_ratio)  # refuses a bad ratio now
 
@@ -82,10 +83,9 @@ class MaskedPretraining(Method):
 
     def draw(self, part: Part) -> Any:
         """One row an image, or frame: the image, what was visible of it, and what was made of that."""
-        module, rows, normalized = self.module, [], self.module.normalize_target
-        shape: dict[str, Any] = {"pixels": module.pixels, "unit": module.unit[-2:], "normalized": normalized}
+        rows, normalized = [], self.module.normalize_target
         for image, visible, prediction in self.rebuilt(part):
-            made, seen = reconstruction(image, visible, prediction, **shape)
+            made, seen = reconstruction(image, visible, prediction, **self.shape, normalized=normalized)
             rows.append(sheets.masked_triptych(image, made, seen, self.weights.preprocess, normalized))
         return sheets.stack_sheets(rows)
 
@@ -98,8 +98,8 @@ class MaskedPretraining(Method):
         images = list(zip(*(column.numpy() for column in columns), strict=True))
         if not module.config.is_video:
             return images
-        stride, shape = module.config.patch_stride[0], {"pixels": module.pixels, "unit": module.unit[-2:]}
-        return [row for clip, seen, made in images for row in frames(clip[:, ::stride], seen, made, **shape)]
+        stride = module.config.patch_stride[0]
+        return [row for clip, seen, made in images for row in frames(clip[:, ::stride], seen, made, **self.shape)]
 
     def advice(self, samples: int) -> list[str]:
         """Whether the data is enough."""
