@@ -99,8 +99,6 @@ class Devices:
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
         """Whole parameters on the CPU, wherever they are kept."""
-        if not self.sharded:
-            return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -13,54 +13,38 @@ from ..config import ModelConfig
 from .recipe import Recipe
 
 
-def layer_of(name: str, depth: int, style: str) -> int:
-    """Layer of a parameter, for layer decay: 0 for the patch embedding and positions, i + 1 for block i.
-
-    Args:
-        name: Parameter name; a leading `encoder.` is allowed.
-        depth: Blocks of the encoder.
-        style: "meta" puts norm and head with the last block, "birder" one layer later.
-
-    Source: Meta's fine-tuning branch; birder's optimizer groups.
-    """
-    name = name.removeprefix("encoder.")
-    if name.startswith(("patch_embed.", "pos_embed")):
-        return 0
-    if name.startswith("blocks."):
-        return int(name.split(".")[1]) + 1
-    return depth if style == "meta" else depth + 1
-
-
-def decays(name: str, parameter: Tensor, style: str) -> bool:
-    """Whether weight decay applies.
-
-    Meta spares vectors (biases, norms) and position tables, so MAE's mask token and decoder positions do decay;
-    birder spares only norms.
-    """
-    if style == "birder":
-        return "norm" not in name
-    return parameter.ndim > 1 and not name.removeprefix("encoder.").startswith("pos_embed")
-
-
 def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> list[dict[str, Any]]:
     """Every trainable parameter once, grouped by weight decay and learning rate.
 
     Returns:
         Groups with `params`, `names`, `weight_decay` and `lr_scale`, from the first layer to the last.
+
+    Source: Meta's fine-tuning branch; birder's optimizer groups.
     """
     depth = sum(config.depths)
-    last = depth if recipe.groups == "meta" else depth + 1
+    last = depth if recipe.groups == "meta" else depth + 1  # of norm and head
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer = layer_of(name, depth, recipe.groups) if recipe.layer_decay < 1 else last
-        decay = decays(name, parameter, recipe.groups)
+        bare = name.removeprefix("encoder.")
+        layer = _layer_of(bare, last) if recipe.layer_decay < 1 else last
+        if recipe.groups == "birder":
+            decay = "norm" not in name
+        else:  # vectors (biases, norms) and position tables do not; MAE's mask token and decoder positions do
+            decay = parameter.ndim > 1 and not bare.startswith("pos_embed")
         rates = {"weight_decay": recipe.weight_decay * decay, "lr_scale": recipe.layer_decay ** (last - layer)}
         group = groups.setdefault((layer, decay), {"params": [], "names": [], **rates})
         group["params"].append(parameter)
         group["names"].append(name)
     return [groups[key] for key in sorted(groups)]
+
+
+def _layer_of(name: str, last: int) -> int:
+    """Layer of a parameter: 0 for the patch embedding and positions, i + 1 for block i, `last` for the rest."""
+    if name.startswith(("patch_embed.", "pos_embed")):
+        return 0
+    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else last
 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
