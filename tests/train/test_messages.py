@@ -37,7 +37,7 @@ CASES = [
     ("flat out", ["2 images in no sub-folder", "Use CLASS/IMAGE.jpg"]),
     ("pets out --recipe typo.toml", ["typo.toml", "batch_sise", "Did you mean 'batch_size'?"]),
     ("pets out --recipe foreign.toml", ["learning_rate", "Did you mean 'lr'?"]),
-    ("pets out --recipe binary.toml", ["valid TOML", "binary.toml"]),
+    ("pets out --recipe binary.toml", ["UTF-8 text", "binary.toml"]),
     ("pets out --recipe folder.toml", ["preset or a TOML file", "is no file"]),
     ("pets out --recipe small_finetun", ["Did you mean 'small_finetune'?"]),
     ("pets out --recipe small_pretrain", ["for pretrain", "got finetune"]),
