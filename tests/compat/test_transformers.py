@@ -437,3 +437,11 @@ def test_end_to_end__jpeg_to_logits(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = model(**reference(images=image, return_tensors="pt", **options)).logits
             assert distance(mine(**processor(images=image, return_tensors="pt", **options)).logits, expected) <= FP32
+
+
+@pytest.mark.parametrize("kind", ["HieraModel", "HieraBackbone", "HieraForImageClassification", "HieraForPreTraining"])
+def test_constructor__refuses_unknown_options(kind: str) -> None:
+    """An option that is swallowed on its way to the network gives another model than the caller asked for."""
+    config = ours.HieraConfig.from_dict(hf_config((64, 64), DEPTHS, DIM, **DECODER).to_dict())
+    with pytest.raises(TypeError, match="nonsense"):
+        getattr(ours, kind)(config, nonsense=True)

@@ -19,7 +19,6 @@ from ...registry import find_weights
 from ...weights.card import Weights
 from ...weights.files import write_json, write_safetensors
 from ...weights.formats.transformers import ENCODER_OUTER, HIERA
-from ...weights.formats.transformers_config import read_hiera
 from ...weights.network import to_module
 from ...weights.rename import flat_name
 from ...weights.shapes import expected
@@ -92,9 +91,9 @@ class HieraPreTrainedModel(ForeignNames):
         return (self.inner_prefix if key.startswith(ENCODER_OUTER) else "") + HIERA.spell(key, self.config.depths)
 
     @classmethod
-    def architecture(cls, config: HieraConfig, **options: Any) -> ModelConfig:
-        """Our architecture of this config and options of the constructor: an encoder without final norm and classes."""
-        return read_hiera(config.to_dict(), head="pool")
+    def architecture(cls, config: HieraConfig) -> ModelConfig:
+        """Our architecture of this class with this config; a class takes options of its constructor beside it."""
+        raise NotImplementedError
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:

@@ -152,13 +152,13 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(images: Any) -> list[Any]:
     """One image or many, as a list; a batch of arrays is taken apart."""
-    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
-        return list(images)
-    if isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)):
+    if isinstance(images, (np.ndarray, Tensor)):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, str) or not isinstance(images, Sequence):
         return [images]
-    if not isinstance(images, Sequence) or not images:
-        raise InputError(f"Images are PIL images, paths, arrays or tensors, one or a list; got {images!r:.80}.")
-    return [single for image in images for single in (_flat(image) if isinstance(image, (list, tuple)) else [image])]
+    if not images:
+        raise InputError("Images are PIL images, paths, arrays or tensors, one or a list; got an empty one.")
+    return [single for image in images for single in _flat(image)]
 
 
 def _pixels(image: Any, convert: bool) -> Tensor:

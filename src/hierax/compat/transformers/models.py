@@ -161,6 +161,11 @@ class HieraBackbone(HieraPreTrainedModel):
                 nn.init.constant_(norm.bias, config.initializer_range)
             self.hidden_states_norms = nn.ModuleDict(norms)
 
+    @classmethod
+    def architecture(cls, config: HieraConfig, match_transformers: bool = False) -> ModelConfig:
+        """An encoder without final norm and classes."""
+        return read_hiera(config.to_dict(), head="pool")
+
     def restore(self, weights: Weights) -> None:
         """The stage norms of a saved backbone, which matter only when matching transformers."""
         prefix = "hidden_states_norms."

@@ -14,11 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from ....data.decode import open_rgb
-from ....errors import InputError
 from ..net import Net
 
 Answer = tuple[Float[np.ndarray, "b out"], Float[np.ndarray, "b c"] | None]
-CROP = 0.8  # side of a test-time crop over the side of the image
 
 
 def infer_image(
@@ -49,11 +47,8 @@ def infer_image(
     Raises:
         InputError: The sample is no readable image.
     """
-    if isinstance(sample, (str, Path)):
-        sample = open_rgb(sample, upright=False)
-    elif not isinstance(sample, Image.Image):
-        raise InputError(f"sample must be a path or a PIL image; got {type(sample).__name__}.")
-    inputs = transform(sample).unsqueeze(0).to(device or "cpu")  # (1, 3, h, w)
+    image = sample if isinstance(sample, Image.Image) else open_rgb(sample, upright=False)
+    inputs = transform(image).unsqueeze(0).to(device or "cpu")  # (1, 3, h, w)
     return infer_batch(net, inputs, return_embedding, tta, return_logits, **kwargs)
 
 
@@ -83,9 +78,9 @@ def infer_batch(
 
 
 def five_crops(images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b 3 h w"]]:
-    """Corners and centre of images, each brought back to their size."""
+    """Corners and centre of images, each four fifths of a side and brought back to their size."""
     height, width = images.shape[-2:]
-    h, w = int(height * CROP), int(width * CROP)
+    h, w = int(height * 0.8), int(width * 0.8)
     bottom, right = height - h, width - w
     # Quirk(torchvision): half a pixel goes to the even side.
     places = ((0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2)))
