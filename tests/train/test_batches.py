@@ -201,7 +201,7 @@ def test_tall_and_tiny_images_can_be_cropped(tmp_path):
 
     for name, size in {"a": (1, 1), "b": (3, 900), "c": (900, 2)}.items():
         Image.new("RGB", size, (9, 9, 9)).save(tmp_path / f"{name}.png")
-    recipe, data = recipe_of({}), FileData(tmp_path, ["a.png", "b.png", "c.png"], [0, 0, 0], ["x"])
+    recipe, data = recipe_of({}), FileData(tmp_path, ["a.png", "b.png", "c.png"], [0, 0, 0], ["x"], [])
     views = Views(data, recipe.settings.views(learner()), LEARNER, recipe)
     for index in range(3):
         _, found = views[(index, 0)]

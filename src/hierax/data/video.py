@@ -56,9 +56,9 @@ def read_clip(
     """
     if start is not None and (views != 1 or not 0 <= start < 1):
         raise InputError(f"start must be in 0..1, below 1, and of one view; got {start!r} and {views} views.")
-    for name, value in {"frames": frames, "stride": stride, "views": views, "size": size or 1}.items():
+    for key, value in {"frames": frames, "stride": stride, "views": views, "size": 1 if size is None else size}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a positive whole number; got {value!r}.")
+            raise InputError(f"{key} must be a positive whole number; got {value!r}.")
     if isinstance(source, np.ndarray):
         video = _check_frames(source)
         if len(video) == frames:

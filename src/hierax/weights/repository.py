@@ -66,9 +66,7 @@ class Repository:
 
         def obtain(again: bool) -> tuple[Path, Published]:
             path, tag = self._obtain(name, again)
-            if published.wanted or not is_sha256(tag):
-                return path, published
-            return path, replace(published, wanted=(tag,))
+            return path, replace(published, wanted=published.wanted or ((tag,) if is_sha256(tag) else ()))
 
         with alone(place):
             return verified(place, obtain)

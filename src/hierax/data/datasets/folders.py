@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import InputError, nearest
 from ..sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, FoundFiles, find_images
 from .samples import EVERYTHING, SPLITS, UNLABELLED, FileData, class_order
@@ -24,22 +22,25 @@ def class_folders(folder: Path, split: str) -> FileData:
     """
     root = _split_folder(folder, split)
     folders = {path.name: path for path in _sub_folders(root)}
-    data = FileData(root, [], [], class_order(folders))
+    classes = class_order(folders)
+    names: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(data.classes):
-        found = _walk(folders[name], data)
-        data.names += [path.relative_to(root).as_posix() for path in found]
+    problems: list[tuple[str, str]] = []
+    for label, name in enumerate(classes):
+        found = _walk(folders[name])
+        names += [path.relative_to(root).as_posix() for path in found]
         labels += [label] * len(found)
-    data.labels = np.array(labels, dtype=np.int64)
+        problems += _unreadable(found)
     if not labels:
-        flat = len(_walk(root, data))
+        flat = len(_walk(root))
         got = f"{flat} images in no sub-folder" if flat else f"{len(folders)} sub-folders and no image in any"
         remedy = f" If {root.name!r} is itself a class, pass split='{EVERYTHING}'." if root != folder else ""
         raise InputError(
             f"Labelled training data must be folders of images, one folder a class; {str(root)!r} has {got}. Use "
             f"CLASS/IMAGE.jpg, or a table with path and label; `pretrain` takes images without classes.{remedy}"
         )
-    if empty := sorted(set(data.classes).difference(data.used_classes)):
+    data = FileData(root, names, labels, classes, problems)
+    if empty := sorted(set(classes).difference(data.used_classes)):
         data.notes.append(f"{len(empty)} class folders are empty: {', '.join(empty[:5])}")
     return data
 
@@ -55,9 +56,7 @@ def any_files(source: Any, split: str) -> FileData:
         source = root = _split_folder(Path(source), split)
     found = find_images(source, extensions=_MEDIA)
     names = [str(path) if root == Path() else os.path.relpath(path, root) for path in found]
-    data = FileData(root, names, [UNLABELLED] * len(names))
-    data.problems += _unreadable(found)
-    return data
+    return FileData(root, names, [UNLABELLED] * len(names), [], _unreadable(found))
 
 
 def splits_in(root: Path) -> dict[str, Path]:
@@ -128,14 +127,12 @@ def _is_media(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in _MEDIA
 
 
-def _walk(folder: Path, data: FileData) -> list[Path]:
-    """Images and videos at any depth; folders that cannot be listed are named."""
+def _walk(folder: Path) -> FoundFiles:
+    """Images and videos at any depth."""
     try:
-        found = find_images(folder, extensions=_MEDIA)
+        return find_images(folder, extensions=_MEDIA)
     except InputError:
-        return []
-    data.problems += _unreadable(found)
-    return list(found)
+        return FoundFiles(_MEDIA)
 
 
 def _unreadable(found: FoundFiles) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from ..files import nearest_file
 from .folders import any_files, class_folders, splits_in
 from .samples import EVERYTHING, SPLITS, ShapeData, TrainingData
 from .shards import is_shards, open_shards, splits_of
-from .tables import LISTS, TABLES, open_table, wanted_split
+from .tables import LISTS, TABLES, open_table, read_table, wanted_split
 
 
 def open_data(source: Any, *, split: str = "train", labelled: bool = True) -> TrainingData:
@@ -62,7 +62,7 @@ def find_validation(source: Any, *, beside: str = "train") -> TrainingData | Non
     if not str(source).startswith("shapes:") and is_shards(source):
         found = not splits_of(source).isdisjoint(SPLITS["validation"])
     elif path.suffix.lower() in TABLES and path.is_file():
-        found = wanted_split(path, "validation") is not None
+        found = wanted_split(read_table(path)[0], "validation") is not None
     else:
         found = path.is_dir() and "validation" in splits_in(path)
     return open_data(source, split="validation") if found else None

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from ...errors import InputError, nearest
 from .shapes import CLASSES, render
 
+Problems = Sequence[tuple[str, str]]
 UNLABELLED = -1
 # What splits are called; the first name that is there is taken.
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
@@ -57,11 +58,9 @@ class TrainingData:
         notes: What a person should know about how the data was understood.
     """
 
-    def __init__(self, labels: Sequence[int] | np.ndarray, classes: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[int] | np.ndarray, classes: Sequence[str], problems: Problems = ()) -> None:
         self.labels: Int[np.ndarray, " n"] = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
-        self.problems: list[tuple[str, str]] = []
-        self.notes: list[str] = []
+        self.classes, self.problems, self.notes = list(classes), list(problems), list[str]()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,9 +90,9 @@ class TrainingData:
 class FileData(TrainingData):
     """One file a sample."""
 
-    def __init__(self, root: Path, names: Sequence[str], labels: Sequence[int], classes: Sequence[str] = ()) -> None:
-        super().__init__(labels, classes)
-        self.root, self.names = root, list(names)
+    def __init__(self, root: Path, names: list[str], labels: list[int], classes: list[str], problems: Problems) -> None:
+        super().__init__(labels, classes, problems)
+        self.root, self.names = root, names
 
     def name(self, index: int) -> str:
         """The path below the root."""

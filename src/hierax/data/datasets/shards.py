@@ -78,9 +78,7 @@ def open_shards(source: str | os.PathLike[str], *, split: str, labelled: bool) -
 class ShardData(TrainingData):
     """One group of tar members a sample; `places` are the shard, offset and size of each image."""
 
-    def __init__(
-        self, shards: Sequence[Path], keys: Sequence[str], labels: Sequence[str], places: Int[np.ndarray, "n 3"]
-    ) -> None:
+    def __init__(self, shards: list[Path], keys: list[str], labels: list[str], places: Int[np.ndarray, "n 3"]) -> None:
         super().__init__(*number_labels(labels, indices=True))
         self.shards, self.keys, self.places = shards, keys, places
 

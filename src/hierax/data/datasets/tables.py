@@ -14,23 +14,22 @@ TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst")
 _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image")
 _LABEL_COLUMNS = ("label", "class", "target", "category")
-_Columns = dict[str, list[str]]  # cells as text, by lower-case name
+Columns = dict[str, list[str]]  # cells as text, by lower-case name
 
 
 def open_table(path: Path, split: str, labelled: bool) -> FileData:
     """The samples of a table or list; a `split` column, where there is one, selects.
 
     Raises:
-        InputError: Unreadable, without the columns that are needed, or without such a split.
-        MissingExtraError: A Parquet table without pyarrow.
+        InputError: As `read_table`; without the columns that are needed, or without such a split.
     """
-    columns, lines, problems = _read(path)
+    columns, lines, problems = read_table(path)
     paths = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
     labels = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
     for name, column in (("path", paths), ("label", labels if labelled else paths)):
         if column is None:
             raise InputError(f"A table must have a column named {name}; {str(path)!r} has {', '.join(columns)}.")
-    splits, wanted = columns.get("split"), _split_name(columns, split)
+    splits, wanted = columns.get("split"), wanted_split(columns, split)
     if splits and wanted is None and split != EVERYTHING:
         known = ", ".join(sorted({text.strip() for text in splits}))
         raise InputError(f"A table must hold rows of the split; {str(path)!r} has {known}, got {split!r}.")
@@ -42,30 +41,25 @@ def open_table(path: Path, split: str, labelled: bool) -> FileData:
         text = labels[row].strip() if labels is not None else ""
         if not name or (labelled and not text):
             problems.append((f"line {lines[row]} of {path.name}", "no label" if name else "no path"))
-            continue
-        names.append(name)
-        texts.append(text)
-    data = FileData(path.parent, names, *number_labels(texts))
-    data.problems = problems
-    return data
+        else:
+            names.append(name)
+            texts.append(text)
+    return FileData(path.parent, names, *number_labels(texts), problems)
 
 
-def wanted_split(path: Path, split: str) -> str | None:
-    """What a table calls a split, None where it has none of it.
-
-    Raises:
-        InputError: As `open_table`.
-    """
-    return _split_name(_read(path)[0], split)
-
-
-def _split_name(columns: _Columns, split: str) -> str | None:
+def wanted_split(columns: Columns, split: str) -> str | None:
+    """What a table calls a split, None where it has none of it."""
     present = {text.strip().lower() for text in columns.get("split", [])}
     return next((name for name in (split.lower(), *SPLITS.get(split, ())) if name in present), None)
 
 
-def _read(path: Path) -> tuple[_Columns, list[int], list[tuple[str, str]]]:
-    """Columns, the line that each row ends on, and rows that are none, as (name, reason)."""
+def read_table(path: Path) -> tuple[Columns, list[int], list[tuple[str, str]]]:
+    """Columns, the line that each row ends on, and rows that are none, as (name, reason).
+
+    Raises:
+        InputError: Unreadable, empty, or two columns of one name.
+        MissingExtraError: A Parquet table without pyarrow.
+    """
     kind = path.suffix.lower()
     if kind in LISTS:  # a path on each line, with a label behind a tab if there is one
         rows = [(line, text.split("\t")) for line, text in enumerate(_text(path).split("\n"), 1) if text.strip()]
