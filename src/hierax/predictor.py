@@ -129,10 +129,9 @@ class Predictor:
         Raises:
             InputError: An image cannot be read.
         """
+        none = torch.zeros(0, self.encoder.embedding_size)
         parts = list(self._run(images, batch_size, views, self.encoder.embedding))
-        if not parts:
-            return np.zeros((0, self.encoder.embedding_size), dtype=np.float32)
-        vectors = _over_views(torch.cat(parts).float())
+        vectors = _over_views(torch.cat(parts or [none]).float())
         if normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         return vectors.numpy()

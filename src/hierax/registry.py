@@ -87,8 +87,7 @@ def find_weights(
 ) -> Weights:
     """The weights of a source, local or published, with their card."""
     named = None if name is None else catalog.resolve(name)
-    if source is None:
-        source = EMBEDDED
+    source = EMBEDDED if source is None else source
     if not isinstance(source, (str, Path)):
         raise InputError(f"A source is a name, hub id or path; got {type(source).__name__}.")
     if is_local(source):
