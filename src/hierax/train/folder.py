@@ -69,23 +69,22 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, fingerprint: str) -> It
         check_free(folder, resume=resume)
         before = folder / _RECIPE
         if before.exists():
-            _check_same(json.loads(before.read_text("utf-8")), recipe, fingerprint)
+            held_by = json.loads(before.read_text("utf-8"))
+            old, new = _flat(recipe_of(held_by["recipe"], "The recipe of the run that goes on")), _flat(recipe)
+            changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
+            if changed:
+                listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
+                raise RecipeError(
+                    f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out."
+                )
+            if held_by["fingerprint"] != fingerprint:
+                raise InputError(
+                    "A resumed run must keep its data; samples were added, removed or renamed since it began. "
+                    "Start a new run in another folder, with model= the old one."
+                )
         else:
             write_json(before, {"recipe": to_dict(recipe), "fingerprint": fingerprint})
         yield
-
-
-def _check_same(before: dict[str, Any], recipe: Recipe, fingerprint: str) -> None:
-    old, new = _flat(recipe_of(before["recipe"], "The recipe of the run that goes on")), _flat(recipe)
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
-    if changed:
-        listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
-        raise RecipeError(f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out.")
-    if before["fingerprint"] != fingerprint:
-        raise InputError(
-            "A resumed run must keep its data; samples were added, removed or renamed since it began. "
-            "Start a new run in another folder, with model= the old one."
-        )
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from .. import console
 from ..data.datasets.samples import TrainingData
 from ..errors import HieraxError
 from ..model.encoder import Encoder
-from ..model.metrics import Accuracy
 from ..weights.files import write_safetensors
 from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
@@ -121,14 +120,6 @@ class Loop:
         finally:
             if self.average is not None:
                 self.average.swap(self.trained())
-
-    def validate(self) -> Accuracy | None:
-        """What the method measures of the present weights, where there is something to measure it on."""
-        return None if self.validation is None else self.method.validate(self.validation, self.devices)
-
-    def draw(self) -> None:
-        """Draw the method's picture."""
-        draw_method(self.method, self.views, self.devices, self.out)
 
     def _beside(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint that are neither the network's nor the optimiser's, as they are in use."""
@@ -238,8 +229,9 @@ class Loop:
         if last or not (saves or validates):
             return
         with self.averaged():
-            result = self.validate() if validates else None
-            self.draw()
+            data = self.validation if validates else None
+            result = None if data is None else self.method.validate(data, self.devices)
+            draw_method(self.method, self.views, self.devices, self.out)
         if result is not None:
             metrics = result.to_dict()
             self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})

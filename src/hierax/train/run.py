@@ -27,7 +27,7 @@ from .devices import Devices
 from .folder import check_free, claim
 from .loop import Loop
 from .methods import find_method
-from .pictures import draw_run
+from .pictures import draw_method, draw_run
 from .reading import read_recipe, to_dict, with_options
 from .recipe import Recipe
 from .start import derived, licence_note, starting_weights
@@ -167,9 +167,9 @@ def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> 
             _begin(loop, data, notes, fingerprint)
         loop.run()
         with loop.averaged():
-            result = loop.validate()
+            result = None if validation is None else method.validate(validation, devices)
             _publish(loop, data)
-            loop.draw()
+            draw_method(method, views, devices, folder)
         summary = _summary(loop, result, time.perf_counter() - started)
         if devices.main:
             _finish(loop, summary, result, notes)
