@@ -186,17 +186,16 @@ class ModelConfig:
             InputError: An axis is not a positive multiple of `size_multiple`; names the nearest legal size.
         """
         multiples = self.size_multiple
-        if len(size) == len(multiples) and all(s > 0 and s % m == 0 for s, m in zip(size, multiples, strict=True)):
-            return
-        axes = "x".join(str(m) for m in multiples)
         if len(size) != len(multiples):
             raise InputError(f"Input size must have {len(multiples)} axes; got {tuple(size)}.")
         below = tuple(max(m, s // m * m) for s, m in zip(size, multiples, strict=True))
+        if below == tuple(size):
+            return
         above = tuple(max(m, -(-s // m) * m) for s, m in zip(size, multiples, strict=True))
-        options = " or ".join("x".join(map(str, option)) for option in dict.fromkeys((below, above)))
+        axes, got, *options = ("x".join(map(str, s)) for s in (multiples, size, *dict.fromkeys((below, above))))
         raise InputError(
-            f"Input size must be a multiple of {axes} pixels for {self.name!r}; "
-            f"got {'x'.join(map(str, size))}. Nearest legal: {options}."
+            f"Input size must be a multiple of {axes} pixels for {self.name!r}; got {got}. Nearest legal: "
+            f"{' or '.join(options)}."
         )
 
     def with_input_size(self, size: int | tuple[int, ...], *, birder: bool = False) -> ModelConfig:
@@ -220,8 +219,6 @@ class ModelConfig:
         Raises:
             InputError: Not a whole number, or negative.
         """
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
-            raise InputError(f"num_classes must be a non-negative int; got {num_classes!r}.")
         return dataclasses.replace(self, num_classes=num_classes)
 
     def full_size(self, size: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -400,12 +397,8 @@ _VIDEO: dict[str, Any] = {
     "mask_unit": (1, 8, 8),
     "position": "separable",
 }
-_ABSWIN: dict[str, Any] = {
-    "family": "hiera_abswin",
-    "position": "window",
-    "position_size": (14, 14),
-    "position_antialias": True,
-}
+_ABSWIN: dict[str, Any] = {"family": "hiera_abswin", "position": "window", "position_size": (14, 14)}
+_ABSWIN["position_antialias"] = True
 
 
 def _hiera(name: str, size: str, line: Mapping[str, Any] | None = None, **options: Any) -> ModelConfig:
@@ -431,37 +424,24 @@ def _det(name: str, size: str, windows: tuple[int, ...], **options: Any) -> Mode
 def _architectures() -> dict[str, ModelConfig]:
     configs: list[ModelConfig] = []
     for size in _SIZES:
-        configs.append(_hiera(f"hiera_{size}_224", size))
         # Quirk(MAE): Hiera is masked-pretrained with two query pools, so that a mask unit ends as 2x2 tokens.
         mae = {"num_classes": 0, "q_pool": 2, "head": "pool", "decoder": DecoderConfig()}
-        configs.append(_hiera(f"mae_hiera_{size}_224", size, **mae))
+        configs += [_hiera(f"hiera_{size}_224", size), _hiera(f"mae_hiera_{size}_224", size, **mae)]
         if size not in ("tiny", "small"):
             configs.append(_hiera(f"hiera_{size}_16x224", size, _VIDEO))
             configs.append(_hiera(f"mae_hiera_{size}_16x224", size, _VIDEO, **mae))
         # Quirk(birder): its plain Hiera resizes position tables with antialiasing; its MAE pools three times.
         birder = {"num_classes": 0, "drop_path": _BIRDER_DROP_PATH[size], "position_antialias": True}
-        birder_mae = {**birder, "decoder": DecoderConfig()}
-        configs.append(_hiera(f"hiera_{size}", size, **birder))
-        configs.append(_hiera(f"mae_hiera_hiera_{size}", size, **birder_mae))
-        configs.append(_hiera(f"hiera_abswin_{size}", size, _ABSWIN, **birder))
-        configs.append(_hiera(f"mae_hiera_hiera_abswin_{size}", size, _ABSWIN, **birder_mae))
-    configs.append(
-        _hiera(
-            "hiera_abswin_base_plus_ap",
-            "base_plus",
-            _ABSWIN,
-            num_classes=0,
-            drop_path=0.1,
-            head="attention",
-            attention_pool_heads=16,
-        )
-    )
+        for name, line in (("hiera", None), ("hiera_abswin", _ABSWIN)):
+            configs.append(_hiera(f"{name}_{size}", size, line, **birder))
+            configs.append(_hiera(f"mae_hiera_{name}_{size}", size, line, **birder, decoder=DecoderConfig()))
+    pooled = {"num_classes": 0, "drop_path": 0.1, "head": "attention", "attention_pool_heads": 16}
+    configs.append(_hiera("hiera_abswin_base_plus_ap", "base_plus", _ABSWIN, **pooled))
     timm = {"input_size": (256, 256), "layer_scale": 1e-5}
-    configs.append(
-        _hiera("hiera_small_abswin_256", "small", _ABSWIN, position_size=(16, 16), shortcut="max_avg", **timm)
-    )
+    small = {**timm, "position_size": (16, 16), "shortcut": "max_avg"}
+    configs.append(_hiera("hiera_small_abswin_256", "small", _ABSWIN, **small))
     configs.append(_hiera("hiera_base_abswin_256", "base", _ABSWIN, **timm))
-    configs.append(_det("timm_hieradet_small", "small", (8, 4, 16, 8), **{**timm, "num_classes": 1000}))
+    configs.append(_det("timm_hieradet_small", "small", (8, 4, 16, 8), **timm, num_classes=1000))
     for size in ("tiny", "small", "base_plus", "large"):
         windows = (8, 4, 16, 8) if size == "large" else (8, 4, 14, 7)
         configs.append(_det(f"sam2_hiera_{size}", size, windows, input_size=(1024, 1024), head="pool"))
@@ -469,9 +449,8 @@ def _architectures() -> dict[str, ModelConfig]:
         birder = {"head": "norm_pool", "drop_path": _BIRDER_DROP_PATH[size]}
         configs.append(_det(f"hieradet_{size}", size, (8, 4, 14, 7), **birder))
         configs.append(_det(f"hieradet_d_{size}", size, (8, 4, 0, 0), **birder))
-    configs.append(
-        _hiera("hiera_nano_96", "tiny", input_size=(96, 96), num_classes=0, embed_dim=32, depths=(1, 1, 3, 1))
-    )
+    nano = {"input_size": (96, 96), "num_classes": 0, "embed_dim": 32, "depths": (1, 1, 3, 1)}
+    configs.append(_hiera("hiera_nano_96", "tiny", **nano))
     return {config.name: config for config in configs}
 
 

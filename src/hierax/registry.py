@@ -93,14 +93,13 @@ def find_weights(
     if is_local(source):
         path, known = Path(source).expanduser(), named
     else:
-        from .weights import hub
+        from .weights.hub import fetch_source
 
-        path, entry = hub.fetch_source(str(source), revision=revision)
-        known = entry or named
+        path, known = fetch_source(str(source), revision=revision)
     # An architecture, not what the catalogue says of one file: sizes and classes are read off the tensors.
     wanted = named or known
     network = None if wanted is None else architecture(wanted.architecture)
-    return read_weights(path, named=network, known=known, strict=strict)
+    return read_weights(path, named=network, known=known or named, strict=strict)
 
 
 def is_local(source: str | Path) -> bool:

@@ -52,12 +52,9 @@ def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
             f"Clips of {config.name!r} have {config.input_size[0]} frames; got {resized.input_size[0]}. "
             "Give only (height, width)."
         )
-    rules: dict[str, tuple[tuple[int, ...], bool]] = {}  # grid and antialiasing of each table that follows
-    if config.position != "window":
-        key = "pos_embed_spatial" if config.position == "separable" else "pos_embed"
-        rules[key] = (resized.table_size[-2:], config.position_antialias)
-    else:
-        rules["pos_embed"] = (resized.table_size, True)
+    key = "pos_embed_spatial" if config.position == "separable" else "pos_embed"
+    # Grid and antialiasing of each table that follows.
+    rules = {key: (resized.table_size[-2:], config.position == "window" or config.position_antialias)}
     if config.decoder is not None:
         rules["decoder_pos_embed"] = (resized.decoder_table_size[-2:], False)
     tables = {key: _resized(weights.tensors[key], *rule) for key, rule in rules.items() if key in weights.tensors}
@@ -142,15 +139,7 @@ def _without_head(weights: Weights) -> dict[str, Tensor]:
 
 
 def _revised(weights: Weights, config: ModelConfig, tensors: dict[str, Tensor], note: str, **facts: Any) -> Weights:
-    """The weights as another network, with a report that says what became of each tensor.
-
-    Args:
-        weights: Before the change.
-        config: The network afterwards.
-        tensors: What is left of the tensors, by flat name.
-        note: What was done, in a few words; also the reason for every tensor that is no longer used.
-        **facts: What else changes on the card.
-    """
+    """The weights as another network; the note says what was done, and why tensors that are gone are not used."""
     before = weights.report
     dropped = {weights.names.get(name, name): note for name in weights.tensors if name not in tensors}
     report = LoadReport(

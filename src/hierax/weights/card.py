@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,10 +52,7 @@ class LoadReport:
         lines = [f"{len(self.used)} tensors loaded"]
         if self.fresh:
             lines.append(f"fresh (randomly initialised): {', '.join(self.fresh)}")
-        reasons: dict[str, int] = {}
-        for reason in self.left_over.values():
-            reasons[reason] = reasons.get(reason, 0) + 1
-        lines += [f"{count} left unused: {reason}" for reason, count in reasons.items()]
+        lines += [f"{number} left unused: {reason}" for reason, number in Counter(self.left_over.values()).items()]
         return "; ".join([*lines, *self.notes])
 
 
@@ -187,16 +186,11 @@ class ModelCard:
 
     def __str__(self) -> str:
         """Every known field, then the block table."""
-        known = {**self.to_dict(), "preprocess": preprocess_text(self.preprocess)}
-        known = {
-            key: _text(key, value) for key, value in known.items() if value not in (None, ()) and key != "citation"
-        }
-        width = max(map(len, known))
-        lines = [f"{key:<{width}}  {value}" for key, value in known.items()]
-        lines += ["", self.blocks]
-        if self.citation:
-            lines += ["", self.citation.strip()]
-        return "\n".join(lines)
+        known = {**self.to_dict(), "preprocess": preprocess_text(self.preprocess), "citation": None}
+        texts = {key: _text(key, value) for key, value in known.items() if value not in (None, ())}
+        width = max(map(len, texts))
+        lines = [f"{key:<{width}}  {value}" for key, value in texts.items()]
+        return "\n".join([*lines, "", self.blocks, *(["", self.citation.strip()] if self.citation else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,38 +233,32 @@ class Weights:
 
 def block_text(config: ModelConfig) -> str:
     """The block table, equal neighbours merged."""
-    grid = list(config.grid(config.input_size))
-    rows: list[tuple[list[int], tuple[str, ...]]] = []
+    grid = config.grid(config.input_size)
+    rows: list[tuple[str, ...]] = []
     for spec in block_table(config):
-        before = "x".join(map(str, grid))
-        if spec.q_stride is not None:
-            grid = [g // s for g, s in zip(grid, spec.q_stride, strict=True)]
-        after = "x".join(map(str, grid))
-        window = "global" if spec.window is None else "x".join(map(str, spec.window))
-        row = (
-            str(spec.stage),
-            before if before == after else f"{before} > {after}",
-            str(spec.dim_in) if spec.dim_in == spec.dim_out else f"{spec.dim_in} > {spec.dim_out}",
-            str(spec.heads),
-            window,
-            "-" if spec.q_stride is None else "x".join(map(str, spec.q_stride)),
-        )
-        if rows and rows[-1][1] == row:
-            rows[-1][0].append(spec.index)
-        else:
-            rows.append(([spec.index], row))
+        pooled = tuple(g // s for g, s in zip(grid, spec.q_stride or (1,) * len(grid), strict=True))
+        changes = ((_times(grid), _times(pooled)), (str(spec.dim_in), str(spec.dim_out)))
+        sizes = (before if before == after else f"{before} > {after}" for before, after in changes)
+        window = _times(spec.window) if spec.window else "global"
+        rows.append((str(spec.stage), *sizes, str(spec.heads), window, _times(spec.q_stride or ()) or "-"))
+        grid = pooled
     table: list[tuple[str, ...]] = [("block", "stage", "grid", "dim", "heads", "window", "q-stride")]
-    for indices, row in rows:
-        table.append((str(indices[0]) if len(indices) == 1 else f"{indices[0]}-{indices[-1]}", *row))
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-    )
+    for row, same in itertools.groupby(range(len(rows)), key=rows.__getitem__):
+        indices = list(same)
+        first, last = indices[0], indices[-1]
+        table.append((str(first) if first == last else f"{first}-{last}", *row))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _times(numbers: tuple[int, ...]) -> str:
+    return "x".join(map(str, numbers))
 
 
 def preprocess_text(spec: PreprocessSpec) -> str:
     """One line for people."""
-    size = "x".join(map(str, spec.size))
+    size = _times(spec.size)
     how = f"squash to {size}"
     if spec.resize == "shortest":
         shorter = spec.resize_to or math.floor(min(spec.size) / spec.crop_ratio)
@@ -280,7 +268,7 @@ def preprocess_text(spec: PreprocessSpec) -> str:
 
 def _text(key: str, value: Any) -> str:
     if key == "input_size":
-        return "x".join(map(str, value))
+        return _times(value)
     if key == "parameters":
         return f"{value:,}"
     if key == "commercial":

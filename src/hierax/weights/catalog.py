@@ -10,19 +10,19 @@ import dataclasses
 import fnmatch
 import functools
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config import ARCHITECTURES, PreprocessSpec, architecture
 from ..errors import HieraxError, UnknownNameError, nearest
+from ..net.cache import is_sha256
 from ..net.transfer import shown
-from ..schema import read, read_toml
+from ..schema import conform, read, read_toml
 from .card import ModelCard, allows_commerce
 
 FORMATS = ("hierax", "meta", "sam2", "transformers", "timm", "birder")
-_TABLES = ("preprocess", "group", "citation", "model")
 _SHIPPED = Path(__file__).with_name("catalog.toml")
 
 
@@ -107,7 +107,7 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None, commercia
 
 
 Catalog = tuple[dict[str, CatalogEntry], dict[str, str]]
-Shared = Mapping[str, Mapping[str, Any]]
+Shared = Mapping[str, dict[str, Any]]
 
 
 def _catalog() -> Catalog:
@@ -131,13 +131,8 @@ def _read_catalogs(private: Path | None, modified: int) -> Catalog:
     shared: dict[str, dict[str, Any]] = {"preprocess": {}, "group": {}, "citation": {}}
     known: dict[str, CatalogEntry] = {}
     index: dict[str, str] = {}
-    for path in (_SHIPPED, private):
-        if path is None:
-            continue
-        document = _tables(path)
-        for table in shared:
-            shared[table] |= document.get(table, {})
-        layer = _layer(path, document, shared)
+    for path in filter(None, (_SHIPPED, private)):
+        layer = _layer(path, shared)
         known.update(layer)
         for entry in layer.values():
             # An address and a mirror mean the entry too.
@@ -153,61 +148,60 @@ def _read_catalogs(private: Path | None, modified: int) -> Catalog:
     return known, index
 
 
-def _tables(path: Path) -> dict[str, Any]:
-    document = read_toml(path, what="A catalogue", error=HieraxError)
-    for key, value in document.items():
-        if key not in _TABLES:
-            raise HieraxError(
-                f"A catalogue has only the tables {', '.join(_TABLES)}; {path} has {key!r}. {nearest(key, _TABLES)}"
-            )
-        if not isinstance(value, list if key == "model" else dict):
-            shape = "[[model]] blocks" if key == "model" else f"a [{key}.NAME] table"
-            raise HieraxError(f"{key!r} must be written as {shape}; {path}.")
-    return document
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    """The tables of a catalogue file."""
+
+    preprocess: dict[str, dict[str, Any]] = field(default_factory=dict)
+    group: dict[str, dict[str, Any]] = field(default_factory=dict)
+    citation: dict[str, str] = field(default_factory=dict)
+    model: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        conform(self, HieraxError)
 
 
-def _layer(path: Path, document: Mapping[str, Any], shared: Shared) -> dict[str, CatalogEntry]:
-    """All models of one file by name; every complaint names file and model."""
+def _layer(path: Path, shared: Shared) -> dict[str, CatalogEntry]:
+    """All models of one file by name; its other tables join the shared ones. A complaint names file and model."""
     found: dict[str, CatalogEntry] = {}
     taken: dict[str, str] = {}
-    name: Any = "citation"
+    tables, place = read_toml(path, what="A catalogue", error=HieraxError), ""
     try:
-        for key, text in document.get("citation", {}).items():
-            _need(isinstance(text, str), key, "must be BibTeX text")
-        for number, table in enumerate(document.get("model", []), 1):
-            name = f"number {number}"
-            _need(isinstance(table, dict) and table.get("name"), "name", "must be a name")
-            _need(isinstance(table["name"], str), "name", "must be text")
-            name = table["name"]
-            found[name] = entry = _entry(path, name, table, shared)
+        document = read(_Document, tables, where="It", error=HieraxError)
+        for table, known in shared.items():
+            known |= getattr(document, table)
+        for number, model in enumerate(document.model, 1):
+            place = f", model number {number}"
+            name: Any = model.get("name")
+            _need(name and isinstance(name, str), "name", "must be text")
+            place = f", model {name!r}"
+            found[name] = entry = _entry(path, model, shared)
             for word in (name, *entry.aliases):
                 _need(word not in taken, "name", f"{word!r} already belongs to {taken.get(word)!r}")
                 taken[word] = name
     except HieraxError as error:
-        raise HieraxError(f"Catalogue {path}, model {name!r}: {error}") from error
+        rule = "" if place else " Models are [[model]] blocks with a name, the rest [TABLE.NAME] tables."
+        raise HieraxError(f"Catalogue {path}{place}: {error}{rule}") from error
     return found
 
 
-def _entry(path: Path, name: str, table: Mapping[str, Any], shared: Shared) -> CatalogEntry:
+def _entry(path: Path, model: Mapping[str, Any], shared: Shared) -> CatalogEntry:
     """One model, its group filled in."""
-    fields = dict(_lookup(shared, "group", table["group"])) if "group" in table else {}
-    fields |= {key: _named(value, name) for key, value in (*fields.items(), *table.items()) if key != "group"}
+    fields = {**(_lookup(shared, "group", model["group"]) if "group" in model else {}), **model}
+    fields = {key: _named(value, model["name"]) for key, value in fields.items() if key != "group"}
     config = architecture(str(fields.pop("architecture", "")))
-    size = fields.pop("input_size", (224, 224))
-    rank = len(config.input_size)
+    size, rank = fields.pop("input_size", (224, 224)), len(config.input_size)
     whole = isinstance(size, (list, tuple)) and len(size) == rank and all(type(side) is int for side in size)
     _need(whole, "input_size", f"must be {rank} whole numbers; got {size!r}")
     config = config.with_input_size(tuple(size), birder=fields.get("format") == "birder")
     task, classes = fields.pop("task", None), fields.pop("num_classes", None)
     if classes is not None and config.decoder is None:
         config = config.with_num_classes(classes)
-    preset, cited = fields.pop("preprocess", {}), fields.pop("citation", ())
-    recipe = _lookup(shared, "preprocess", preset) if isinstance(preset, str) else preset
+    recipe, cited = fields.pop("preprocess", {}), fields.pop("citation", ())
+    recipe = _lookup(shared, "preprocess", recipe) if isinstance(recipe, str) else recipe
     _need(isinstance(recipe, dict), "preprocess", "must be a preset name or a table")
     _need(isinstance(cited, (list, tuple)), "citation", "must be a list of keys")
-    for key in cited:
-        _among("citation", key, shared["citation"])
-    fields["citation"] = "\n\n".join(shared["citation"][key].strip() for key in cited)
+    fields["citation"] = "\n\n".join(_lookup(shared, "citation", key).strip() for key in cited)
     fields["preprocess"] = PreprocessSpec.from_dict({"size": config.input_size[-2:], **recipe})
     if "path" in fields:
         fields["path"] = (path.parent / Path(str(fields["path"])).expanduser()).resolve()
@@ -215,26 +209,19 @@ def _entry(path: Path, name: str, table: Mapping[str, Any], shared: Shared) -> C
     entry = read(CatalogEntry, {**fields, "config": config, "catalog": path}, where="A [[model]]", error=HieraxError)
     _need(task in (None, entry.task), "task", f"must be {entry.task!r} for this network; got {task!r}")
     for digest in filter(None, (entry.sha256, *entry.superseded)):
-        digits = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-        _need(digits, "sha256", f"must be 64 lower-case hexadecimal digits; got {digest!r}")
+        _need(is_sha256(digest), "sha256", f"must be 64 lower-case hexadecimal digits; got {digest!r}")
     if entry.pretrained:
-        _among("format", entry.format or "", FORMATS)
+        _lookup({"format": dict.fromkeys(FORMATS)}, "format", entry.format)
         places = [key for key in ("path", "url", "repo") if getattr(entry, key)]
         _need(len(places) == 1, "url", f"one of path, url and repo is needed; got {places}")
     return entry
 
 
-def _lookup(shared: Shared, table: str, key: Any) -> Mapping[str, Any]:
-    """A shared table that a model refers to."""
-    _among(table, key, shared[table])
-    _need(isinstance(shared[table][key], dict), table, f"{key!r} must be a table")
+def _lookup(shared: Shared, table: str, key: Any) -> Any:
+    """What stands in a shared table under the key that a model names."""
+    if not isinstance(key, str) or key not in shared[table]:
+        _need(False, table, f"{key!r} is unknown. {nearest(str(key), shared[table])}")
     return shared[table][key]
-
-
-def _among(key: str, value: Any, known: Iterable[str]) -> None:
-    """Require one of the known words."""
-    if not isinstance(value, str) or value not in known:
-        _need(False, key, f"{value!r} is unknown. {nearest(str(value), known)}")
 
 
 def _need(truth: Any, key: str, rule: str) -> None:

@@ -6,6 +6,8 @@ safetensors files are memory-mapped; torch files are read by `torch_files`. What
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import os
 import struct
@@ -19,11 +21,12 @@ import torch
 from torch import Tensor
 
 from ..atomic import atomic_file, folder_beside
-from ..errors import CheckpointError, HieraxError
-from .torch_files import MAX_TENSORS, read_torch
+from ..errors import CheckpointError
+from .torch_files import MAX_TENSORS, read_torch, reason
 
 MAX_HEADER_BYTES = 20_000_000
 MAX_JSON_BYTES = 20_000_000
+MAX_SHARDS = 1000
 README_TAGS = "[hiera, hierax]"  # in the front matter of every README.md that hierax writes
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -63,18 +66,12 @@ def read(path: str | Path) -> RawCheckpoint:
     try:
         weights = _find_weights(path) if path.is_dir() else path
         content = _read_shards(weights) if weights.name.endswith(".index.json") else read_file(weights)
-        return RawCheckpoint(
-            path=weights,
-            tensors=content.tensors,
-            container=content.container,
-            metadata=content.metadata,
-            notes=content.notes,
+        return dataclasses.replace(
+            content,
             config=_sidecar(weights, (f"{weights.stem}.json", "config.json")),
             preprocessor=_sidecar(weights, ("preprocessor_config.json",)),
             card=_front_matter(weights.parent / "README.md"),
         )
-    except HieraxError:
-        raise
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
 
@@ -125,18 +122,31 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except CheckpointError:
         raise
     except Exception as error:  # SafetensorError, and whatever torch says to a dtype it does not have
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is not a whole safetensors file: {reason}. Download it again.") from error
+        raise CheckpointError(f"{path} is not a whole safetensors file: {reason(error)}. Download it again.") from error
 
 
-def _read_shards(index: Path) -> RawCheckpoint:
+def weight_map(index: Path) -> dict[str, str]:
+    """The file, beside an index of sharded weights, of each tensor.
+
+    Raises:
+        CheckpointError: It is no index, or names files elsewhere or too many of them.
+    """
     listing = read_json(index).get("weight_map")
     if not isinstance(listing, dict) or not all(isinstance(name, str) for name in listing.values()):
         raise CheckpointError(f"{index} has no weight_map.")
+    shards = set(listing.values())
+    for name in shards:
+        if Path(name).name != name or name == "..":
+            raise CheckpointError(f"{index} points outside its folder ({name!r}); it was not followed.")
+    if not 0 < len(shards) <= MAX_SHARDS:
+        raise CheckpointError(f"{index} must name at least one and at most {MAX_SHARDS} files; got {len(shards)}.")
+    return listing
+
+
+def _read_shards(index: Path) -> RawCheckpoint:
+    listing = weight_map(index)
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(listing.values())):
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} points outside its folder ({name!r}); it was not followed.")
         tensors.update(read_file(index.parent / name).tensors)
     missing = [key for key in listing if key not in tensors]
     if missing:
@@ -175,17 +185,12 @@ def _front_matter(readme: Path) -> dict[str, str]:
     """`key: value` lines between the dashes at the top of a hub card; lists and nesting are passed over."""
     if not readme.is_file() or readme.stat().st_size > MAX_JSON_BYTES:
         return {}
-    lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or lines[0].strip() != "---":
+    top, *lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()[:200] or [""]
+    if top.strip() != "---":
         return {}
-    found: dict[str, str] = {}
-    for line in lines[1:200]:
-        if line.strip() == "---":
-            break
-        key, colon, value = line.partition(":")
-        if colon and value.strip() and not line[0].isspace():
-            found[key.strip()] = value.strip().strip("'\"")
-    return found
+    head = itertools.takewhile(lambda line: line.strip() != "---", lines)
+    pairs = (line.partition(":") for line in head if not line[:1].isspace())
+    return {key.strip(): value.strip().strip("'\"") for key, _, value in pairs if value.strip()}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import ARCHITECTURES, DecoderConfig, ModelConfig
 from ..errors import CheckpointError
@@ -67,12 +67,10 @@ def measure(tensors: Mapping[str, Tensor]) -> Geometry:
     while (key := f"blocks.{len(widths)}.norm2.weight") in tensors:
         widths.append(tensors[key].shape[0])
     if not widths or "patch_embed.proj.weight" not in tensors:
-        sample = ", ".join(list(tensors)[:10])
         raise CheckpointError(
             "This is no Hiera checkpoint in any known format: blocks and patch embedding were not found. "
-            f"Its first tensors are: {sample}."
+            f"Its first tensors are: {', '.join(list(tensors)[:10])}."
         )
-    depths = tuple(widths.count(width) for width in sorted(set(widths)))
     table, frames, position = _table(tensors)
     head = tensors.get("head.projection.weight")
     opens = [n for n in range(1, len(widths)) if widths[n] != widths[n - 1]]
@@ -80,7 +78,7 @@ def measure(tensors: Mapping[str, Tensor]) -> Geometry:
     decoder = tensors.get("decoder_embed.weight")
     return Geometry(
         embed_dim=widths[0],
-        depths=depths,
+        depths=tuple(widths.count(width) for width in sorted(set(widths))),
         num_classes=0 if head is None else head.shape[0],
         position=position,
         table=table,
@@ -109,16 +107,13 @@ def _table(tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int, str]:
 
 def fits(config: ModelConfig, geometry: Geometry) -> bool:
     """Whether a named architecture could have these shapes (class count and input size aside)."""
-    same = (
-        config.embed_dim == geometry.embed_dim
-        and config.depths == geometry.depths
-        and config.position == geometry.position
+    pools = -1 if config.decoder is None else config.q_pool
+    return (
+        all(getattr(config, key) == getattr(geometry, key) for key in ("embed_dim", "depths", "position", "shortcut"))
         and (config.layer_scale is not None) == geometry.layer_scale
-        and config.shortcut == geometry.shortcut
         and (config.head == "attention") == geometry.attention_pool
-        and (config.decoder is not None) == (geometry.decoder_pools >= 0)
+        and pools == geometry.decoder_pools
     )
-    return same and (config.decoder is None or config.q_pool == geometry.decoder_pools)
 
 
 def choose(geometry: Geometry, names: Iterable[str], what: str) -> ModelConfig:
@@ -161,26 +156,20 @@ def adapt(config: ModelConfig, geometry: Geometry, input_size: tuple[int, ...] |
             f"{geometry.position!r} positions"
             f"{' and a decoder' if geometry.decoder_pools >= 0 else ''}. Pass the right name=."
         )
-    changes: dict[str, object] = {"num_classes": geometry.num_classes}
+    size = input_size or _size_of_table(config, geometry) or config.input_size
+    changes: dict[str, Any] = {"num_classes": geometry.num_classes, "input_size": tuple(size)}
     if geometry.position == "window":
         changes["position_size"] = geometry.table
-    size = input_size or _size_of_table(config, geometry) or config.input_size
     if geometry.decoder_pools >= 0:
-        heads = config.decoder.num_heads if config.decoder else 16
-        changes["decoder"] = dataclasses.replace(
-            config.decoder or DecoderConfig(),
-            dim=geometry.decoder_dim,
-            depth=geometry.decoder_depth,
-            num_heads=heads,
-        )
-    return dataclasses.replace(config, input_size=tuple(size), **changes)
+        shape = {"dim": geometry.decoder_dim, "depth": geometry.decoder_depth}
+        changes["decoder"] = dataclasses.replace(config.decoder or DecoderConfig(), **shape)
+    return dataclasses.replace(config, **changes)
 
 
 def _size_of_table(config: ModelConfig, geometry: Geometry) -> tuple[int, ...] | None:
     """Input size that a plain table was made for, taking it as square unless the config says otherwise."""
     if geometry.position == "window":
         return None
-    stride = config.patch_stride
     grid = config.grid(config.input_size)
     if math.prod(grid[-2:]) == geometry.table[0] and geometry.frames in (0, grid[0]):
         return config.input_size
@@ -190,8 +179,8 @@ def _size_of_table(config: ModelConfig, geometry: Geometry) -> tuple[int, ...] |
             f"The position table has {geometry.table[0]} tokens, which is no square. "
             "Put the config.json it was saved with beside it, so that height and width are known."
         )
-    spatial = (side * stride[-2], side * stride[-1])
-    return (geometry.frames * stride[0], *spatial) if geometry.frames else spatial
+    cells = (geometry.frames, side, side) if geometry.frames else (side, side)
+    return tuple(cell * stride for cell, stride in zip(cells, config.patch_stride, strict=True))
 
 
 def unit_windows(
@@ -204,6 +193,22 @@ def unit_windows(
     )
 
 
+def first(*rules: tuple[object, str]) -> str | None:
+    """What is said of the first rule that is broken; None if none is."""
+    return next((said for broken, said in rules if broken), None)
+
+
+def extra_parts(config: ModelConfig) -> bool:
+    """Whether blocks have what only timm gave some members: branch scales, or a shortcut without parameters."""
+    return config.layer_scale is not None or config.shortcut != "linear"
+
+
+def said_as(config: ModelConfig, table: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that a table pairs with another package's names for them, as JSON has them."""
+    values = {theirs: getattr(config, ours) for theirs, ours in table.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
 def irregular(config: ModelConfig) -> str | None:
     """What code that knows only mask-unit flags cannot express about a plain Hiera's windows."""
     flags = [window is not None for window in config.windows]
@@ -214,11 +219,10 @@ def irregular(config: ModelConfig) -> str | None:
 
 def unusual(config: ModelConfig, *fields: str) -> str | None:
     """An obstacle if any of these fields differs from what every public image member has."""
-    usual = ModelConfig()
-    for field in fields:
-        if getattr(config, field) != getattr(usual, field):
-            return f"its code fixes {field} at {getattr(usual, field)}; this network has {getattr(config, field)}"
-    return None
+    values = [(field, getattr(ModelConfig(), field), getattr(config, field)) for field in fields]
+    return first(
+        *((here != usual, f"its code fixes {name} at {usual}; this network has {here}") for name, usual, here in values)
+    )
 
 
 def public_name(config: ModelConfig) -> str:

@@ -95,14 +95,12 @@ def announce_license(entry: CatalogEntry) -> None:
 
 def _no_weights(entry: CatalogEntry) -> str:
     same = [e.name for e in entries().values() if e.pretrained and e.architecture == entry.architecture]
+    name = entry.name
     if same:
-        return (
-            f"{entry.name!r} is an architecture; weights for it are published as {', '.join(same)}. Name one of them."
-        )
-    close = nearest(entry.name, list_models(pretrained=True))
+        return f"{name!r} is an architecture; weights for it are published as {', '.join(same)}. Name one of them."
     return (
-        f"{entry.name!r} is an architecture without published weights. {close}"
-        f"hierax.create({entry.name!r}) builds it; `hierax list` shows what has weights."
+        f"{name!r} is an architecture without published weights. {nearest(name, list_models(pretrained=True))}"
+        f"hierax.create({name!r}) builds it; `hierax list` shows what has weights."
     )
 
 

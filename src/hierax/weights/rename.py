@@ -6,6 +6,7 @@ never see it (`flat_names`). Position tables differ in layout as well as in name
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,9 +147,7 @@ def to_ours(key: str, tensor: Tensor, config: ModelConfig) -> Tensor:
         return tensor
     if tensor.ndim == 4 and config.position == "window" and key in ("pos_embed", "pos_embed_window"):
         return tensor.permute(0, 2, 3, 1)
-    count = 1
-    for side in shape:
-        count *= side
+    count = math.prod(shape)
     if tensor.ndim != 3 or tensor.shape[1] != count:
         raise CheckpointError(
             f"{key!r} must hold {count} positions for input size {config.input_size}; got {tuple(tensor.shape)}. "
@@ -168,12 +167,8 @@ def to_theirs(key: str, tensor: Tensor, config: ModelConfig) -> Tensor:
 
 def table_shape(key: str, config: ModelConfig) -> tuple[int, ...] | None:
     """Grid of a position table by its flat name; None for every other parameter."""
-    table = config.table_size
     if key == "decoder_pos_embed":
         return config.decoder_table_size
-    return {
-        "pos_embed": table,
-        "pos_embed_window": config.mask_unit,
-        "pos_embed_spatial": table[1:],
-        "pos_embed_temporal": table[:1],
-    }.get(key)
+    table = config.table_size
+    outer = {"pos_embed": table, "pos_embed_window": config.mask_unit}
+    return {**outer, "pos_embed_spatial": table[1:], "pos_embed_temporal": table[:1]}.get(key)

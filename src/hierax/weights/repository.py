@@ -13,12 +13,11 @@ from .. import console
 from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
 from ..net.cache import UNKNOWN, Published, alone, disk_refused, is_sha256, offline, verified
 from ..net.transfer import Transient, patiently, refused
-from ..schema import read_json
 from .catalog import entries
+from .files import weight_map
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_MAX_SHARDS = 1000
 
 
 class Missing(CheckpointError):
@@ -43,14 +42,15 @@ class Repository:
             UnknownNameError: The repository or revision does not exist.
             IntegrityError: Wrong bytes, twice.
         """
-        found = self._first(_WEIGHTS, published) or self.file(self._unusual(), published)
-        name = found.relative_to(_snapshot(found)).as_posix()
+        found = self._first(*_WEIGHTS, published=published) or self.file(self._unusual(), published)
+        snapshot = _snapshot(found)
+        name = found.relative_to(snapshot).as_posix()
         # The revision may be a branch that moves: everything else comes from the commit of the weights.
-        same = replace(self, revision=_snapshot(found).name)
+        same = replace(self, revision=snapshot.name)
         for config in ("config.json", "preprocessor_config.json", f"{name.rpartition('.')[0]}.json"):
             if config != "model.json":
-                same._first((config,))
-        for shard in _shards(found) if name.endswith(".index.json") else ():
+                same._first(config)
+        for shard in sorted(set(weight_map(found).values())) if name.endswith(".index.json") else ():
             same.file(shard)
         return found.parent if name in _WEIGHTS else found
 
@@ -71,7 +71,7 @@ class Repository:
         with alone(place):
             return verified(place, obtain)
 
-    def _first(self, names: tuple[str, ...], published: Published = UNKNOWN) -> Path | None:
+    def _first(self, *names: str, published: Published = UNKNOWN) -> Path | None:
         """The first of these files that the repository has."""
         for name in names:
             with contextlib.suppress(Missing):
@@ -219,15 +219,3 @@ def _snapshot(path: Path) -> Path:
 def _tag(path: Path) -> str:
     """The hub's tag of a cached file: the name of the blob that its link points at."""
     return path.resolve().name if path.is_symlink() else ""
-
-
-def _shards(index: Path) -> list[str]:
-    """Files that an index of sharded weights names, all beside it."""
-    listing = read_json(index, what=index.name, error=CheckpointError)
-    files = listing.get("weight_map") if isinstance(listing, dict) else None
-    names = sorted({str(name) for name in files.values()}) if isinstance(files, dict) else []
-    if not 0 < len(names) <= _MAX_SHARDS or any("/" in name or ".." in name for name in names):
-        raise CheckpointError(
-            f"{index.name} must map tensor names to at most {_MAX_SHARDS} files beside it; it does not."
-        )
-    return names

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..config import ModelConfig, block_table
+from ..config import DecoderConfig, ModelConfig, block_table
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -34,7 +34,7 @@ def expected(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     if config.head != "pool":
         found |= _layer("norm", last)
     if config.decoder is not None:
-        found |= _decoder(config)
+        found |= _decoder(config, config.decoder)
     elif config.num_classes:
         found |= _layer("head.projection", config.num_classes, last)
     return MappingProxyType(found)
@@ -45,11 +45,9 @@ def count(config: ModelConfig) -> int:
     return sum(math.prod(shape) for shape in expected(config).values())
 
 
-def _decoder(config: ModelConfig) -> Shapes:
+def _decoder(config: ModelConfig, decoder: DecoderConfig) -> Shapes:
     """Fusion and decoder of a masked autoencoder."""
-    decoder, last = config.decoder, config.embedding_size
-    if decoder is None:
-        return {}
+    last = config.embedding_size
     found = _layer("encoder_norm", last)
     for stage in range(config.q_pool):
         # What the stages from here on pool, a strided convolution does at once.

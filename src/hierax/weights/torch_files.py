@@ -36,15 +36,19 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str
     """
     with path.open("rb") as stream:
         is_zip = stream.read(4) == b"PK\x03\x04"
+        stream.seek(0)
+        # A legacy file is a row of pickles: magic number, version, platform, the object, its storages' names.
+        for _ in range(0 if is_zip else 5):
+            _check_pickle(path, stream)
     if is_zip:
         _check_zip(path)
-        loaded = _load(path, mmap=True)
-    else:
-        with path.open("rb") as stream:
-            # A legacy file is a row of pickles: magic number, version, platform, the object, its storages' names.
-            for _ in range(5):
-                _check_pickle(path, stream)
-        loaded = _load(path, mmap=False)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:  # torch raises a dozen types on damaged or hostile pickles
+        raise CheckpointError(
+            f"{path} cannot be loaded as plain tensors, and hierax never unpickles code ({reason(error)}). "
+            "Convert it to safetensors where it came from, or download it again."
+        ) from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a dictionary of tensors.")
     state, rest, notes = _find_state(loaded)
@@ -104,19 +108,12 @@ def _check_pickle(path: Path, stream: IO[bytes]) -> None:
     except CheckpointError:
         raise
     except Exception as error:  # pickletools raises what its decoders meet: ValueError, struct.error, MemoryError
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is not a whole torch file: {reason}. Download it again.") from error
+        raise CheckpointError(f"{path} is not a whole torch file: {reason(error)}. Download it again.") from error
 
 
-def _load(path: Path, *, mmap: bool) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch raises a dozen types on damaged or hostile pickles
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be loaded as plain tensors, and hierax never unpickles code ({reason}). "
-            "Convert it to safetensors where it came from, or download it again."
-        ) from error
+def reason(error: Exception) -> str:
+    """What an error of another library says, in at most a line."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _find_state(loaded: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], dict[str, Any], tuple[str, ...]]:

@@ -75,17 +75,14 @@ def understand(
             f"{error}). Save it again with the package it came from."
         ) from error
     names = {ours: theirs[ours] for ours in tensors}
-    report = _report(raw, kind, names, config, strict)
+    card = dataclasses.replace(card, report=_report(raw, kind, names, config, strict))
     if labels is None and known is not None and known.labels:
         public = class_names(known.labels)
         labels = list(public) if len(public) == config.num_classes else None
-    card = dataclasses.replace(card, report=report)
     weights = Weights(card=card, tensors=tensors, labels=labels, names=names, raw=raw)
-    if named is None or named == config:
-        return weights
-    if named.decoder is None and config.decoder is not None:
+    if named is not None and named.decoder is None and config.decoder is not None:
         return to_encoder(weights, named)
-    if named.family == "hieradet" and config.family == "hiera_abswin":
+    if named is not None and named.family == "hieradet" and config.family == "hiera_abswin":
         return to_hieradet(weights, named)
     return weights
 
@@ -113,13 +110,9 @@ def _matched(raw: RawCheckpoint, kind: Format, theirs: Mapping[str, str], config
 def _report(
     raw: RawCheckpoint, kind: Format, names: Mapping[str, str], config: ModelConfig, strict: bool
 ) -> LoadReport:
-    """Account for every tensor of the file and every parameter of the network.
-
-    Raises:
-        CheckpointError: Parameters are missing or tensors left over that must not be.
-    """
+    """Account for every tensor of the file and every parameter of the network; refuse what must not be missing."""
     missing = [name for name in expected(config) if name not in names]
-    unforgiven = [name for name in missing if not kind.may_be_fresh(name)]
+    unforgiven = [name for name in missing if not name.startswith(kind.may_be_fresh)]
     used = set(names.values())
     left_over = {
         name: kind.left_over(name) if tensor.numel() else "empty: a head without classes"
@@ -128,12 +121,12 @@ def _report(
     }
     unknown = [name for name, reason in left_over.items() if reason is None]
     if strict and (unforgiven or unknown):
-        parts = [f"{raw.path} ({kind.name} format) is not a complete {config.name!r}: {len(used)} tensors matched"]
-        if unforgiven:
-            parts.append(f"{len(unforgiven)} missing ({listed(unforgiven)})")
-        if unknown:
-            parts.append(f"{len(unknown)} left over ({listed(unknown)})")
-        raise CheckpointError("; ".join(parts) + ". Pass the right name=, or strict=False to load what matches.")
+        wrong = (("missing", unforgiven), ("left over", unknown))
+        parts = "".join(f"; {len(keys)} {what} ({listed(keys)})" for what, keys in wrong if keys)
+        raise CheckpointError(
+            f"{raw.path} ({kind.name} format) is not a complete {config.name!r}: {len(used)} tensors matched{parts}. "
+            "Pass the right name=, or strict=False to load what matches."
+        )
     if missing:
         log.warning("%s has no %s: freshly initialised.", raw.path, listed(missing))
     if unknown:
@@ -166,8 +159,8 @@ def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogE
         parent = {"base_model": texts.get("base_model", known.name), "license": known.license or license}
         rest = {key: getattr(known, key) or texts.get(key) for key in ("dataset", "citation")}
         return dataclasses.replace(known, **found, **parent, **rest)
-    stem = raw.path.stem
-    name = (raw.path.parent.name or stem) if stem in ("model", "pytorch_model") else stem
+    stem, folder = raw.path.stem, raw.path.parent.name
+    name = folder if folder and stem in ("model", "pytorch_model") else stem
     commercial = said.get("commercial")
     commercial = commercial if isinstance(commercial, bool) else allows_commerce(license)
     return ModelCard(name=name, license=license, commercial=commercial, pretrained=True, **found, **texts)

@@ -44,7 +44,8 @@ def write_weights(weights: Weights, destination: str | Path, *, to: str, replace
     if destination.is_dir() == is_file and destination.exists():
         kinds = "a folder" if destination.is_dir() else "a file"
         raise CheckpointError(f"{destination} is {kinds} already; nothing was written. Name another destination.")
-    unused = kind.unused(config)
+    # Beginnings of parameters that the format has no place for, and that nothing in this network uses.
+    unused = ("norm.",) if config.decoder is not None and not kind.norm_when_masked else ()
     if left_out := [name for name in tensors if name.startswith(unused)]:
         log.warning("%s has no place for %s, which nothing uses: left out.", to, listed(left_out))
     if kind.tensors_only and weights.labels:

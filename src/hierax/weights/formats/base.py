@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from abc import ABC, abstractmethod
@@ -32,13 +33,19 @@ class Format(ABC):
     tensors_only: ClassVar[bool] = False
     """Whether files hold tensors alone, without class names or preprocess."""
 
+    may_be_fresh: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of parameters of the network that may be missing from such files."""
+
+    norm_when_masked: ClassVar[bool] = True
+    """Whether its autoencoder has a place for the final norm, which no masked pass reads."""
+
     @abstractmethod
     def matches(self, raw: RawCheckpoint) -> bool:
         """Whether the content (never the file name) is of this format."""
 
-    @abstractmethod
     def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
-        """Prefix of the encoder's names in this file, and the rename table."""
+        """Prefix of the encoder's names in this file, and the rename table; as we name them unless the format says."""
+        return "", Dialect()
 
     def our_names(self, raw: RawCheckpoint) -> dict[str, str]:
         """Our flat name of each tensor that may be the network's, to the file's."""
@@ -81,17 +88,14 @@ class Format(ABC):
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """Class names in the file, in index order."""
-        return None
+        return ordered_labels(raw.config.get("id2label") or {}, num_classes)
 
     def facts(self, raw: RawCheckpoint) -> Mapping[str, Any]:
         """What hierax wrote beside the weights when it converted them: licence, data set, parent."""
         for place in (raw.container, raw.config, raw.metadata):
             found = place.get("hierax")
-            if isinstance(found, str):
-                try:
-                    found = json.loads(found)
-                except (ValueError, RecursionError):
-                    continue
+            with contextlib.suppress(ValueError, RecursionError):
+                found = json.loads(found) if isinstance(found, str) else found
             if isinstance(found, Mapping):
                 return found
         return {}
@@ -100,17 +104,9 @@ class Format(ABC):
         """Why a tensor that the network has no place for may stay unused; None makes it an error."""
         return None
 
-    def may_be_fresh(self, key: str) -> bool:
-        """Whether a parameter of the network may be missing from such files."""
-        return False
-
     @abstractmethod
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """What of this network the format cannot express; None if it can hold all of it."""
-
-    def unused(self, config: ModelConfig) -> tuple[str, ...]:
-        """Beginnings of parameters that the format has no place for, and that nothing in this network uses."""
-        return ()
 
     @abstractmethod
     def write(self, weights: Weights, destination: Path) -> Path:
@@ -129,11 +125,9 @@ def ordered_labels(mapping: Mapping[object, object], num_classes: int) -> list[s
     """Class names from {index: name}, None unless every index is named and the names mean something."""
     try:
         names = {int(str(index)): str(name) for index, name in mapping.items()}
-    except ValueError:
+        ordered = [names[index] for index in range(num_classes)]
+    except (ValueError, KeyError):
         return None
-    if not num_classes or any(index not in names for index in range(num_classes)):
-        return None
-    ordered = [names[index] for index in range(num_classes)]
     # transformers fills LABEL_0, LABEL_1, ... where nobody named the classes.
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(ordered)) else ordered
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, square_windows
 from ..files import RawCheckpoint, write_safetensors, write_torch
-from ..geometry import Geometry, adapt, choose, irregular, public_name, unusual
+from ..geometry import Geometry, adapt, choose, extra_parts, first, irregular, public_name, said_as, unusual
 from ..rename import Dialect, to_theirs
 from .base import Format, ordered_labels, triple
 
@@ -20,20 +20,14 @@ if TYPE_CHECKING:
 
     from ..card import Weights
 
-_BLOCKS: dict[str, Any] = {
-    "block": "body.stage{stage}.{j}.",
-    "parts": (("mlp.fc1.", "mlp.0."), ("mlp.fc2.", "mlp.3.")),
-}
+_BLOCKS: dict[str, Any] = {"block": "body.stage{stage}.{j}.", "parts": (("mlp.fc1.", "mlp.0."), ("mlp.fc2.", "mlp.3."))}
 _POOL = (
     ("attention_pool.mlp.fc1.", "features.0.mlp.0."),
     ("attention_pool.mlp.fc2.", "features.0.mlp.3."),
     ("attention_pool.", "features.0."),
 )
-_OUTER = (
-    ("patch_embed.", "stem."),
-    ("pos_embed_window", "pos_embed_win"),
-    ("head.projection.", "classifier."),
-)
+_NETWORK = {"depths": "depths", "embed_dim": "embed_dim", "num_heads": "num_heads", "drop_path_rate": "drop_path"}
+_OUTER = (("patch_embed.", "stem."), ("pos_embed_window", "pos_embed_win"), ("head.projection.", "classifier."))
 # Quirk(birder): the final norm is features.0 in HieraDet, features.1 in Hiera, and was features.0 there before 0.3.3.
 HIERA = Dialect(**_BLOCKS, outer=(*_OUTER, *_POOL, ("norm.", "features.1.")))
 DET = Dialect(**_BLOCKS, outer=(*_OUTER, ("norm.", "features.0.")))
@@ -52,6 +46,7 @@ class Birder(Format):
 
     name = "birder"
     suffixes = (".pt", ".safetensors")
+    may_be_fresh = ("norm.",)  # of trunks that came from SAM 2
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """Birder calls the patch embedding a stem and nests blocks in a body."""
@@ -80,16 +75,20 @@ class Birder(Format):
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """The name in a JSON sidecar or the caller's; files themselves do not say which network they hold."""
         size = _signature_size(raw)
-        overrides = _overrides(raw, "encoder_config" if geometry.decoder_pools >= 0 else "config")
+        masked = geometry.decoder_pools >= 0
+        found = item(raw, "encoder_config") if masked else item(raw, "config") or raw.config.get("model_config")
+        overrides = dict(found) if isinstance(found, Mapping) else {}
         if named is None:
-            stored = _stored_name(raw, masked=geometry.decoder_pools >= 0)
+            # The network's registered name in a JSON sidecar, as our architectures spell it.
+            said = ("encoder_registered_name", "encoder") if masked else ("registered_name", "name")
+            stored = ("mae_hiera_" if masked else "") + str(raw.config.get(said[0]) or raw.config.get(said[1]) or "")
             if stored in ARCHITECTURES:
                 named = ARCHITECTURES[stored]
             elif {"depths", "embed_dim"} <= overrides.keys():
                 named = ModelConfig(name="custom", num_classes=0)
             else:
                 # Every birder autoencoder is registered with three pools; how many a file has is read off it below.
-                pools = 3 if geometry.decoder_pools >= 0 else -1
+                pools = 3 if masked else -1
                 registered = dataclasses.replace(geometry, decoder_pools=pools)
                 named = choose(registered, _candidates(raw, geometry, size), str(raw.path))
         config = _with_overrides(named, overrides, geometry)
@@ -116,61 +115,46 @@ class Birder(Format):
             return None
         return ordered_labels({index: name for name, index in classes.items()}, num_classes)
 
-    def may_be_fresh(self, key: str) -> bool:
-        """Trunks that came from SAM 2 may lack the final norm."""
-        return key.startswith("norm.")
-
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """No video, no timm extras, and each family's own order of pooling and norm."""
-        if config.is_video:
-            return "birder has no video Hiera"
-        if config.layer_scale is not None or config.shortcut != "linear":
-            return "birder's blocks have neither layer scale nor the max-and-mean shortcut"
-        if config.norm_eps != 1e-6:
-            return f"birder's norms use epsilon 1e-6 since 0.3.3; this network's use {config.norm_eps}"
+        det, decoder, eps = config.family == "hieradet", config.decoder, config.norm_eps
         fixed = ("mlp_ratio", "patch_kernel", "patch_stride", "patch_padding", "q_stride", "mask_unit")
-        if wrong := unusual(config, *fixed):
+        common = first(
+            (config.is_video, "birder has no video Hiera"),
+            (extra_parts(config), "birder's blocks have neither layer scale nor the max-and-mean shortcut"),
+            (eps != 1e-6, f"birder's norms use epsilon 1e-6 since 0.3.3; this network's use {eps}"),
+        )
+        if wrong := common or unusual(config, *fixed) or (None if det else irregular(config)):
             return wrong
-        if config.family != "hieradet" and (wrong := irregular(config)):
-            return wrong
-        if config.decoder is not None:
-            if (config.decoder.dim, config.decoder.depth, config.decoder.num_heads) != (512, 8, 16):
-                return "birder's decoder has 8 blocks of width 512 with 16 heads"
-            return None if config.decoder.normalize_target else "birder always predicts normalised pixels"
-        if config.family == "hieradet" and config.head == "pool_norm":
-            return "birder's HieraDet norms tokens before pooling them; this network pools first"
-        if config.family != "hieradet" and config.head not in ("pool_norm", "attention"):
-            return f"birder's Hiera pools, then norms; this network's head is {config.head!r}"
-        if config.family == "hiera_abswin" and config.table_size != config.birder_table:
-            return (
-                f"birder's background table is input size // 16; this one's is {config.table_size} at "
-                f"{config.input_size}"
+        if decoder is not None:
+            other = (decoder.dim, decoder.depth, decoder.num_heads) != (512, 8, 16)
+            return first(
+                (other, "birder's decoder has 8 blocks of width 512 with 16 heads"),
+                (not decoder.normalize_target, "birder always predicts normalised pixels"),
             )
-        return None
+        head, size, table = config.head, config.input_size, config.table_size
+        pools_first, other_head = det and head == "pool_norm", not det and head not in ("pool_norm", "attention")
+        other_table = config.family == "hiera_abswin" and table != config.birder_table
+        return first(
+            (pools_first, "birder's HieraDet norms tokens before pooling them; this network pools first"),
+            (other_head, f"birder's Hiera pools, then norms; this network's head is {head!r}"),
+            (other_table, f"birder's background table is input size // 16; this one's is {table} at {size}"),
+        )
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A `.pt` (or `.safetensors` if so named) that birder loads."""
-        config = weights.config
-        tensors = dict(weights.tensors)
-        if "norm.weight" not in tensors:
-            tensors |= _initial_norm(config)
-        table = DET if config.family == "hieradet" else HIERA
-        prefix = "encoder." if config.decoder is not None else ""
+        import torch
+
+        config, spec = weights.config, weights.preprocess
+        det, width = config.family == "hieradet", config.embedding_size
+        # Quirk(birder): its networks always have a final norm; inside the autoencoder nothing uses it.
+        norm = {"norm.weight": torch.ones(width), "norm.bias": torch.full((width,), 0.0 if det else 0.02)}
         outer = ("mask_token", "decoder", "encoder_norm", "multi_scale")
         state = {}
-        for key, tensor in tensors.items():
-            theirs = table.spell(key, config.depths)
-            theirs = theirs if key.startswith(outer) else prefix + theirs
+        for key, tensor in {**norm, **weights.tensors}.items():
+            prefix = "encoder." if config.decoder is not None and not key.startswith(outer) else ""
+            theirs = prefix + (DET if det else HIERA).spell(key, config.depths)
             state[theirs] = to_theirs(key, tensor, config).contiguous()
-        items = self._items(weights)
-        path = destination if destination.suffix in self.suffixes else destination / f"{config.name}.pt"
-        if path.suffix == ".safetensors":
-            metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in items.items()}
-            return write_safetensors(path, state, metadata)
-        return write_torch(path, {"state": state, **items})
-
-    def _items(self, weights: Weights) -> dict[str, Any]:
-        config, spec = weights.config, weights.preprocess
         items: dict[str, Any] = {
             "birder_version": "0.8.4",
             "task": "masked_image_modeling" if config.decoder else "image_classification",
@@ -180,11 +164,14 @@ class Birder(Format):
             "hierax": weights.card.facts,
         }
         known = ARCHITECTURES.get(config.name)
-        changed = known is None or config.name not in NAMES or _network(known) != _network(config)
-        if changed:
+        if known is None or config.name not in NAMES or _network(known) != _network(config):
             # Inside an autoencoder, birder's own loader is told the encoder by its caller; ours reads it here.
             items["encoder_config" if config.decoder else "config"] = _network(config)
-        return items
+        path = destination if destination.suffix in self.suffixes else destination / f"{config.name}.pt"
+        if path.suffix == ".safetensors":
+            metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in items.items()}
+            return write_safetensors(path, state, metadata)
+        return write_torch(path, {"state": state, **items})
 
 
 def signature(config: ModelConfig) -> dict[str, Any]:
@@ -200,18 +187,6 @@ def class_indices(labels: list[str]) -> dict[str, int]:
     return {f"{name} [{index}]" if name in shared else name: index for index, name in enumerate(labels)}
 
 
-def _initial_norm(config: ModelConfig) -> dict[str, Tensor]:
-    """The final norm that birder's networks always have, as it is before training.
-
-    Quirk(birder): the encoder keeps one inside its autoencoder, where nothing uses it.
-    """
-    import torch
-
-    bias = 0.0 if config.family == "hieradet" else 0.02
-    size = (config.embedding_size,)
-    return {"norm.weight": torch.ones(size), "norm.bias": torch.full(size, bias)}
-
-
 def item(raw: RawCheckpoint, key: str) -> Any:
     """An entry of the `.pt`, of the safetensors metadata (JSON), or of the sidecar."""
     if key in raw.container:
@@ -225,68 +200,37 @@ def item(raw: RawCheckpoint, key: str) -> Any:
 
 
 def _signature_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
-    signature = item(raw, "signature")
     try:
-        shape = signature["inputs"][0]["data_shape"]
+        shape = item(raw, "signature")["inputs"][0]["data_shape"]
         return (int(shape[2]), int(shape[3]))
     except (TypeError, KeyError, IndexError, ValueError):
         return None
 
 
-def _overrides(raw: RawCheckpoint, key: str) -> dict[str, Any]:
-    found = item(raw, key) or (raw.config.get("model_config") if key == "config" else None)
-    return dict(found) if isinstance(found, Mapping) else {}
-
-
-def _stored_name(raw: RawCheckpoint, *, masked: bool) -> str:
-    """The network's registered name in a JSON sidecar, as our architectures spell it."""
-    key = "encoder" if masked else "name"
-    name = str(raw.config.get("encoder_registered_name" if masked else "registered_name") or raw.config.get(key) or "")
-    return f"mae_hiera_{name}" if masked else name
-
-
 def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | None) -> list[str]:
     """Networks whose stored table has this size: abswin's grows with the input, HieraDet's does not."""
+    new_layout = any(key.endswith("features.1.weight") for key in raw.tensors)
     names = []
     for name in NAMES:
         config = ARCHITECTURES[name]
-        if config.position == "window" and config.family == "hieradet":
-            possible = config.position_size == geometry.table
-        elif config.position == "window":
-            possible = size is None or geometry.table == dataclasses.replace(config, input_size=size).birder_table
+        if config.family == "hieradet":
+            possible = config.position_size == geometry.table and not new_layout
         else:
-            possible = True
-        new_layout = any(key.endswith("features.1.weight") for key in raw.tensors)
-        if possible and not (new_layout and config.family == "hieradet"):
+            grown = dataclasses.replace(config, input_size=size or config.input_size).birder_table
+            possible = config.position != "window" or size is None or geometry.table == grown
+        if possible:
             names.append(name)
     return names
 
 
 def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
     """Birder's own config keys on top of a network."""
-    changes: dict[str, Any] = {}
-    plain = {
-        "embed_dim": "embed_dim",
-        "num_heads": "num_heads",
-        "q_pool": "q_pool",
-        "drop_path_rate": "drop_path",
-    }
-    changes |= {ours: overrides[theirs] for theirs, ours in plain.items() if theirs in overrides}
-    if "depths" in overrides:
-        changes["depths"] = tuple(overrides["depths"])
+    plain = {"q_pool": "q_pool", "global_att_blocks": "global_blocks", **_NETWORK}
+    changes: dict[str, Any] = {ours: overrides[theirs] for theirs, ours in plain.items() if theirs in overrides}
     if "window_spec" in overrides:
         spec = tuple(overrides["window_spec"])
-        changes |= {
-            "windows": square_windows(spec),
-            "family": "hieradet",
-            "mask_unit": (spec[0], spec[0]),
-            "head": "norm_pool",
-            "position": "window",
-            "position_antialias": False,
-            "global_blocks": config.global_blocks,
-        }
-    if "global_att_blocks" in overrides:
-        changes["global_blocks"] = tuple(overrides["global_att_blocks"])
+        changes |= {"windows": square_windows(spec), "mask_unit": (spec[0], spec[0]), "family": "hieradet"}
+        changes |= {"head": "norm_pool", "position": "window", "position_antialias": False}
     if "abs_win_pos_embed" in overrides:
         windowed = bool(overrides["abs_win_pos_embed"])
         changes |= {"position": "window" if windowed else "grid", "position_antialias": True}
@@ -306,20 +250,11 @@ def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry:
 
 def _network(config: ModelConfig) -> dict[str, Any]:
     """The config dictionary that birder's constructors read."""
-    data: dict[str, Any] = {
-        "depths": list(config.depths),
-        "embed_dim": config.embed_dim,
-        "num_heads": config.num_heads,
-        "drop_path_rate": config.drop_path,
-    }
+    data = said_as(config, _NETWORK)
     if config.family == "hieradet":
         spec = [0 if w is None else w if isinstance(w, int) else w[0] for w in config.windows]
-        return {
-            **data,
-            "global_pos_size": list(config.table_size),
-            "global_att_blocks": list(config.global_blocks),
-            "window_spec": spec,
-        }
+        det = said_as(config, {"global_pos_size": "table_size", "global_att_blocks": "global_blocks"})
+        return {**data, **det, "window_spec": spec}
     data["abs_win_pos_embed"] = config.position == "window"
     if config.q_pool != 3:
         data["q_pool"] = config.q_pool

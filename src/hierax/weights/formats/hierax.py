@@ -12,8 +12,7 @@ from ...errors import CheckpointError, HieraxError
 from ..card import FACTS
 from ..files import README_TAGS, RawCheckpoint, write_atomic, write_json, write_safetensors
 from ..geometry import Geometry
-from ..rename import Dialect
-from .base import Format, ordered_labels
+from .base import Format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +29,6 @@ class Hierax(Format):
         """`model_type` in the config, and position tables stored as grids."""
         table = raw.tensors.get("pos_embed", raw.tensors.get("pos_embed_spatial"))
         return raw.config.get("model_type") == "hierax" and table is not None and table.ndim == 4
-
-    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
-        """No prefix, no renames."""
-        return "", Dialect()
 
     def laid_out(self, ours: str, tensor: Tensor, config: ModelConfig) -> Tensor:
         """Tables are stored as they are."""
@@ -70,10 +65,6 @@ class Hierax(Format):
         except (HieraxError, TypeError, ValueError) as error:
             raise CheckpointError(f"preprocessor_config.json beside {raw.path} is damaged: {error}") from error
 
-    def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
-        """`id2label`."""
-        return ordered_labels(raw.config.get("id2label") or {}, num_classes)
-
     def facts(self, raw: RawCheckpoint) -> Mapping[str, Any]:
         """They stand in config.json."""
         return {**raw.config, "origin": raw.config.get("origin_format")}
@@ -87,23 +78,14 @@ class Hierax(Format):
         from ... import __version__
 
         config, spec, card = weights.config, weights.preprocess, weights.card
-        data = {
-            "model_type": "hierax",
-            "hierax_version": __version__,
-            "architecture": config.to_dict(),
-            "num_classes": config.num_classes,
-            "origin_format": card.origin or self.name,
-            **dict.fromkeys(FACTS),
-            **card.facts,
-        }
+        data = {"model_type": "hierax", "hierax_version": __version__, "architecture": config.to_dict()}
+        data |= {"num_classes": config.num_classes, "origin_format": card.origin or self.name}
+        data |= {**dict.fromkeys(FACTS), **card.facts}
         if weights.labels:
             data["id2label"] = {str(index): name for index, name in enumerate(weights.labels)}
         write_safetensors(destination / "model.safetensors", weights.tensors, {"format": "pt"})
-        readable = {
-            "image_mean": list(spec.mean),
-            "image_std": list(spec.std),
-            "size": {"height": spec.size[0], "width": spec.size[1]},
-        }
+        size = {"height": spec.size[0], "width": spec.size[1]}
+        readable = {"image_mean": list(spec.mean), "image_std": list(spec.std), "size": size}
         write_json(destination / "preprocessor_config.json", {**readable, "hierax": spec.to_dict()})
         write_readme(destination, weights, "hierax")
         write_json(destination / "config.json", data)
@@ -124,14 +106,16 @@ def write_readme(folder: Path, weights: Weights, library: str) -> Path:
     """A hub model card, with the licence in its front matter."""
     config, card = weights.config, weights.card
     task = "image-classification" if config.num_classes else "image-feature-extraction"
-    header = ["---", f"library_name: {library}", f"pipeline_tag: {task}"]
-    if card.license and re.fullmatch(r"[\w.-]+", card.license):
-        header.append(f"license: {card.license}")
-    if card.base_model and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", card.base_model):
-        header.append(f"base_model: {card.base_model}")
+    # What has the form of an identifier; anything else would break the front matter.
+    license = card.license if re.fullmatch(r"[\w.-]+", card.license or "") else None
+    parent = card.base_model if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", card.base_model or "") else None
     size = "x".join(map(str, config.input_size))
     lines = [
-        *header,
+        "---",
+        f"library_name: {library}",
+        f"pipeline_tag: {task}",
+        *([f"license: {license}"] if license else []),
+        *([f"base_model: {parent}"] if parent else []),
         f"tags: {README_TAGS}",
         "---",
         f"# {config.name if config.name != 'custom' else card.name}",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec
 from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
-from ..geometry import Geometry, adapt, choose, irregular, public_name, unit_windows
+from ..geometry import Geometry, adapt, choose, extra_parts, first, irregular, public_name, said_as, unit_windows
 from ..labels import names_by_count
-from ..rename import Dialect, to_theirs
+from ..rename import to_theirs
 from .base import Format
 
 if TYPE_CHECKING:
@@ -31,20 +31,21 @@ VIDEO_PREPROCESS = PreprocessSpec(
     std=(0.225, 0.225, 0.225),
 )
 
-# Defaults of Meta's constructor: its hub mixin saves only the arguments that were passed.
-CONSTRUCTOR: dict[str, Any] = {
-    "input_size": (224, 224),
-    "in_chans": 3,
-    "embed_dim": 96,
-    "num_heads": 1,
-    "stages": (2, 3, 16, 3),
-    "q_pool": 3,
-    "q_stride": (2, 2),
-    "mask_unit_size": (8, 8),
-    "mask_unit_attn": (True, True, False, False),
-    "patch_kernel": (7, 7),
-    "patch_stride": (4, 4),
-    "patch_padding": (3, 3),
+# The arguments of Meta's constructor that our fields say; where its hub mixin saved none, its defaults are ours.
+ARGUMENTS = {
+    "input_size": "input_size",
+    "in_chans": "in_channels",
+    "embed_dim": "embed_dim",
+    "num_heads": "num_heads",
+    "stages": "depths",
+    "q_pool": "q_pool",
+    "q_stride": "q_stride",
+    "mask_unit_size": "mask_unit",
+    "patch_kernel": "patch_kernel",
+    "patch_stride": "patch_stride",
+    "patch_padding": "patch_padding",
+    "mlp_ratio": "mlp_ratio",
+    "drop_path_rate": "drop_path",
 }
 
 
@@ -54,6 +55,7 @@ class Meta(Format):
     name = "meta"
     suffixes = (".pth", ".pt", ".safetensors")
     tensors_only = True
+    norm_when_masked = False  # Quirk(Meta): its autoencoder deletes the encoder's final norm
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """A `model_state`, or its names: a flat position table and a norm that is not inside a head."""
@@ -63,10 +65,6 @@ class Meta(Format):
         plain = "pos_embed_spatial" in keys or ("pos_embed" in keys and keys["pos_embed"].ndim == 3)
         return plain and "blocks.0.mlp.fc1.weight" in keys
 
-    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
-        """No prefix, no renames."""
-        return "", Dialect()
-
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """A hub folder's constructor arguments; otherwise the shapes determine every public member."""
         arguments = _stated(raw)
@@ -74,7 +72,7 @@ class Meta(Format):
         if named is not None:
             return adapt(named, geometry, size)
         if arguments:
-            return adapt(_from_constructor({**CONSTRUCTOR, **arguments}, geometry), geometry, size)
+            return adapt(_from_constructor(arguments, geometry), geometry, size)
         return adapt(choose(geometry, NAMES, str(raw.path)), geometry)
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
@@ -88,21 +86,14 @@ class Meta(Format):
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """Only plain position tables, the mean-then-norm head, and nothing that timm or birder added."""
-        if config.position == "window":
-            return "its position table is windowed, and Meta's Hiera has only plain tables"
-        if config.shortcut != "linear" or config.layer_scale is not None:
-            return "Meta's blocks have neither layer scale nor the max-and-mean shortcut"
-        if config.decoder is None and config.head != "pool_norm":
-            return f"Meta's head pools, then norms; this network's head is {config.head!r}"
-        if config.norm_eps != 1e-6:
-            return f"Meta's norms use epsilon 1e-6; this network's use {config.norm_eps}"
-        if config.decoder is not None and not config.decoder.normalize_target:
-            return "Meta's decoder always predicts normalised pixels"
-        return irregular(config)
-
-    def unused(self, config: ModelConfig) -> tuple[str, ...]:
-        """Quirk(Meta): its autoencoder deletes the encoder's final norm, which no masked pass reads."""
-        return ("norm.",) if config.decoder is not None else ()
+        decoder, head = config.decoder, config.head
+        return first(
+            (config.position == "window", "its position table is windowed, and Meta's Hiera has only plain tables"),
+            (extra_parts(config), "Meta's blocks have neither layer scale nor the max-and-mean shortcut"),
+            (not decoder and head != "pool_norm", f"Meta's head pools, then norms; this network's head is {head!r}"),
+            (config.norm_eps != 1e-6, f"Meta's norms use epsilon 1e-6; this network's use {config.norm_eps}"),
+            (decoder and not decoder.normalize_target, "Meta's decoder always predicts normalised pixels"),
+        ) or irregular(config)
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A `.pth` with `model_state`; constructor arguments stand beside it, for other than public members.
@@ -124,9 +115,8 @@ class Meta(Format):
             write_json(destination.with_name(f"{beside}.json"), arguments)
             return write_safetensors(destination, state, {"hierax": json.dumps(weights.card.facts)})
         data = {"model_state": state, "config": arguments, "hierax": weights.card.facts}
-        return write_torch(
-            destination if destination.suffix in self.suffixes else destination / f"{config.name}.pth", data
-        )
+        path = destination if destination.suffix in self.suffixes else destination / f"{config.name}.pth"
+        return write_torch(path, data)
 
 
 def _stated(raw: RawCheckpoint) -> Mapping[str, Any]:
@@ -139,61 +129,31 @@ def _stated(raw: RawCheckpoint) -> Mapping[str, Any]:
 
 def _constructor(config: ModelConfig) -> dict[str, Any]:
     """The arguments from which Meta's own class builds this network; `_from_constructor` reads them."""
-    arguments: dict[str, Any] = {
-        "input_size": list(config.input_size),
-        "in_chans": config.in_channels,
-        "embed_dim": config.embed_dim,
-        "num_heads": config.num_heads,
-        "stages": list(config.depths),
-        "q_pool": config.q_pool,
-        "q_stride": list(config.q_stride),
-        "mask_unit_size": list(config.mask_unit),
+    arguments = {
+        **said_as(config, ARGUMENTS),
         "mask_unit_attn": [window is not None for window in config.windows],
-        "patch_kernel": list(config.patch_kernel),
-        "patch_stride": list(config.patch_stride),
-        "patch_padding": list(config.patch_padding),
-        "mlp_ratio": config.mlp_ratio,
-        "drop_path_rate": config.drop_path,
         "sep_pos_embed": config.position == "separable",
     }
-    if config.decoder is None:
+    if (decoder := config.decoder) is None:
         return {**arguments, "num_classes": config.num_classes, "head_dropout": config.head_dropout}
-    return {
-        **arguments,
-        "decoder_embed_dim": config.decoder.dim,
-        "decoder_depth": config.decoder.depth,
-        "decoder_num_heads": config.decoder.num_heads,
-    }
+    names = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
+    return {**arguments, **dict(zip(names, (decoder.dim, decoder.depth, decoder.num_heads), strict=True))}
 
 
 def _from_constructor(arguments: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
     """Our config from the arguments that Meta's hub mixin saves."""
-    unit = tuple(arguments["mask_unit_size"])
-    stride = tuple(arguments["q_stride"])
-    q_pool = int(arguments["q_pool"])
-    video = len(unit) == 3
-    decoder = None
+    usual, decoder = ModelConfig(), None
+    said = {ours: arguments.get(theirs, getattr(usual, ours)) for theirs, ours in ARGUMENTS.items()}
+    flags = arguments.get("mask_unit_attn", (True, True, False, False))
     if geometry.decoder_pools >= 0:
         decoder = DecoderConfig(num_heads=int(arguments.get("decoder_num_heads", 16)))
-    base = ModelConfig(
-        family="hiera_video" if video else "hiera",
-        input_size=tuple(arguments["input_size"]),
-        in_channels=int(arguments["in_chans"]),
-        embed_dim=int(arguments["embed_dim"]),
-        num_heads=int(arguments["num_heads"]),
-        depths=tuple(arguments["stages"]),
-        windows=unit_windows(arguments["mask_unit_attn"], unit, stride, q_pool),
-        q_pool=q_pool,
-        q_stride=stride,
-        patch_kernel=tuple(arguments["patch_kernel"]),
-        patch_stride=tuple(arguments["patch_stride"]),
-        patch_padding=tuple(arguments["patch_padding"]),
-        mask_unit=unit,
-        position="separable" if arguments.get("sep_pos_embed") else "grid",
-        mlp_ratio=float(arguments.get("mlp_ratio", 4.0)),
-        drop_path=float(arguments.get("drop_path_rate", 0.0)),
-        head_dropout=float(arguments.get("head_dropout", 0.0)),
-        head="pool" if decoder else "pool_norm",
-        decoder=decoder,
-    )
-    return dataclasses.replace(base, name=public_name(base))
+    others = {
+        "family": "hiera_video" if len(said["mask_unit"]) == 3 else "hiera",
+        "windows": unit_windows(flags, said["mask_unit"], said["q_stride"], said["q_pool"]),
+        "position": "separable" if arguments.get("sep_pos_embed") else "grid",
+        "head_dropout": arguments.get("head_dropout", 0.0),
+        "head": "pool" if decoder else "pool_norm",
+        "decoder": decoder,
+    }
+    config = ModelConfig.from_dict({**said, **others})
+    return dataclasses.replace(config, name=public_name(config))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
 from ...errors import CheckpointError
 from ..files import RawCheckpoint, read, write_torch
-from ..geometry import Geometry, adapt, choose, fits, measure, unusual
+from ..geometry import Geometry, adapt, choose, first, fits, measure, unusual
 from ..rename import Dialect, to_theirs
 from .base import Format
 
@@ -33,6 +33,7 @@ class Sam2(Format):
     name = "sam2"
     suffixes = (".pt", ".pth")
     tensors_only = True
+    may_be_fresh = ("norm.",)  # SAM 2 has none; heads that want one start from the identity
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """SAM 2 names the MLP's layers by number."""
@@ -54,52 +55,35 @@ class Sam2(Format):
 
     def left_over(self, key: str) -> str | None:
         """Everything beside the trunk belongs to the segmenter."""
-        parts = (
-            "image_encoder.neck.",
-            "sam_",
-            "memory_",
-            "mask_downsample",
-            "obj_ptr",
-            "maskmem",
-            "no_mem",
-            "no_obj",
-        )
-        bare = key.removeprefix("neck.") != key
-        return "part of SAM 2 beside the image encoder" if bare or key.startswith(parts) else None
-
-    def may_be_fresh(self, key: str) -> bool:
-        """SAM 2 has no final norm; heads that want one start from the identity."""
-        return key.startswith("norm.")
+        trunk, others = "image_encoder.neck.", ("mask_downsample", "obj_ptr", "maskmem", "no_mem", "no_obj")
+        beside = key.startswith(("neck.", trunk, "sam_", "memory_", *others))
+        return "part of SAM 2 beside the image encoder" if beside else None
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """Only the four public trunks: the file carries no windows, the code that loads it fixes them."""
-        if config.family != "hieradet":
-            return f"it is a {config.family!r} network, and SAM 2 files hold HieraDet trunks only"
-        if any(window is None for window in config.windows):
-            return f"its windows {config.windows} are global in whole stages, where SAM 2's code divides by zero"
-        if config.layer_scale is not None:
-            return "SAM 2's blocks have no layer scale"
-        if config.num_classes:
-            return "SAM 2 has no classification head; load with num_classes=0 first"
-        if config.norm_eps != 1e-6:
-            return f"SAM 2's norms use epsilon 1e-6; this network's use {config.norm_eps}"
-        known = [ARCHITECTURES[name] for name in NAMES]
-        if not any(_trunk(config) == _trunk(other) for other in known):
-            return (
-                f"no public SAM 2 trunk has width {config.embed_dim}, depths {config.depths}, windows "
-                f"{config.windows} and global blocks {config.global_blocks}, and the file cannot carry them"
-            )
-        fixed = unusual(config, "in_channels", "mlp_ratio", "patch_kernel", "patch_stride", "patch_padding", "q_stride")
-        return fixed or trained_norm(tensors, "SAM 2's trunk has no final norm")
+        eps, family, known = config.norm_eps, config.family, [ARCHITECTURES[name] for name in NAMES]
+        same = ("embed_dim", "num_heads", "depths", "windows", "global_blocks", "q_pool", "position_size")
+        public = any(all(getattr(config, key) == getattr(other, key) for key in same) for other in known)
+        shape = f"width {config.embed_dim}, depths {config.depths}, windows {config.windows} and global blocks"
+        divides_by_zero = f"its windows {config.windows} are global in whole stages, where SAM 2's code divides by zero"
+        broken = first(
+            (family != "hieradet", f"it is a {family!r} network, and SAM 2 files hold HieraDet trunks only"),
+            (None in config.windows, divides_by_zero),
+            (config.layer_scale is not None, "SAM 2's blocks have no layer scale"),
+            (config.num_classes, "SAM 2 has no classification head; load with num_classes=0 first"),
+            (eps != 1e-6, f"SAM 2's norms use epsilon 1e-6; this network's use {eps}"),
+            (not public, f"no public SAM 2 trunk has {shape} {config.global_blocks}, and the file cannot carry them"),
+        )
+        fixed = ("in_channels", "mlp_ratio", "patch_kernel", "patch_stride", "patch_padding", "q_stride")
+        return broken or unusual(config, *fixed) or trained_norm(tensors, "SAM 2's trunk has no final norm")
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A `.pt`; what stood beside the trunk in the file that was read is written back untouched."""
         model: dict[str, Tensor] = {}
-        prefix, container = TRUNK, {}
-        if weights.raw is not None and self.matches(weights.raw):
-            prefix = self.dialect(weights.raw)[0] or TRUNK
-            model, container = dict(weights.raw.tensors), weights.raw.container
-            model = {key: t for key, t in model.items() if key.startswith(prefix) or self.left_over(key)}
+        prefix, container, raw = TRUNK, {}, weights.raw
+        if raw is not None and self.matches(raw):
+            prefix, container = self.dialect(raw)[0] or TRUNK, raw.container
+            model = {key: t for key, t in raw.tensors.items() if key.startswith(prefix) or self.left_over(key)}
         for key, tensor in weights.tensors.items():
             if not key.startswith(("norm.", "head.")):
                 theirs = prefix + DIALECT.spell(key, weights.config.depths)
@@ -118,30 +102,13 @@ def graft(weights: Weights, path: Path) -> Weights:
     prefix = kind.dialect(raw)[0] if kind.matches(raw) else ""
     if not prefix:
         raise CheckpointError(f"{path} already exists and is no whole SAM 2 file. Name another destination.")
-    geometry = measure({ours: raw.tensors[prefix + key] for key, ours in _trunk_names(raw, prefix).items()})
+    geometry = measure({ours: raw.tensors[theirs] for ours, theirs in kind.our_names(raw).items()})
     if not fits(dataclasses.replace(weights.config, layer_scale=None), geometry):
         raise CheckpointError(
             f"The trunk in {path} has width {geometry.embed_dim} and depths {geometry.depths}; {weights.config.name!r} "
             f"has {weights.config.embed_dim} and {weights.config.depths}. Nothing was changed."
         )
     return dataclasses.replace(weights, raw=raw)
-
-
-def _trunk_names(raw: RawCheckpoint, prefix: str) -> dict[str, str]:
-    """Our name of each name behind the trunk's prefix."""
-    return DIALECT.read(key.removeprefix(prefix) for key in raw.tensors if key.startswith(prefix))
-
-
-def _trunk(config: ModelConfig) -> tuple[object, ...]:
-    return (
-        config.embed_dim,
-        config.num_heads,
-        config.depths,
-        config.windows,
-        config.global_blocks,
-        config.q_pool,
-        config.position_size,
-    )
 
 
 def trained_norm(tensors: Mapping[str, Tensor], why: str) -> str | None:

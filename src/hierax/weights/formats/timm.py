@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec, square_windows
 from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
-from ..geometry import Geometry, adapt, choose, irregular, public_name, unit_windows, unusual
+from ..geometry import Geometry, adapt, choose, first, irregular, public_name, unit_windows, unusual
 from ..labels import names_by_count
 from ..rename import Dialect, to_theirs
 from .base import Format, triple
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from ..card import Weights
 
 HIERA = Dialect(
-    outer=(
-        ("pos_embed_window", "pos_embed_win"),
-        ("norm.", "head.norm."),
-        ("head.projection.", "head.fc."),
-    )
+    outer=(("pos_embed_window", "pos_embed_win"), ("norm.", "head.norm."), ("head.projection.", "head.fc."))
 )
 DET = Dialect(outer=(("norm.", "head.norm."), ("head.projection.", "head.fc.")))
 LEGACY = Dialect(outer=(*HIERA.outer, ("pos_embed", "pos_embed_abs")))
@@ -57,6 +53,7 @@ class Timm(Format):
 
     name = "timm"
     suffixes = (".safetensors", ".pth", ".pt", ".bin")
+    may_be_fresh = ("norm.",)  # which SAM 2 does not have
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """The norm and classifier live under `head.`."""
@@ -77,16 +74,14 @@ class Timm(Format):
             if stored in MODELS:
                 named = ARCHITECTURES[MODELS[stored]]
             else:
-                named = choose(geometry, self._members(raw), str(raw.path))
+                det = "pos_embed_window" in raw.tensors
+                members = [ours for ours in MODELS.values() if (ARCHITECTURES[ours].family == "hieradet") == det]
+                named = choose(geometry, members, str(raw.path))
             named = _with_arguments(named, _section(raw, "model_args"))
         if named.family == "hieradet" and geometry.has_norm and named.head == "pool":
             # Quirk(timm): its sam2_* models pool and norm, though SAM 2 itself has no final norm.
             named = dataclasses.replace(named, head="pool_norm")
         return adapt(named, geometry, size)
-
-    def _members(self, raw: RawCheckpoint) -> list[str]:
-        det = "pos_embed_window" in raw.tensors
-        return [ours for ours in MODELS.values() if (ARCHITECTURES[ours].family == "hieradet") == det]
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`pretrained_cfg`, or the defaults that timm registers for the member."""
@@ -113,29 +108,19 @@ class Timm(Format):
             return names_by_count(num_classes)
         return [str(described.get(name, name)) for name in names]
 
-    def may_be_fresh(self, key: str) -> bool:
-        """Timm's SAM 2 files may lack the head's norm, which SAM 2 does not have."""
-        return key.startswith("norm.")
-
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """Only what arguments can make of timm's registered members; no decoder."""
-        if config.decoder is not None:
-            return "timm has no masked autoencoder; load with num_classes=0 to keep the encoder alone"
-        if config.is_video:
-            return "timm's create_model takes images only: its input sizes are (channels, height, width)"
-        if config.norm_eps != 1e-6:
-            return f"timm's norms use epsilon 1e-6; this network's use {config.norm_eps}"
-        if config.head not in ("pool_norm", "pool"):
-            return f"timm pools, then norms; this network's head is {config.head!r}"
-        if config.head == "pool" and config.family != "hieradet":
-            return "timm's Hiera always has a final norm; this network has none"
-        if config.family == "hieradet" and any(not isinstance(w, tuple) for w in config.windows):
-            return f"its windows {config.windows} are global in whole stages, where timm divides by zero"
-        if _model_for(config) is None:
-            return "no timm model has its kind of position table, shortcut and branch scales"
-        if config.family == "hieradet":
-            return unusual(config, "mlp_ratio")
-        return irregular(config)
+        det, head, eps = config.family == "hieradet", config.head, config.norm_eps
+        whole = det and any(not isinstance(window, tuple) for window in config.windows)
+        return first(
+            (config.decoder, "timm has no masked autoencoder; load with num_classes=0 to keep the encoder alone"),
+            (config.is_video, "timm's create_model takes images only: its input sizes are (channels, height, width)"),
+            (eps != 1e-6, f"timm's norms use epsilon 1e-6; this network's use {eps}"),
+            (head not in ("pool_norm", "pool"), f"timm pools, then norms; this network's head is {head!r}"),
+            (head == "pool" and not det, "timm's Hiera always has a final norm; this network has none"),
+            (whole, f"its windows {config.windows} are global in whole stages, where timm divides by zero"),
+            (_model_for(config) is None, "no timm model has its kind of position table, shortcut and branch scales"),
+        ) or (unusual(config, "mlp_ratio") if det else irregular(config))
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A folder that `timm.create_model("local-dir:...")` loads."""
@@ -143,9 +128,7 @@ class Timm(Format):
 
         config = weights.config
         table = DET if config.family == "hieradet" else HIERA
-        state = {
-            table.spell(key, config.depths): to_theirs(key, tensor, config) for key, tensor in weights.tensors.items()
-        }
+        state = {table.spell(key, config.depths): to_theirs(key, t, config) for key, t in weights.tensors.items()}
         if config.head == "pool":
             # Quirk(timm): its SAM 2 models always norm the pooled vector; the identity is what it starts from.
             state["head.norm.weight"] = torch.ones(config.embedding_size)
@@ -166,18 +149,10 @@ class Timm(Format):
         }
         if weights.card.license:
             settings["license"] = weights.card.license
-        data: dict[str, Any] = {
-            "architecture": theirs,
-            "num_classes": config.num_classes,
-            "num_features": config.embedding_size,
-            "pretrained_cfg": settings,
-            "hierax": weights.card.facts,
-        }
-        arguments = _arguments(config, ARCHITECTURES[MODELS[theirs]])
-        if arguments:
-            data["model_args"] = arguments
-        if weights.labels:
-            data["label_names"] = weights.labels
+        data = {"architecture": theirs, "num_classes": config.num_classes, "num_features": config.embedding_size}
+        data |= {"pretrained_cfg": settings, "hierax": weights.card.facts}
+        optional = {"model_args": _arguments(config, ARCHITECTURES[MODELS[theirs]]), "label_names": weights.labels}
+        data |= {key: value for key, value in optional.items() if value}
         if destination.suffix in self.suffixes:
             # timm.models.load_checkpoint reads a bare state dict; the settings stand beside it.
             write_json(destination.with_suffix(".json"), data)
@@ -235,11 +210,8 @@ def _model_for(config: ModelConfig) -> str | None:
 
 def _arguments(config: ModelConfig, known: ModelConfig) -> dict[str, Any]:
     """Constructor arguments that turn timm's registered member into this network."""
-    arguments = {
-        theirs: getattr(config, ours)
-        for ours, theirs in ARGUMENTS.items()
-        if getattr(config, ours) != getattr(known, ours)
-    }
+    values = {ours: getattr(config, ours) for ours in ARGUMENTS}
+    arguments = {ARGUMENTS[ours]: value for ours, value in values.items() if value != getattr(known, ours)}
     if config.shortcut != known.shortcut:
         arguments["use_expand_proj"] = config.shortcut == "linear"
     if config.family == "hieradet":

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, InputError
 from ..files import RawCheckpoint, write_json, write_safetensors
-from ..geometry import Geometry, adapt, choose
+from ..geometry import Geometry, adapt, choose, extra_parts, first
 from ..rename import Dialect, to_theirs
-from .base import Format, ordered_labels
+from .base import Format
 from .hierax import write_readme
 from .sam2 import trained_norm
 from .transformers_config import hiera_json, hiera_obstacle, read_hiera, read_sam2, sam2_json
@@ -58,6 +58,8 @@ class Transformers(Format):
     """Folders that `save_pretrained` writes."""
 
     name = "transformers"
+    may_be_fresh = ("norm.",)  # its SAM 2 trunk has none
+    norm_when_masked = False  # its autoencoder has no pooler
 
     def matches(self, raw: RawCheckpoint) -> bool:
         """Names that no other package uses."""
@@ -94,17 +96,13 @@ class Transformers(Format):
             return read_hiera(data, head="pool" if decodes else "pool_norm", decoder=decodes)
         if isinstance(trunk, Mapping) and trunk.get("model_type") == "sam2_hiera_det_model":
             return read_sam2(trunk)
-        names = [n for n in ARCHITECTURES if n.startswith(("hiera_", "mae_hiera_", "sam2_"))]
-        return choose(geometry, [n for n in names if n.endswith("_224") or "sam2" in n], str(raw.path))
+        names = [name for name in ARCHITECTURES if name.startswith("sam2_") or name.endswith("_224")]
+        return choose(geometry, names, str(raw.path))
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`preprocessor_config.json`, or what its conversion script writes for these models."""
         spec = read_processor(raw.preprocessor, sam2=config.family == "hieradet")
         return spec.with_size(config.input_size)
-
-    def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
-        """`id2label`."""
-        return ordered_labels(raw.config.get("id2label") or {}, num_classes)
 
     def left_over(self, key: str) -> str | None:
         """A backbone's stage norms and the parts of SAM 2 beside the encoder have no place in an encoder."""
@@ -112,29 +110,20 @@ class Transformers(Format):
             return "stage norms of transformers' HieraBackbone"
         decoder = ("mask_decoder.", "prompt_encoder.", "mask_downsample", "shared_image_embedding", "occlusion")
         memory = ("memory_", "no_memory", "no_object", "object_pointer", "obj_ptr", "temporal_positional")
-        if key.startswith((*decoder, *memory, "vision_encoder.neck.", "neck.")):
-            return "part of SAM 2 beside the image encoder"
-        return None
-
-    def may_be_fresh(self, key: str) -> bool:
-        """Transformers' SAM 2 trunk has no final norm."""
-        return key.startswith("norm.")
+        beside = key.startswith((*decoder, *memory, "vision_encoder.neck.", "neck."))
+        return "part of SAM 2 beside the image encoder" if beside else None
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """No video, no windowed tables outside HieraDet, no global windows inside it, no class head on it."""
         if config.family != "hieradet":
             return hiera_obstacle(config)
-        if config.layer_scale is not None or config.shortcut != "linear":
-            return "transformers' blocks have neither layer scale nor the max-and-mean shortcut"
-        if any(window is None or isinstance(window, int) for window in config.windows):
-            return f"its windows {config.windows} are global in whole stages, where transformers divides by zero"
-        if config.num_classes:
-            return "transformers' SAM 2 encoder has no classification head; load with num_classes=0 first"
-        return trained_norm(tensors, "transformers' SAM 2 encoder has no final norm")
-
-    def unused(self, config: ModelConfig) -> tuple[str, ...]:
-        """Its autoencoder has no pooler, and no masked pass reads the final norm."""
-        return ("norm.",) if config.decoder is not None else ()
+        whole = any(not isinstance(window, tuple) for window in config.windows)
+        headed = "transformers' SAM 2 encoder has no classification head; load with num_classes=0 first"
+        return first(
+            (extra_parts(config), "transformers' blocks have neither layer scale nor the max-and-mean shortcut"),
+            (whole, f"its windows {config.windows} are global in whole stages, where transformers divides by zero"),
+            (config.num_classes, headed),
+        ) or trained_norm(tensors, "transformers' SAM 2 encoder has no final norm")
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A folder with config.json, model.safetensors and preprocessor_config.json."""
@@ -181,9 +170,8 @@ def _stage_norms(weights: Weights) -> dict[str, Tensor]:
     import torch
 
     norms: dict[str, Tensor] = {}
-    kept = weights.raw.tensors if weights.raw is not None else {}
     for stage, width in enumerate(weights.config.channels, start=1):
         key = f"hidden_states_norms.stage{stage}."
-        norms[f"{key}weight"] = kept.get(f"{key}weight", torch.ones(width))
-        norms[f"{key}bias"] = kept.get(f"{key}bias", torch.zeros(width))
-    return norms
+        norms |= {f"{key}weight": torch.ones(width), f"{key}bias": torch.zeros(width)}
+    kept = weights.raw.tensors if weights.raw is not None else {}
+    return {key: kept.get(key, identity) for key, identity in norms.items()}

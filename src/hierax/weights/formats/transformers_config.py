@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config import Head, ModelConfig, block_table, square_windows
 from ...errors import InputError
-from ..geometry import public_name
+from ..geometry import extra_parts, first, public_name, said_as
 
 Windows = tuple[tuple[int, ...] | None, ...]
 
@@ -76,15 +76,14 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
 
 def hiera_json(config: ModelConfig) -> dict[str, Any]:
     """The fields of a `HieraConfig` that say what a plain Hiera without an obstacle is; `read_hiera` inverts it."""
-    data = _shared(config, _SAME)
+    data = said_as(config, _SAME)
     data["num_heads"] = [config.num_heads * 2**stage for stage in range(len(config.depths))]
     data["embed_dim_multiplier"], data["hidden_act"] = 2.0, "gelu"
     data["masked_unit_attention"] = list(_local_stages(config) or ())
     if config.decoder:
-        data["decoder_hidden_size"] = config.decoder.dim
-        data["decoder_depth"] = config.decoder.depth
-        data["decoder_num_heads"] = config.decoder.num_heads
-        data["normalize_pixel_loss"] = config.decoder.normalize_target
+        data |= {f"decoder_{key}": value for key, value in vars(config.decoder).items()}
+        data["decoder_hidden_size"] = data.pop("decoder_dim")
+        data["normalize_pixel_loss"] = data.pop("decoder_normalize_target")
     return data
 
 
@@ -97,22 +96,17 @@ def hiera_defaults() -> dict[str, Any]:
 
 def hiera_obstacle(config: ModelConfig) -> str | None:
     """What of a network a `HieraConfig` cannot say; None if it can say all of it."""
-    if config.is_video:
-        return "transformers has no video Hiera"
-    if config.layer_scale is not None or config.shortcut != "linear":
-        return "transformers' blocks have neither layer scale nor the max-and-mean shortcut"
-    if config.position == "window":
-        return "transformers' Hiera has only plain position tables, this one's is windowed"
-    if config.decoder is None and config.head not in ("pool_norm", "pool"):
-        return f"transformers pools, then norms; this network's head is {config.head!r}"
-    if config.head == "pool" and config.num_classes:
-        return "transformers norms the pooled vector before it classifies; this network does not"
-    if _local_stages(config) is None:
-        return (
-            f"its windows {config.windows} and global blocks {config.global_blocks} are not those of mask units that "
-            f"shrink by {config.q_stride} a stage"
-        )
-    return None
+    other_head = config.decoder is None and config.head not in ("pool_norm", "pool")
+    unnormed = config.head == "pool" and config.num_classes
+    shape = f"its windows {config.windows} and global blocks {config.global_blocks} are not those of mask units"
+    return first(
+        (config.is_video, "transformers has no video Hiera"),
+        (extra_parts(config), "transformers' blocks have neither layer scale nor the max-and-mean shortcut"),
+        (config.position == "window", "transformers' Hiera has only plain position tables, this one's is windowed"),
+        (other_head, f"transformers pools, then norms; this network's head is {config.head!r}"),
+        (unnormed, "transformers norms the pooled vector before it classifies; this network does not"),
+        (_local_stages(config) is None, f"{shape} that shrink by {config.q_stride} a stage"),
+    )
 
 
 def _decoder(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,8 +116,8 @@ def _decoder(said: Mapping[str, Any]) -> dict[str, Any]:
             "A decoder needs decoder_hidden_size, decoder_depth and decoder_num_heads in its config (published models "
             f"have 512, 8, 16); got {shape}."
         )
-    names = ("dim", "depth", "num_heads")
-    return {**dict(zip(names, shape, strict=True)), "normalize_target": bool(said["normalize_pixel_loss"])}
+    dim, depth, heads = shape
+    return {"dim": dim, "depth": depth, "num_heads": heads, "normalize_target": bool(said["normalize_pixel_loss"])}
 
 
 def _by_block(local: Sequence[bool], depths: Sequence[int], stride: Sequence[int], q_pool: int) -> Windows:
@@ -145,11 +139,7 @@ def _by_block(local: Sequence[bool], depths: Sequence[int], stride: Sequence[int
 def _by_stage(
     local: Sequence[bool], depths: Sequence[int], stride: Sequence[int], q_pool: int
 ) -> tuple[Windows, tuple[int, ...]]:
-    """`windows` and `global_blocks` of a `ModelConfig` whose block table has transformers' windows.
-
-    Raises:
-        InputError: Blocks that our lag rule gives the same window have different ones.
-    """
+    """`windows` and `global_blocks` of a `ModelConfig` whose block table has transformers' windows."""
     blocks = _by_block(local, depths, stride, q_pool)
     windows: list[tuple[int, ...] | None] = []
     global_blocks: list[int] = []
@@ -246,7 +236,7 @@ def sam2_json(config: ModelConfig) -> dict[str, Any]:
     """The fields of a `Sam2HieraDetConfig`; `read_sam2` inverts it."""
     return {
         "model_type": "sam2_hiera_det_model",
-        **_shared(config, _SAM2_SAME),
+        **said_as(config, _SAM2_SAME),
         "window_positional_embedding_background_size": list(config.table_size),
         "num_attention_heads": config.num_heads,
         "embed_dim_per_stage": list(config.channels),
@@ -254,9 +244,3 @@ def sam2_json(config: ModelConfig) -> dict[str, Any]:
         "window_size_per_stage": [w[0] for w in config.windows if isinstance(w, tuple)],
         "hidden_act": "gelu",
     }
-
-
-def _shared(config: ModelConfig, table: Mapping[str, str]) -> dict[str, Any]:
-    """The fields that a table pairs, as JSON has them."""
-    values = {theirs: getattr(config, ours) for theirs, ours in table.items()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -105,19 +105,17 @@ def read_processor(data: Mapping[str, Any], *, sam2: bool = False) -> Preprocess
 def processor_json(spec: PreprocessSpec, *, sam2: bool = False) -> dict[str, Any]:
     """A preprocessor_config.json that says one of our recipes, but for transformers' own rounding of the crop."""
     height, width = spec.size
+    size = {"height": height, "width": width}
     data: dict[str, Any] = {
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
+        **dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True),
         "rescale_factor": 1 / 255,
         "resample": 3 if spec.interpolation == "bicubic" else 2,
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
     }
     if sam2:  # whose class knows no crop
-        return {"image_processor_type": "Sam2ImageProcessor", **data, "size": {"height": height, "width": width}}
-    data |= {"image_processor_type": "BitImageProcessor", "do_convert_rgb": True}
-    data["crop_size"] = {"height": height, "width": width}
+        return {"image_processor_type": "Sam2ImageProcessor", **data, "size": size}
+    data |= {"image_processor_type": "BitImageProcessor", "do_convert_rgb": True, "crop_size": size}
     if spec.resize == "squash":
         squash = {"height": int(height / spec.crop_ratio), "width": int(width / spec.crop_ratio)}
         return {**data, "do_center_crop": spec.crop_ratio != 1, "size": squash}
