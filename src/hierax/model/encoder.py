@@ -287,6 +287,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         config.check_size(config.input_size)
+        specs = block_table(config)
         self.config = config
         self.embedding_size = config.embedding_size
         self.input_size = config.input_size
@@ -302,8 +303,8 @@ class Encoder(nn.Module):
             self.pos_embed = nn.Parameter(torch.zeros(1, *table, config.embed_dim))
         if config.position == "window":
             self.pos_embed_window = nn.Parameter(torch.zeros(1, *config.mask_unit, config.embed_dim))
-        self.blocks = nn.ModuleList(Block(spec, config) for spec in block_table(config))
-        self.stage_ends = [spec.index for spec in block_table(config) if spec.last_of_stage]
+        self.blocks = nn.ModuleList(Block(spec, config) for spec in specs)
+        self.stage_ends = [spec.index for spec in specs if spec.last_of_stage]
         if config.head == "attention":
             heads = config.attention_pool_heads or config.num_heads * 2 ** (len(config.depths) - 1)
             self.attention_pool = AttentionPool(self.embedding_size, heads, config.mlp_ratio)
