@@ -344,19 +344,14 @@ class PreprocessSpec:
         ratio = self.crop_ratio if self.resize_to is None else min(self.size) / self.resize_to
         return dataclasses.replace(self, size=(height, width), resize_to=None, crop_ratio=ratio)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
+        """As `ModelConfig.from_dict`."""
+        return read(cls, data, where="A preprocess recipe", unknown=UnknownNameError)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data; `from_dict` inverts it."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            UnknownNameError: A key that no field has.
-            InputError: A value of the wrong type or out of its bounds.
-        """
-        return read(cls, data, where="A preprocess recipe", unknown=UnknownNameError)
 
 
 # One line per size: embed_dim, heads, depths. The Hiera paper's table 2.

@@ -19,6 +19,7 @@ from .data.inputs import network_input
 from .data.loader import map_batches
 from .errors import CheckpointError, InputError, UnknownNameError, nearest
 from .model.encoder import Encoder
+from .schema import positive
 from .weights.card import Weights
 from .weights.network import from_module
 from .weights.write import write_weights
@@ -100,8 +101,7 @@ class Predictor:
                 f"classify needs a classification head; {self.card.name!r} has none. Use embed or features, "
                 "or load a checkpoint with classes (`hierax list`)."
             )
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise InputError(f"top_k must be a positive int; got {top_k!r}.")
+        positive(top_k=top_k)
         rows: list[list[Prediction]] = []
         for logits in self._run(images, batch_size, views, self.encoder):
             scores = _over_views(logits.double().softmax(-1))
@@ -238,8 +238,7 @@ class Predictor:
     def _views(self, views: int | None) -> int:
         """How many clips to take of each video."""
         views = self.views if views is None else views
-        if isinstance(views, bool) or not isinstance(views, int) or views < 1:
-            raise InputError(f"views must be a positive int; got {views!r}.")
+        positive(views=views)
         if views > 1 and not self.encoder.config.is_video:
             raise InputError(f"Only clips have several views; {self.card.name!r} takes images; got views={views}.")
         return views
@@ -263,8 +262,7 @@ class Predictor:
 
     def _run(self, images: Any, batch_size: int, views: int | None, function: Callable[[Tensor], Any]) -> Iterator[Any]:
         """Apply a function of preprocessed batches, results on the CPU."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
+        positive(batch_size=batch_size)
         parameter = next(self.model.parameters())
         rank = len(self.encoder.config.input_size) + 1
         with torch.inference_mode():

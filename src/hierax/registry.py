@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .config import ModelConfig, architecture
-from .errors import CheckpointError, InputError, UnknownNameError, nearest
+from .errors import CheckpointError, InputError
 from .model.init import build
 from .model.precision import as_dtype
 from .predictor import Predictor
@@ -148,11 +148,7 @@ def create(
         InputError: An illegal size or class count.
     """
     config = architecture(catalog.resolve(name).architecture)
-    fields = {field.name for field in dataclasses.fields(ModelConfig)}
-    for key in config_overrides:
-        if key not in fields:
-            raise UnknownNameError(f"Unknown model option {key!r}. {nearest(key, fields)}")
-    config = dataclasses.replace(config, **config_overrides)
+    config = ModelConfig.from_dict({**vars(config), **config_overrides})
     if num_classes is not None:
         config = config.with_num_classes(num_classes)
     if input_size is not None:

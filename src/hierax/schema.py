@@ -116,6 +116,16 @@ def conform(instance: Any, error: type[HieraxError] = InputError) -> None:
             object.__setattr__(instance, field.name, found)
 
 
+def positive(**numbers: Any) -> None:
+    """Refuse arguments that are no positive whole numbers.
+
+    Raises:
+        InputError: Names the argument.
+    """
+    for key, value in numbers.items():
+        _converted(key, value, Positive, InputError)
+
+
 def plain(value: Any) -> Any:
     """JSON-able data, of a dataclass what `read` turns into an equal one; fields that are None are left out."""
     if dataclasses.is_dataclass(value):

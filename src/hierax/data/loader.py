@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
+from ..schema import positive
 
 _MAX_THREADS = 8
 
@@ -54,8 +55,7 @@ def map_batches(
     Raises:
         InputError: batch_size is impossible.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be a positive whole number; got {batch_size!r}.")
+    positive(batch_size=batch_size)
     return _batches(items, prepare, batch_size, empty)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import PreprocessSpec
 from ..errors import InputError, MissingExtraError
+from ..schema import positive
 from .decode import MAX_PIXELS
 from .files import open_regular
 from .preprocess import preprocess
@@ -56,9 +57,7 @@ def read_clip(
     """
     if start is not None and (views != 1 or not 0 <= start < 1):
         raise InputError(f"start must be in 0..1, below 1, and of one view; got {start!r} and {views} views.")
-    for key, value in {"frames": frames, "stride": stride, "views": views, "size": 1 if size is None else size}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{key} must be a positive whole number; got {value!r}.")
+    positive(frames=frames, stride=stride, views=views, size=1 if size is None else size)
     if isinstance(source, np.ndarray):
         video = _check_frames(source)
         if len(video) == frames:
