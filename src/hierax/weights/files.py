@@ -1,7 +1,7 @@
 """Reads weights files into plain tensors. Nothing is ever unpickled.
 
 safetensors files are memory-mapped; torch files are read by `torch_files`. What a hostile or broken file could do
-(bombs, huge headers, NaN) is bounded here, before any other module sees it. Writing is whole or not at all.
+(bombs, huge headers) is bounded here, before any other module sees it. Writing is whole or not at all.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def read(path: str | Path) -> RawCheckpoint:
         content = _read_shards(weights) if weights.name.endswith(".index.json") else read_file(weights)
         return dataclasses.replace(
             content,
-            config=_sidecar(weights, (f"{weights.stem}.json", "config.json")),
-            preprocessor=_sidecar(weights, ("preprocessor_config.json",)),
+            config=_sidecar(weights, f"{weights.stem}.json", "config.json"),
+            preprocessor=_sidecar(weights, "preprocessor_config.json"),
             card=_front_matter(weights.parent / "README.md"),
         )
     except OSError as error:
@@ -94,15 +94,14 @@ def read_file(path: Path) -> RawCheckpoint:
         tensors, container, notes = read_torch(path)
         return RawCheckpoint(path, tensors, container=container, notes=notes)
     if head[8:9] == b"{":
-        tensors, metadata = _read_safetensors(path)
-        return RawCheckpoint(path, tensors, metadata=metadata)
+        return _read_safetensors(path)
     raise CheckpointError(
         f"{path} is neither a safetensors nor a torch file (it starts with {head[:8]!r}). "
         "If it came from a download, check that it is not an error page."
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path) -> RawCheckpoint:
     from safetensors import safe_open
 
     with path.open("rb") as stream:
@@ -118,7 +117,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             keys = list(opened.keys())
             if len(keys) > MAX_TENSORS:
                 raise too_many
-            return {key: opened.get_tensor(key) for key in keys}, dict(opened.metadata() or {})
+            tensors = {key: opened.get_tensor(key) for key in keys}
+            return RawCheckpoint(path, tensors, metadata=dict(opened.metadata() or {}))
     except CheckpointError:
         raise
     except Exception as error:  # SafetensorError, and whatever torch says to a dtype it does not have
@@ -159,9 +159,8 @@ def _find_weights(folder: Path) -> Path:
         for candidate in (folder / name, folder / f"{name}.index.json"):
             if candidate.is_file():
                 return candidate
-    found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES and p.is_file())
     for suffix in WEIGHT_SUFFIXES:
-        same = [p for p in found if p.suffix == suffix]
+        same = sorted(p for p in folder.iterdir() if p.suffix == suffix and p.is_file())
         if len(same) == 1:
             return same[0]
         if same:
@@ -173,12 +172,9 @@ def _find_weights(folder: Path) -> Path:
     )
 
 
-def _sidecar(weights: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    for name in names:
-        candidate = weights.parent / name
-        if candidate.is_file() and candidate != weights:
-            return read_json(candidate)
-    return {}
+def _sidecar(weights: Path, *names: str) -> dict[str, Any]:
+    beside = (weights.parent / name for name in names)
+    return next((read_json(path) for path in beside if path.is_file() and path != weights), {})
 
 
 def _front_matter(readme: Path) -> dict[str, str]:
@@ -208,19 +204,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} must hold a JSON object; got a {type(data).__name__}.")
     return data
-
-
-def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Raises:
-        CheckpointError: Names the first such tensor.
-    """
-    for key, tensor in tensors.items():
-        # The sum is NaN or inf if any element is; only then is the slower exact test needed.
-        suspicious = tensor.is_floating_point() and not tensor.sum(dtype=torch.float32).isfinite()
-        if suspicious and not tensor.isfinite().all():
-            raise CheckpointError(f"{path} holds NaN or infinite values in {key!r}; it was not loaded.")
 
 
 def is_ours(path: Path) -> bool:
@@ -255,10 +238,9 @@ def staged(destination: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         with folder_beside(destination) as stage:
             yield stage
-            if (stage / destination.name).is_file():
-                _move_files(stage, destination.parent, replace)
-            elif destination.is_dir():
-                _move_files(stage, destination, replace)
+            one_file = (stage / destination.name).is_file()
+            if one_file or destination.is_dir():
+                _move_files(stage, destination.parent if one_file else destination, replace)
             else:
                 stage.rename(destination)
     except OSError as error:

@@ -42,7 +42,6 @@ class Geometry:
     decoder_pools: int
     decoder_dim: int
     decoder_depth: int
-    decoder_tokens: int
 
 
 class AmbiguousError(CheckpointError):
@@ -90,7 +89,6 @@ def measure(tensors: Mapping[str, Tensor]) -> Geometry:
         decoder_pools=-1 if decoder is None else len(fusion),
         decoder_dim=0 if decoder is None else decoder.shape[0],
         decoder_depth=sum(key.startswith("decoder_blocks.") and key.endswith("norm1.weight") for key in tensors),
-        decoder_tokens=tensors["decoder_pos_embed"].shape[1] if "decoder_pos_embed" in tensors else 0,
     )
 
 

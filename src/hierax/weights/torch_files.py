@@ -34,14 +34,19 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str
     Raises:
         CheckpointError: Damaged, unsafe, too large, or not a dictionary of tensors.
     """
-    with path.open("rb") as stream:
-        is_zip = stream.read(4) == b"PK\x03\x04"
-        stream.seek(0)
-        # A legacy file is a row of pickles: magic number, version, platform, the object, its storages' names.
-        for _ in range(0 if is_zip else 5):
-            _check_pickle(path, stream)
-    if is_zip:
-        _check_zip(path)
+    try:
+        with path.open("rb") as stream:
+            is_zip = stream.read(4) == b"PK\x03\x04"
+            stream.seek(0)
+            # A legacy file is a row of pickles: magic number, version, platform, the object, its storages' names.
+            for _ in range(0 if is_zip else 5):
+                _check_pickle(path, stream)
+        if is_zip:
+            _check_zip(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile and pickletools raise what their decoders meet, struct.error and the like
+        raise CheckpointError(f"{path} is not a whole torch file: {reason(error)}. Download it again.") from error
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # torch raises a dozen types on damaged or hostile pickles
@@ -57,22 +62,17 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str
 
 def _check_zip(path: Path) -> None:
     """Refuse archives that torch.save does not write."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            pickles = [r for r in records if r.filename.endswith("data.pkl")]
-            # torch stores records uncompressed; a deflated one can only be there to explode.
-            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-                raise CheckpointError(f"{path} has compressed records, which torch.save never writes; not loaded.")
-            if len(records) > MAX_RECORDS or sum(r.file_size for r in records) > path.stat().st_size:
-                raise CheckpointError(f"{path} lists {len(records)} records of more bytes than it has; not loaded.")
-            if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
-                raise CheckpointError(f"{path} is a zip archive, but not one that torch.save wrote; not loaded.")
-            _check_pickle(path, io.BytesIO(archive.read(pickles[0])))
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is not a whole torch file: {error}. Download it again.") from error
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        pickles = [r for r in records if r.filename.endswith("data.pkl")]
+        # torch stores records uncompressed; a deflated one can only be there to explode.
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise CheckpointError(f"{path} has compressed records, which torch.save never writes; not loaded.")
+        if len(records) > MAX_RECORDS or sum(r.file_size for r in records) > path.stat().st_size:
+            raise CheckpointError(f"{path} lists {len(records)} records of more bytes than it has; not loaded.")
+        if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
+            raise CheckpointError(f"{path} is a zip archive, but not one that torch.save wrote; not loaded.")
+        _check_pickle(path, io.BytesIO(archive.read(pickles[0])))
 
 
 def _check_pickle(path: Path, stream: IO[bytes]) -> None:
@@ -80,35 +80,30 @@ def _check_pickle(path: Path, stream: IO[bytes]) -> None:
     strings: list[str] = []
     memo: dict[object, int] = {}  # how deep the remembered tuples are nested
     depth = deepest = 0  # of what was built last, of any tuple fetched so far
-    try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            name = opcode.name
-            if count > MAX_OPCODES or deepest > MAX_NESTING:
-                raise CheckpointError(
-                    f"{path} has a pickle that no checkpoint needs: over {MAX_OPCODES} steps, or "
-                    f"tuples nested over {MAX_NESTING} deep. It was not loaded."
-                )
-            if name.startswith("TUPLE"):
-                depth = deepest + 1
-            elif name.endswith("PUT"):
-                memo[argument] = depth
-            elif name == "MEMOIZE":
-                memo[len(memo)] = depth
-            elif name.endswith("GET"):
-                deepest = max(deepest, memo.get(argument, 0))
-            else:
-                depth = 0
-            if name in ("GLOBAL", "STACK_GLOBAL"):
-                found = str(argument) if name == "GLOBAL" else " ".join(strings[-2:])
-                if found.endswith(" bytearray"):
-                    # torch lets it through, and bytearray(10**11) is an allocation, not data.
-                    raise CheckpointError(f"{path} builds a bytearray; no checkpoint needs one, it was not loaded.")
-            elif isinstance(argument, str):
-                strings = [*strings[-1:], argument]
-    except CheckpointError:
-        raise
-    except Exception as error:  # pickletools raises what its decoders meet: ValueError, struct.error, MemoryError
-        raise CheckpointError(f"{path} is not a whole torch file: {reason(error)}. Download it again.") from error
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        name = opcode.name
+        if count > MAX_OPCODES or deepest > MAX_NESTING:
+            raise CheckpointError(
+                f"{path} has a pickle that no checkpoint needs: over {MAX_OPCODES} steps, or "
+                f"tuples nested over {MAX_NESTING} deep. It was not loaded."
+            )
+        if name.startswith("TUPLE"):
+            depth = deepest + 1
+        elif name.endswith("PUT"):
+            memo[argument] = depth
+        elif name == "MEMOIZE":
+            memo[len(memo)] = depth
+        elif name.endswith("GET"):
+            deepest = max(deepest, memo.get(argument, 0))
+        else:
+            depth = 0
+        if name in ("GLOBAL", "STACK_GLOBAL"):
+            found = str(argument) if name == "GLOBAL" else " ".join(strings[-2:])
+            if found.endswith(" bytearray"):
+                # torch lets it through, and bytearray(10**11) is an allocation, not data.
+                raise CheckpointError(f"{path} builds a bytearray; no checkpoint needs one, it was not loaded.")
+        elif isinstance(argument, str):
+            strings = [*strings[-1:], argument]
 
 
 def reason(error: Exception) -> str:

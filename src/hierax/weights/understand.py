@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..config import ModelConfig
@@ -27,18 +28,7 @@ log = logging.getLogger("hierax")
 
 
 def read_weights(
-    path: str | Path, *, named: ModelConfig | None = None, known: CatalogEntry | None = None, strict: bool = True
-) -> Weights:
-    """Read a local file or folder of any format, complete or not at all; `understand` has the arguments.
-
-    Raises:
-        CheckpointError: Unreadable, of no known format, ambiguous, incomplete, or not the named architecture.
-    """
-    return understand(files.read(path), named=named, known=known, strict=strict)
-
-
-def understand(
-    found: RawCheckpoint | Mapping[str, Tensor],
+    source: str | Path | RawCheckpoint | Mapping[str, Tensor],
     *,
     named: ModelConfig | None = None,
     known: CatalogEntry | None = None,
@@ -47,16 +37,17 @@ def understand(
     """Find out which network tensors are, whatever they came from, and bring them under our names.
 
     Args:
-        found: What a file holds, or the state dict of anybody's network; where that has a config, put both into a
-            `RawCheckpoint(path, tensors, config=config)`. Nothing is copied.
+        source: A local file or folder of any format, or the state dict of anybody's network; where that has a config,
+            put both into a `RawCheckpoint(path, tensors, config=config)`. Nothing is copied.
         named: The architecture, where the caller knows it; files of several formats do not say.
         known: The catalogue's entry of these weights; its facts go before the file's own.
         strict: False lets missing parameters be fresh and unknown tensors be ignored, and logs each.
 
     Raises:
-        CheckpointError: Of no known format, ambiguous, incomplete, or not the named architecture.
+        CheckpointError: Unreadable, of no known format, ambiguous, incomplete, or not the named architecture.
     """
-    raw = found if isinstance(found, RawCheckpoint) else RawCheckpoint(Path("state_dict"), dict(found))
+    raw = files.read(source) if isinstance(source, (str, Path)) else source
+    raw = raw if isinstance(raw, RawCheckpoint) else RawCheckpoint(Path("state_dict"), dict(raw))
     tensors, notes = unwrap(raw.tensors)
     raw = dataclasses.replace(raw, tensors=tensors, notes=(*raw.notes, *notes))
     kind = recognise(raw)
@@ -102,8 +93,10 @@ def _matched(raw: RawCheckpoint, kind: Format, theirs: Mapping[str, str], config
             )
         if not tensor.is_floating_point():
             raise CheckpointError(f"{name!r} in {raw.path} holds {tensor.dtype}, not floating-point weights.")
+        # The sum is NaN or inf if any element is; only then is the slower exact test needed.
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+            raise CheckpointError(f"{raw.path} holds NaN or infinite values in {ours!r}; it was not loaded.")
         tensors[ours] = tensor
-    files.check_finite(raw.path, tensors)
     return tensors
 
 

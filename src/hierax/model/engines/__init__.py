@@ -112,11 +112,9 @@ def _fast(
 
 
 def _copied(module: nn.Module, twins: dict[int, Any]) -> nn.Module:
-    """A copy of a tree of modules with twins in the places of others; parameters become twins that share memory.
+    """A copy of a tree of modules with twins, by id, in the places of others; its parameters share memory.
 
-    Args:
-        module: The tree.
-        twins: What stands for an object, by its id; copies are added, so that what stands in two places still does.
+    Copies are added to the twins, so that what stands in two places still does.
     """
     if id(module) not in twins:
         twins[id(module)] = twin = copy.copy(module)

@@ -12,8 +12,7 @@ from ...errors import InputError
 
 def native_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself (AVX-512 BF16 or AMX); elsewhere it is slower than float32."""
-    forced = forced_to("HIERAX_FORCE_BF16", ("0", "1"))
-    if forced is not None:
+    if forced := forced_to("HIERAX_FORCE_BF16", ("0", "1")):
         return forced == "1"
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in asked)
@@ -21,8 +20,7 @@ def native_bfloat16() -> bool:
 
 def exact_int8() -> bool:
     """False where int8 products add pairs in 16 bits (x86 without VNNI), so that weights must spare a bit."""
-    forced = forced_to("HIERAX_FORCE_VNNI", ("0", "1"))
-    if forced is not None:
+    if forced := forced_to("HIERAX_FORCE_VNNI", ("0", "1")):
         return forced == "1"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True

@@ -54,12 +54,11 @@ def schedule(blocks: Sequence[Block], stage_ends: Sequence[int], grid: tuple[int
             if block.q_stride is not None:
                 after = after.pooled(block.q_stride)
             stop += 1
-        items = layout.groups[0].count if split else 1
         runs.append(
             Run(
                 blocks=(index, stop),
                 move=moves(before, layout),
-                items=items,
+                items=layout.groups[0].count if split else 1,
                 layout=Layout.raster(layout.unit) if split else layout,
                 grid=after.grid,
                 ends_stage=stop - 1 in stage_ends,
