@@ -32,14 +32,10 @@ _WHITE = (255, 255, 255)  # shows through transparent pixels
 
 _EXIF_ORIENTATION = 0x0112
 _TURN_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
+}  # fmt: skip
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 # PIL images decode themselves on first use, and two threads may hold the same one.
 _IMAGE_LOCKS = tuple(threading.Lock() for _ in range(61))
@@ -69,9 +65,7 @@ def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
         InputError: The source cannot be opened, identified or decoded whole, declares more than `MAX_PIXELS` pixels
             (checked before any is allocated), or is of another type.
     """
-    if isinstance(source, np.ndarray):
-        return check_rgb(source)
-    return np.array(open_rgb(source))
+    return check_rgb(source) if isinstance(source, np.ndarray) else np.array(open_rgb(source))
 
 
 def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:

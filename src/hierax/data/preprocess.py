@@ -71,8 +71,7 @@ def center_crop(pixels: Tensor, spec: PreprocessSpec) -> Tensor:
     if any(short):
         # Quirk(transformers): its Pillow backend puts the odd row of padding first, torchvision last.
         first = spec.engine == "pil" and spec.crop_rounding == "floor"
-        before = [(gap + 1) // 2 if first else gap // 2 for gap in short]
-        top, left = before
+        top, left = ((gap + 1) // 2 if first else gap // 2 for gap in short)
         pixels = F.pad(pixels, [left, short[1] - left, top, short[0] - top])
     top, left = crop_offsets((pixels.shape[-2], pixels.shape[-1]), spec)
     return pixels[..., top : top + height, left : left + width]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ class FoundFiles(list[Path]):
 
     def take(self, text: str) -> None:
         """A path as it was named: a folder is walked, anything else is taken."""
-        if os.path.isdir(_checked(text)):
+        if "\0" in text or not text:
+            raise InputError(f"An input must be a path; got {text!r}.")
+        if os.path.isdir(text):
             self.walk(text)
         else:
             self.append(Path(text))
@@ -60,9 +62,7 @@ class FoundFiles(list[Path]):
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"A glob must be a valid pattern; got {pattern!r}: {error}.") from error
         for match in matches:
-            inner = match.relative_to(root).parts
-            hidden = [part for part in inner if _hidden(part)]
-            if hidden and not all(part in parts for part in hidden):
+            if any(_hidden(part) and part not in parts for part in match.relative_to(root).parts):
                 self.skipped += 1
             elif match.is_dir():
                 if not deep:  # `**` matches what is inside it by itself
@@ -123,9 +123,11 @@ def find_images(
             raise InputError(f"An input must be a path; got {type(item).__name__}.")
         text = os.fspath(item)
         if text == "-":
-            for line in _lines():
-                found.take(line)
-        elif not os.path.lexists(_checked(text)) and _WILDCARDS & set(text):
+            for line in getattr(sys.stdin, "buffer", sys.stdin):
+                # Bytes are decoded as the file system does, so any name survives.
+                if path := os.fsdecode(line).rstrip("\r\n"):
+                    found.take(path)
+        elif "\0" not in text and not os.path.lexists(text) and _WILDCARDS & set(text):
             found.take_glob(text)
         else:
             found.take(text)
@@ -155,22 +157,7 @@ def _loops(path: Path) -> bool:
     return path.resolve() in (here, *here.parents)
 
 
-def _checked(text: str) -> str:
-    if "\0" in text or not text:
-        raise InputError(f"An input must be a path; got {text!r}.")
-    return text
-
-
-def _lines() -> Iterator[str]:
-    """Paths on stdin, one a line; bytes are decoded as the file system does, so any name survives."""
-    for line in getattr(sys.stdin, "buffer", sys.stdin):
-        text = (os.fsdecode(line) if isinstance(line, bytes) else str(line)).rstrip("\r\n")
-        if text:
-            yield text
-
-
 def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[str]) -> str:
-    """What was looked for, where, and the nearest name to a single wrong path."""
     shown = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
     if found:
         return f"Inputs must exist; got {shown}, and {str(found[0])!r} does not. {nearest_file(found[0])}".strip()

@@ -41,20 +41,16 @@ class Devices:
             native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
             self.precision = "bf16" if native else "fp32"
         self.sharded = recipe.sharding == "fsdp2"
-        options: dict[str, Any] = {}
+        plugin = None
         if self.sharded:
-            options["fsdp_plugin"] = FullyShardedDataParallelPlugin(
-                fsdp_version=2,
-                auto_wrap_policy="transformer_based_wrap",
-                transformer_cls_names_to_wrap=["Block"],
-                state_dict_type="SHARDED_STATE_DICT",
-            )
+            wrap = {"auto_wrap_policy": "transformer_based_wrap", "transformer_cls_names_to_wrap": ["Block"]}
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT", **wrap)
         # A device with an index is taken from the environment alone.
         placed = {} if device.index is None else {"ACCELERATE_TORCH_DEVICE": device}
         try:
             with patch_environment(**placed):
                 precision = "no" if self.precision == "fp32" else self.precision
-                self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, **options)
+                self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, fsdp_plugin=plugin)
         except (ValueError, RuntimeError) as error:
             raise RecipeError(
                 f"device={recipe.device!r}, precision={recipe.precision!r}, sharding={recipe.sharding!r} must be "
@@ -116,8 +112,7 @@ def wanted(name: str) -> torch.device:
     Raises:
         RecipeError: It is not there.
     """
-    mps = getattr(torch.backends, "mps", None)
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(bool(mps and mps.is_available()))}
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if counts[kind]))
     try:

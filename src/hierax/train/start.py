@@ -31,8 +31,7 @@ def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
         weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec))
     else:
         weights = find_weights(recipe.model)
-        tensors = {name: tensor.float() for name, tensor in weights.tensors.items()}
-        weights = dataclasses.replace(weights, tensors=tensors)
+        weights = dataclasses.replace(weights, tensors={name: t.float() for name, t in weights.tensors.items()})
     return weights if recipe.input_size is None else to_input_size(weights, recipe.input_size)
 
 

@@ -33,13 +33,9 @@ log = logging.getLogger("hierax")
 # Options of transformers that change nothing here: how a file is read, and which kernel runs.
 _WITHOUT_EFFECT = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "attn_implementation", "weights_only")
 _ENVIRONMENT = {
-    "cache_dir": "HF_HUB_CACHE",
-    "token": "HF_TOKEN",
-    "use_auth_token": "HF_TOKEN",
-    "local_files_only": "HF_HUB_OFFLINE",
-    "proxies": "HTTPS_PROXY",
-    "mirror": "HF_ENDPOINT",
-}
+    "cache_dir": "HF_HUB_CACHE", "token": "HF_TOKEN", "use_auth_token": "HF_TOKEN", "proxies": "HTTPS_PROXY",
+    "local_files_only": "HF_HUB_OFFLINE", "mirror": "HF_ENDPOINT",
+}  # fmt: skip
 
 
 class HieraPreTrainedModel(ForeignNames):

@@ -69,15 +69,14 @@ class HieraConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field, and what says the same in other words."""
-        match name:
-            case "num_labels":
-                self._set_labels(value, None, None)
-            case "out_features":
-                self._set_stages(value, None)
-            case "out_indices":
-                self._set_stages(None, value)
-            case _:
-                self.__dict__[name] = list(value) if isinstance(value, tuple) else value
+        if name == "num_labels":
+            self._set_labels(value, None, None)
+        elif name == "out_features":
+            self._set_stages(value, None)
+        elif name == "out_indices":
+            self._set_stages(None, value)
+        else:
+            self.__dict__[name] = list(value) if isinstance(value, tuple) else value
 
     def _set_labels(self, count: int | None, names: Mapping[Any, str] | None, ids: Mapping[str, Any] | None) -> None:
         if names is None or (count is not None and count != len(names)):

@@ -56,8 +56,7 @@ class BitImageProcessor:
         self.backend = "pil" if use_fast is False else backend
         if self.backend not in ("torchvision", "pil"):
             raise UnknownNameError(f"backend must be 'torchvision' or 'pil'; got {backend!r}.")
-        for name, value in processor_options(_given(options)).items():
-            setattr(self, name, value)
+        vars(self).update(processor_options(_given(options)))
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> BitImageProcessor:
@@ -182,7 +181,6 @@ def _pixels(image: Any, convert: bool) -> Tensor:
 
 
 def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
-    """What the source says about its preprocess."""
     from ...registry import describe, find_weights
     from ...weights import catalog
 

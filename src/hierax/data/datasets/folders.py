@@ -128,7 +128,6 @@ def _is_media(name: str) -> bool:
 
 
 def _walk(folder: Path) -> FoundFiles:
-    """Images and videos at any depth."""
     try:
         return find_images(folder, extensions=_MEDIA)
     except InputError:

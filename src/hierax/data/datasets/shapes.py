@@ -25,7 +25,7 @@ IMAGE_FORMATS = {"jpg": {"quality": 92, "subsampling": 0}, "png": {}}
 
 Size = tuple[int, int]
 Points = Float[ndarray, "n 2"]
-Picture = Float[ndarray, "3 h w"]  # Planes, because NumPy is slow along an axis of three.
+Picture = Float[ndarray, "3 h w"]  # RGB in 0..1; planes, because NumPy is slow along an axis of three.
 Plane = Float[ndarray, "h w"]
 Color = Float[ndarray, "3 1 1"]
 
@@ -61,9 +61,8 @@ def outline(name: str, rng: Generator) -> Points:
         case "cross":
             arm = rng.uniform(0.24, 0.38)
             quarter = np.array([(1.0, -arm), (1.0, arm), (arm, arm)])
-            return np.concatenate(
-                [quarter @ np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-            )
+            turns = ((1, 0), (0, 1), (-1, 0), (0, -1))
+            return np.concatenate([quarter @ np.array([(c, s), (-s, c)]) for c, s in turns])
         case "ring":
             # Out along the rim and back along the hole; the seam between them has no area.
             return np.concatenate([_arc(0, 2 * math.pi), _arc(2 * math.pi, 0) * rng.uniform(0.5, 0.72)])
@@ -182,15 +181,11 @@ def render_folder(
 
 
 def _check_vacant(folder: Path) -> None:
-    """Refuse to write over anything."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         kind = "a file" if folder.is_file() else "a folder that is not empty"
         raise InputError(
             f"Rendered images go into a new or empty folder; got {str(folder)!r}, {kind}. Name another or remove it."
         )
-
-
-# Drawing. Pictures are float32 RGB in 0..1.
 
 
 def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
@@ -296,9 +291,6 @@ def _clouds(rng: Generator, size: Size) -> Plane:
         grid = Image.fromarray(rng.random((octave, octave), np.float32))
         total += weight * np.asarray(grid.resize((size[1], size[0]), Image.Resampling.BICUBIC))
     return np.clip(total * 1.6 - 0.3, 0, 1)
-
-
-# Damage.
 
 
 def _occlude(rng: Generator, picture: Picture) -> Picture:

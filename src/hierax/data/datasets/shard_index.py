@@ -116,21 +116,17 @@ def _members(
 
 def _label(stream: BinaryIO, members: dict[str, tuple[int, int]]) -> str:
     """The label of a sample, as text; empty where there is none."""
+    offset, size = members.get("cls", members.get("json", (0, 0)))
+    stream.seek(offset)
+    content = stream.read(min(size, _MAX_SIDECAR))
     if "cls" in members:
-        return _sidecar(stream, members["cls"]).decode("utf-8", "replace").strip()
-    if "json" not in members:
-        return ""
+        return content.decode("utf-8", "replace").strip()
     try:
-        data = json.loads(_sidecar(stream, members["json"]))
-    except ValueError:
+        data = json.loads(content)
+    except ValueError:  # empty too: neither member is there
         return ""
     value = next((data[key] for key in ("label", "cls", "class") if key in data), "") if isinstance(data, dict) else ""
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-
-
-def _sidecar(stream: BinaryIO, place: tuple[int, int]) -> bytes:
-    stream.seek(place[0])
-    return stream.read(min(place[1], _MAX_SIDECAR))
 
 
 def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
