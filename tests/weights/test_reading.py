@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import hierax
 from hierax.errors import CheckpointError, HieraxError
 from hierax.weights import files
-from hierax.weights.understand import read_weights
+from hierax.weights.understand import read_weights, understand
 from hierax.weights.write import write_weights
 
 from ..members import MEMBERS, weights_of, written
@@ -265,14 +265,14 @@ def test_understand__tensors_without_a_file(origin: str, tmp_path: Path) -> None
     """A live network of another package has a state dict, and a config or a name that somebody gives."""
     path = written(MEMBERS["Hiera"], tmp_path / "x", origin)
     raw, whole = files.read(path), read_weights(path)
-    told = read_weights(raw.tensors, named=MEMBERS["Hiera"])
-    stated = read_weights(files.RawCheckpoint(Path("live"), raw.tensors, container=raw.container, config=raw.config))
+    told = understand(raw.tensors, named=MEMBERS["Hiera"])
+    stated = understand(files.RawCheckpoint(Path("live"), raw.tensors, container=raw.container, config=raw.config))
     for found in (told, stated):
         assert found.config.windows == whole.config.windows
         assert found.tensors.keys() == whole.tensors.keys()
         assert all(torch.equal(found.tensors[key], whole.tensors[key]) for key in whole.tensors)
     with pytest.raises(CheckpointError):
-        read_weights({"a": torch.zeros(1)})
+        understand({"a": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("origin", ["hierax", "transformers", "timm"])

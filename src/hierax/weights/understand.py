@@ -27,8 +27,13 @@ from .shapes import expected
 log = logging.getLogger("hierax")
 
 
-def read_weights(
-    source: str | Path | RawCheckpoint | Mapping[str, Tensor],
+def read_weights(path: str | Path, **hints: Any) -> Weights:
+    """The weights of a local file or folder of any format; hints and errors as `understand`."""
+    return understand(files.read(path), **hints)
+
+
+def understand(
+    source: RawCheckpoint | Mapping[str, Tensor],
     *,
     named: ModelConfig | None = None,
     known: CatalogEntry | None = None,
@@ -37,8 +42,8 @@ def read_weights(
     """Find out which network tensors are, whatever they came from, and bring them under our names.
 
     Args:
-        source: A local file or folder of any format, or the state dict of anybody's network; where that has a config,
-            put both into a `RawCheckpoint(path, tensors, config=config)`. Nothing is copied.
+        source: What was read of a file, or the state dict of anybody's network; where that has a config, put both
+            into a `RawCheckpoint(path, tensors, config=config)`. Nothing is copied.
         named: The architecture, where the caller knows it; files of several formats do not say.
         known: The catalogue's entry of these weights; its facts go before the file's own.
         strict: False lets missing parameters be fresh and unknown tensors be ignored, and logs each.
@@ -46,8 +51,7 @@ def read_weights(
     Raises:
         CheckpointError: Unreadable, of no known format, ambiguous, incomplete, or not the named architecture.
     """
-    raw = files.read(source) if isinstance(source, (str, Path)) else source
-    raw = raw if isinstance(raw, RawCheckpoint) else RawCheckpoint(Path("state_dict"), dict(raw))
+    raw = source if isinstance(source, RawCheckpoint) else RawCheckpoint(Path("state_dict"), dict(source))
     tensors, notes = unwrap(raw.tensors)
     raw = dataclasses.replace(raw, tensors=tensors, notes=(*raw.notes, *notes))
     kind = recognise(raw)
