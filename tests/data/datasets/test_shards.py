@@ -168,7 +168,9 @@ def test_only_what_may_pass_is_tried_again(web, cache, status, tries):
 
 
 @pytest.mark.parametrize("kind", ["text/html", "application/x-tar"])
-@pytest.mark.parametrize("body", [PAGE, PAGE * 40, b"", gzip.compress(b"x" * 9000, mtime=0), b'{"error": "log in"}' * 60])
+@pytest.mark.parametrize(
+    "body", [PAGE, PAGE * 40, b"", gzip.compress(b"x" * 9000, mtime=0), b'{"error": "log in"}' * 60]
+)
 def test_what_is_no_tar_is_never_kept_as_one(web, served, cache, kind, body):
     """A login page at a shard's address, kept under the tar's name, is a damaged shard for ever."""
     url = served("s.tar", samples(4))
