@@ -27,6 +27,8 @@ from hierax.weights.write import write_weights
 from ..members import learner
 from . import runs
 
+pytestmark = pytest.mark.slow
+
 NAMED = sorted(name for name, keys in PRESETS.items() if "model" in keys)
 
 

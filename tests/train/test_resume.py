@@ -18,6 +18,8 @@ from hierax.train.report import Report
 from ..members import coloured_classes, save_learner
 from . import runs
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 SETTINGS = {
     **runs.SETTINGS, "steps": STEPS, "checkpoint_every": 2, "drop_path": 0.2, "ema_decay": 0.9, "mixup": 0.8,

@@ -19,6 +19,8 @@ from ..members import MEMBERS, answer, tiny_sam2, weights_of, written
 from ..tolerance import FP32, assert_same
 from .refused import REFUSED
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["tiny_sam2"]
 # SAM 2's trunk has no pooled vector. timm and birder each add theirs, in a different order, so that what one of them
 # holds is no longer what the other one would compute.
