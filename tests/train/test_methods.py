@@ -174,6 +174,7 @@ def test_a_killed_run_of_it_goes_on_to_the_same_bits(tmp_path, start):
     assert runs.identical(whole, killed)
 
 
+@pytest.mark.slow
 def test_two_processes_train_it(tmp_path, start):
     """One forward pass of crops of two sizes through the wrapped network, and state that is saved once."""
     assert runs.in_processes(lambda: train(start, tmp_path / "two", steps=2), 2) == [0, 0]

@@ -143,6 +143,7 @@ def broken(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "pretrain"])
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_equal_one(tmp_path, start, task, sharding):
@@ -164,6 +165,7 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
     assert set(listed["unreadable"]) == set(summary.unreadable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_validation_of_two_processes_is_that_of_one(tmp_path, start, sharding):
     """Nine samples over two processes, one unreadable: padding counts ten, dropping eight, and a lost failure hides."""
@@ -288,6 +290,7 @@ def test_a_missing_matplotlib_is_one_note(tmp_path, start, capsys, monkeypatch):
     assert not (tmp_path / "out" / "curves.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     """Two processes that write one file make a broken picture; one that waits for the other's forward pass hangs."""
