@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# No time limit an example: on a busy machine it would fail tests at random.
+hypothesis.settings.register_profile("hierax", deadline=None)
+hypothesis.settings.load_profile("hierax")
 
 
 @pytest.fixture(autouse=True)
