@@ -193,7 +193,7 @@ def convert(source: str | Path, destination: str | Path, *, to: str, name: str |
     if behind and to != weights.card.format:
         log.warning("%s: %d tensors do not go into %s: %s.", source, len(behind), to, weights.report)
     if not swaps:
-        return write_weights(weights, destination, to=to)
+        return write_weights(weights, destination, to=to, new=True)
     weights = graft(weights, destination)
     with _kept(destination):
         return write_weights(weights, destination, to=to, replace=True)

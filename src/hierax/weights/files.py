@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atomic import atomic_file, folder_beside
+from ..atomic import atomic_file, cannot_write, folder_beside, put, system_errors
 from ..errors import CheckpointError
 from .torch_files import MAX_TENSORS, read_torch, reason
 
@@ -225,31 +225,41 @@ def is_ours(path: Path) -> bool:
 
 
 @contextmanager
-def staged(destination: Path, *, replace: bool = False) -> Iterator[Path]:
+def staged(destination: Path, *, replace: bool = False, new: bool = False) -> Iterator[Path]:
     """A temporary folder beside `destination`, whose content takes its place only if nothing fails meanwhile.
 
     What is written there under the destination's own name becomes that file, its companions its neighbours; anything
     else makes `destination` a folder. Into a folder that exists, files move one by one, config.json last. There they
-    replace what an earlier save left, and with `replace` anything; somebody's README.md stays.
+    replace what an earlier save left, and with `replace` anything; somebody's README.md stays. With `new` nothing is
+    replaced at all.
 
     Raises:
-        CheckpointError: The place cannot be written, or other files of those names are in it.
+        CheckpointError: The place cannot be written, another process is writing it, or other files of those names are
+            in it.
     """
     try:
         with folder_beside(destination) as stage:
             yield stage
             one_file = (stage / destination.name).is_file()
             if one_file or destination.is_dir():
-                _move_files(stage, destination.parent if one_file else destination, replace)
+                _move_files(stage, destination.parent if one_file else destination, replace, new)
             else:
                 stage.rename(destination)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {destination}: {error.strerror or error}.") from error
+    except (OSError, CheckpointError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise CheckpointError(cannot_write(destination, cause)) from cause
 
 
-def _move_files(source: Path, target: Path, replace: bool) -> None:
+def _move_files(source: Path, target: Path, replace: bool, new: bool) -> None:
     staged = sorted(source.iterdir(), key=lambda path: path.name == "config.json")
-    foreign = [path.name for path in staged if os.path.lexists(target / path.name) and not is_ours(target / path.name)]
+    there = {path.name for path in staged if os.path.lexists(target / path.name)}
+    if there and new:
+        raise CheckpointError(
+            f"{target} holds {', '.join(sorted(there))} meanwhile; nothing was overwritten. Name another destination."
+        )
+    foreign = [name for name in there if not is_ours(target / name)]
     in_the_way = [name for name in foreign if name != "README.md"]
     if in_the_way and not replace:
         raise CheckpointError(
@@ -258,7 +268,7 @@ def _move_files(source: Path, target: Path, replace: bool) -> None:
         )
     for path in staged:
         if replace or path.name not in foreign:
-            os.replace(path, target / path.name)
+            put(path, target / path.name, replace=path.name in there)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
@@ -269,10 +279,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
+        with atomic_file(path) as temporary, system_errors():
             write(temporary)
     except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise CheckpointError(cannot_write(path, error)) from error
     return path
 
 
@@ -286,7 +296,12 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 def write_torch(path: Path, data: Any) -> Path:
     """Write a dictionary of tensors and plain values as torch.save does, whole or not at all."""
-    return write_atomic(path, lambda to: torch.save(data, to))
+
+    def save(to: Path) -> None:
+        with to.open("wb") as stream:  # given a name, torch says nothing of why the disk refused
+            torch.save(data, stream)
+
+    return write_atomic(path, save)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> Path:

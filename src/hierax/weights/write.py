@@ -16,7 +16,9 @@ from .shapes import expected
 log = logging.getLogger("hierax")
 
 
-def write_weights(weights: Weights, destination: str | Path, *, to: str, replace: bool = False) -> Path:
+def write_weights(
+    weights: Weights, destination: str | Path, *, to: str, replace: bool = False, new: bool = False
+) -> Path:
     """Write weights in a format, if it can hold all of them, whole or not at all.
 
     Args:
@@ -24,6 +26,7 @@ def write_weights(weights: Weights, destination: str | Path, *, to: str, replace
         destination: A folder, or a file by a suffix that the format has.
         to: The format.
         replace: Whether files that hierax did not write may be replaced.
+        new: Whether nothing at all may be replaced, not even what appears meanwhile.
 
     Raises:
         UnknownNameError: No such format.
@@ -55,7 +58,7 @@ def write_weights(weights: Weights, destination: str | Path, *, to: str, replace
     for name, shape in expected(config).items():
         if name not in complete and not name.startswith(unused):
             complete[name] = fresh(name, shape, config)
-    with files.staged(destination, replace=replace) as stage:
+    with files.staged(destination, replace=replace, new=new) as stage:
         written = kind.write(
             dataclasses.replace(weights, tensors=complete), stage / destination.name if is_file else stage
         )
