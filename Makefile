@@ -10,7 +10,7 @@ TORCH  ?= torch==2.13.0
 OUT    ?= out/demo
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check oldest wheel nightly lint format bench types clean
+.PHONY: demo test check oldest wheel nightly fuzz lint format bench types clean
 
 demo: $(VENV)/.package
 	@mkdir -p $(OUT)
@@ -43,11 +43,20 @@ oldest:
 wheel:
 	bash .ci/wheel "$(PYTHON)" "$(TORCH)"
 
-nightly: $(VENV)/.engines
+nightly: $(VENV)/.engines $(VENV)/.fuzz
 	$(PYTEST) -m "nightly and not gpu" --ignore tests/train
 # Apart: these fork, which is not safe in a process that holds the threads of compilers and of OpenVINO.
 	$(PYTEST) -m "nightly and not gpu" tests/train/test_resume.py
 	$(PYTEST) -m "nightly and not gpu" tests/train --ignore tests/train/test_resume.py
+# Six to twelve minutes a target, from other random numbers every day: an hour each in ten nights. What leads to new
+# places stays in out/fuzz for the next night.
+	$(BIN)/python -m tests.faults.fuzz all --minutes 84
+
+# Every reader against inputs that nobody wrote (tests/faults/fuzz): `make fuzz TARGET=images MINUTES=5`.
+TARGET  ?= all
+MINUTES ?= 84
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.faults.fuzz $(TARGET) --minutes $(MINUTES)
 
 lint: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -81,6 +90,10 @@ $(VENV)/.tests: $(VENV)/.check
 
 $(VENV)/.engines: $(VENV)/.tests
 	$(PIP) install -e ".[openvino,int8]" --group bench
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.check
+	$(PIP) install --group fuzz
 	@touch $@
 
 clean:
