@@ -6,20 +6,38 @@ import hashlib
 import os
 import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from hierax.errors import InputError, IntegrityError
+from hierax.errors import CheckpointError, InputError, IntegrityError
 from hierax.net import cache as places
 from hierax.net.cache import Published, alone, cache_root, is_unchanged, verified, verified_hash
 
 
-def test_a_machine_without_homes_has_a_cache(monkeypatch):
-    """A folder named "~" would appear wherever a person happens to stand."""
+@pytest.mark.parametrize("planted", ["nothing", "folder", "link", "file"])
+def test_a_machine_without_homes_has_a_cache_of_its_own(tmp_path, monkeypatch, planted):
+    """A folder named "~" would appear wherever a person happens to stand; one that others can write holds their weights."""
     monkeypatch.setattr(constants, "HF_HOME", "~/.cache/huggingface")
-    assert cache_root() == Path(tempfile.gettempdir()) / "hierax"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    places._without_home.cache_clear()
+    known = tmp_path / f"hierax-{os.getuid()}"
+    if planted == "folder":
+        known.mkdir()
+        known.chmod(0o777)
+    elif planted == "link":
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        known.symlink_to(tmp_path / "theirs")
+    elif planted == "file":
+        known.touch()
+    root = cache_root()
+    assert root.parent == tmp_path
+    assert (root == known) == (planted == "nothing")
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert cache_root() == root
+    assert places.hub_cache() == root / "hub"
+    places._without_home.cache_clear()
 
 
 def test_the_second_waits_and_says_so(cache, monkeypatch):
@@ -63,8 +81,9 @@ def digest(data: bytes) -> str:
 
 
 @pytest.fixture
-def file(tmp_path, cache):
-    path = tmp_path / "file"
+def file(cache):
+    path = cache / "file"
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"one")
     return path
 
@@ -108,3 +127,47 @@ def test_wrong_bytes_are_obtained_once_more_but_not_offline(file, monkeypatch):
     with pytest.raises(IntegrityError, match="HF_HUB_OFFLINE"):
         verified("a file", obtain)
     assert asked == [False, True, False]
+
+
+def test_only_what_lies_in_the_cache_is_deleted(tmp_path, cache):
+    """A link in the cache that leads to somebody's own file, or whose folder is a link, would delete that file."""
+    mine = tmp_path / "mine" / "file"
+    mine.parent.mkdir()
+    mine.write_bytes(b"years of work")
+    link, kept = cache / "link", cache / "kept"
+    cache.mkdir(parents=True)
+    link.symlink_to(mine)
+    places.forget(link)
+    assert not os.path.lexists(link)
+    (cache / "folder").symlink_to(mine.parent)
+    with pytest.raises(CheckpointError, match="Nothing was deleted"):
+        places.forget(cache / "folder" / "file")
+    assert mine.read_bytes() == b"years of work"
+    kept.write_bytes(b"x")
+    link.symlink_to(kept)
+    places.forget(link)
+    assert not kept.exists()
+
+
+def test_a_link_in_the_place_of_a_lock_is_taken_away(tmp_path, cache):
+    """Some lock libraries follow it, and empty the file behind it."""
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"years of work")
+    with alone("a thing"):
+        pass
+    (lock,) = (cache / "locks").iterdir()
+    lock.unlink()
+    lock.symlink_to(mine)
+    with alone("a thing"):
+        assert lock.is_file()
+        assert not lock.is_symlink()
+    assert mine.read_bytes() == b"years of work"
+
+
+def test_a_changed_file_stays_changed(file):
+    """Remembering the new hash at the first look would make it the right one at the second."""
+    verified_hash(file)
+    file.write_bytes(b"two")
+    assert [is_unchanged(file), is_unchanged(file)] == [False, False]
+    assert verified_hash(file, fresh=True) == digest(b"two")
+    assert is_unchanged(file)

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from hierax.errors import InputError, IntegrityError
-from hierax.net import transfer
+from hierax.net import connection, transfer
 from hierax.net.cache import Published, cache_root
 from hierax.net.download import download
 from hierax.net.transfer import Kind
@@ -95,7 +95,7 @@ def test_what_is_no_such_file_is_refused_at_once(toy, web, cache, fault, words):
 
 def test_https_is_never_left_for_http():
     """Whoever sits on the line could put any file in the place of the one that was asked for."""
-    handler = transfer._Redirects()
+    handler = connection.Redirects()
     request = urllib.request.Request("https://host/toy.bin")
     closed = types.SimpleNamespace(close=lambda: None)
     for target in ("http://host/toy.bin", "ftp://host/toy.bin"):

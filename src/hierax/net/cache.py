@@ -6,10 +6,12 @@ A file that has been read in full is remembered by path, size and time, so that 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,14 +37,38 @@ def cache_root() -> Path:
     from huggingface_hub import constants
 
     home = Path(constants.HF_HOME)
-    return (home if home.parts[:1] != ("~",) else Path(tempfile.gettempdir())) / "hierax"  # "~": nobody has a home
+    return home / "hierax" if home.parts[:1] != ("~",) else _without_home()  # "~": nobody has a home
+
+
+def hub_cache() -> Path:
+    """huggingface_hub's cache."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    return folder if folder.parts[:1] != ("~",) else cache_root() / "hub"
+
+
+@functools.lru_cache(maxsize=1)
+def _without_home() -> Path:
+    """A folder of this user alone in the shared temporary one, where anybody may have made one of that name before."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir(), f"hierax-{user}")
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077:
+            return folder
+    return Path(tempfile.mkdtemp(prefix="hierax-"))
 
 
 def cached_place(*parts: str) -> Path:
     """Path of a thing in the cache, which need not exist; earlier versions kept shards in XDG_CACHE_HOME/hierax."""
-    path = cache_root().joinpath(*parts)
-    earlier = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "hierax", *parts)
+    path, earlier = cache_root().joinpath(*parts), _earlier_root().joinpath(*parts)
     return earlier if earlier.is_file() and not path.exists() else path
+
+
+def _earlier_root() -> Path:
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "hierax")
 
 
 def short_hash(text: str, digits: int = 32) -> str:
@@ -61,6 +87,7 @@ def alone(thing: str, error: type[HieraxError] = CheckpointError) -> Iterator[No
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError, NotImplementedError):  # the latter: a file system without locks
             path.parent.mkdir(parents=True, exist_ok=True)
+            own(path)  # a link put there would be opened, and what it leads to made empty
             held.enter_context(locked(path, waiting=lambda: say(f"waiting for another process that fetches {thing}")))
         try:
             yield
@@ -68,6 +95,20 @@ def alone(thing: str, error: type[HieraxError] = CheckpointError) -> Iterator[No
             if isinstance(problem, HieraxError):
                 raise
             raise disk_refused(thing, problem, error) from problem
+
+
+def own(path: Path) -> Path:
+    """A path in the cache under which there is a plain file or nothing: whatever else was put there is taken away."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+    return path
+
+
+def below_cache(path: Path) -> bool:
+    """Whether a path lies in the cache, wherever links lead."""
+    roots = (cache_root(), hub_cache(), _earlier_root())
+    return any(path.resolve().is_relative_to(root.resolve()) for root in roots)
 
 
 def disk_refused(place: str, problem: OSError, error: type[HieraxError] = CheckpointError) -> HieraxError:
@@ -159,17 +200,25 @@ def is_unchanged(path: Path) -> bool:
     return first is None or verified_hash(path) == first["sha256"]
 
 
-def verified_hash(path: Path) -> str:
+def verified_hash(path: Path, *, fresh: bool = False) -> str:
     """Hash of a file, from memory while size and modification time stand still.
+
+    What is remembered is the first hash: other bytes are found out again at every call, until the file is forgotten.
+
+    Args:
+        path: The file.
+        fresh: It was fetched just now; what was remembered of another is void.
 
     Raises:
         OSError: The file cannot be read.
     """
-    status, known, record = path.stat(), _remembered(path), _record(path)
+    status, known, record = path.stat(), None if fresh else _remembered(path), _record(path)
     stamp = [status.st_size, status.st_mtime_ns]
     if known is not None and known.get("stamp") == stamp:
         return str(known["sha256"])
     digest = sha256_of(path)
+    if known is not None and known["sha256"] != digest:
+        return digest
     with contextlib.suppress(OSError):  # a cache that takes no notes costs time only
         record.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(record) as partial:
@@ -178,13 +227,22 @@ def verified_hash(path: Path) -> str:
 
 
 def forget(path: Path) -> None:
-    """Delete a file, what a link points at, and what was remembered of it.
+    """Delete a file of the cache, the content that it links to, and what was remembered of it; nobody's own file.
 
     Raises:
+        CheckpointError: A link leads to it out of the cache.
         OSError: The cache is read-only.
     """
-    for victim in (_record(path), path, path.resolve()):
-        victim.unlink(missing_ok=True)
+    _record(path).unlink(missing_ok=True)
+    if not below_cache(path.parent):
+        raise CheckpointError(
+            f"The cache must hold its own files; {path} has not the published bytes, and a link leads to it: "
+            f"{path.resolve()}. Nothing was deleted. Remove the link, or move the file away."
+        )
+    content = path.resolve()
+    path.unlink(missing_ok=True)
+    if below_cache(content):
+        content.unlink(missing_ok=True)
 
 
 def _remembered(path: Path) -> dict[str, Any] | None:

@@ -6,13 +6,12 @@ Files of the hub go through huggingface_hub in `weights/hub.py` instead.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 from .. import console
 from .cache import UNKNOWN, Published, alone, cache_root, forget, is_unchanged, offline, verified, verified_hash
 from .transfer import Kind, Transfer, Transient, patiently
-
-_PAGE_BEGINS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<script")
 
 
 def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: bool = False) -> Path:
@@ -31,7 +30,8 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
     """
     from huggingface_hub.utils import are_progress_bars_disabled
 
-    transfer = Transfer(url, kind)
+    # What the hash of is known needs no other proof.
+    transfer = Transfer(url, dataclasses.replace(kind, trouble=lambda _: "") if published.wanted else kind)
     path, place = transfer.path, transfer.place
     with contextlib.closing(console), alone(place, kind.error), console.progress(not are_progress_bars_disabled()):
         cached = path.is_file()
@@ -60,17 +60,6 @@ def _fetch(transfer: Transfer, published: Published, cached: bool) -> Path:
     path = transfer.path
     path.parent.mkdir(parents=True, exist_ok=True)
     patiently(transfer.attempt, 1 if cached else None)
-    trouble = _page(transfer.part) or ("" if published.wanted else transfer.kind.trouble(transfer.part))
-    if trouble:
-        raise transfer.nothing_of_the_kind(trouble)
-    transfer.part.replace(path)
-    transfer.drop()
-    verified_hash(path)
+    transfer.settle()
+    verified_hash(path, fresh=True)
     return path
-
-
-def _page(part: Path) -> str:
-    """What is wrong with a file that is a web page, whatever its server called it."""
-    with part.open("rb") as stream:
-        begin = stream.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return "is a web page" if begin.startswith(_PAGE_BEGINS) else ""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from .. import console
-from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
-from ..net.cache import UNKNOWN, Published, alone, disk_refused, is_sha256, offline, verified
-from ..net.transfer import Transient, patiently, refused
+from ..errors import CheckpointError, UnknownNameError, nearest
+from ..net.address import inner, shown
+from ..net.cache import UNKNOWN, Published, alone, is_sha256, offline, verified
+from ..net.hub import Refused, Remote, Shelf, endpoint, listing, remote
+from ..net.transfer import Kind, patiently, refused
+from ..schema import MOST_BYTES
 from .catalog import entries
 from .files import weight_map
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_WEIGHTS_FILE = Kind("a weights file", CheckpointError, "", 1 << 36, lambda _: "")
+_SIDECAR = Kind("a configuration file", CheckpointError, "", MOST_BYTES, lambda _: "")
 
 
 class Missing(CheckpointError):
@@ -30,6 +33,24 @@ class Repository:
 
     name: str
     revision: str = "main"
+
+    def __post_init__(self) -> None:
+        from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+        try:
+            validate_repo_id(self.name)
+        except HFValidationError:
+            raise UnknownNameError(
+                f"A hub id looks like 'org/repo'; got {shown(self.name)!r}. See `hierax list`."
+            ) from None
+        if not inner(self.revision):
+            raise UnknownNameError(
+                f"A revision must be a branch, tag or commit; got {self.revision[:80]!r}. Leave it out for the default."
+            )
+
+    @property
+    def _shelf(self) -> Shelf:
+        return Shelf(self.name)
 
     def model(self, published: Published = UNKNOWN) -> Path:
         """The weights with the configuration files of the same commit.
@@ -62,13 +83,18 @@ class Repository:
             UnknownNameError: The repository or revision does not exist.
             IntegrityError: Wrong bytes, twice.
         """
+        from huggingface_hub.utils import are_progress_bars_disabled
+
         place = f"{self.name}/{name}"
+        if not inner(name):
+            raise CheckpointError(f"A file of a repository must lie inside of it; {self.name} has {name[:80]!r}.")
 
         def obtain(again: bool) -> tuple[Path, Published]:
             path, tag = self._obtain(name, again)
             return path, replace(published, wanted=published.wanted or ((tag,) if is_sha256(tag) else ()))
 
-        with alone(place):
+        wanted = not are_progress_bars_disabled()
+        with contextlib.closing(console), alone(place), console.progress(wanted):
             return verified(place, obtain)
 
     def _first(self, *names: str, published: Published = UNKNOWN) -> Path | None:
@@ -80,16 +106,13 @@ class Repository:
 
     def _unusual(self) -> str:
         """Name of the weights file of a repository that has none of the usual ones."""
-        from huggingface_hub import HfApi, snapshot_download
-
-        names: list[str] = []
-        with contextlib.suppress(*(Missing,) if offline() else ()), self._translated():
-            if offline():
-                names = os.listdir(snapshot_download(self.name, revision=self.revision, local_files_only=True))
-            else:
-                names = list(HfApi().list_repo_files(self.name, revision=self.revision))
+        if offline():
+            snapshot = self._shelf.snapshot(self.revision)
+            names = [] if snapshot is None else os.listdir(snapshot)
+        else:
+            names = listing(self.name, self.revision)
         for suffix in _WEIGHT_SUFFIXES:
-            same = sorted(name for name in names if name.endswith(suffix) and "/" not in name)
+            same = sorted(name for name in names if name.endswith(suffix) and inner(name) and "/" not in name)
             if len(same) > 1:
                 raise CheckpointError(
                     f"A repository must hold one weights file; {self.name} has {', '.join(same[:8])}. Give the "
@@ -104,11 +127,7 @@ class Repository:
 
     def _obtain(self, name: str, again: bool) -> tuple[Path, str]:
         """Path in the cache and the hub's tag of the content, from the cache unless the hub has something newer."""
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-        with self._translated(name):
-            kept = None if again else try_to_load_from_cache(self.name, name, revision=self.revision)
-        cached = Path(kept) if isinstance(kept, str) and Path(kept).is_file() else None
+        cached = None if again else self._shelf.find(self.revision, name)
         if offline():
             if cached is None:
                 raise Missing(
@@ -117,97 +136,44 @@ class Repository:
                 )
             return cached, _tag(cached)
         try:
-            latest = patiently(lambda: self._metadata(name))
+            latest = patiently(lambda: self._remote(name))
         except CheckpointError as error:
             if cached is None or isinstance(error, Missing):
                 raise
             console.say(f"using the cached {self.name}/{name}: {error}")
             return cached, _tag(cached)
-        if cached is not None and _snapshot(cached).name == latest.commit_hash:
-            return cached, latest.etag or _tag(cached)
+        if cached is not None and _snapshot(cached).name == latest.commit:
+            return cached, latest.tag
+        kind = _WEIGHTS_FILE if name.endswith(_WEIGHT_SUFFIXES) else _SIDECAR
+        return self._shelf.bring(self.revision, name, latest, kind, again=again), latest.tag
 
-        def transfer() -> str:
-            with self._translated(name, transferring=True), _bars():
-                return hf_hub_download(self.name, name, revision=self.revision, force_download=again)
-
-        return Path(patiently(transfer, attempts=3)), latest.etag or ""
-
-    def _metadata(self, name: str) -> Any:
+    def _remote(self, name: str) -> Remote:
         """Commit and tag of the file as the hub has it now."""
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-
-        with self._translated(name):
-            url = hf_hub_url(self.name, name, revision=self.revision)
-            latest = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        if not latest.commit_hash or not latest.etag:
-            raise CheckpointError(
-                f"{constants.ENDPOINT} must speak the hub's protocol; its answer for {self.name}/{name} has no commit "
-                "or no tag. Check HF_ENDPOINT, and that no proxy page is in the way."
-            )
-        return latest
-
-    @contextlib.contextmanager
-    def _translated(self, name: str = "", transferring: bool = False) -> Iterator[None]:
-        """Turn what huggingface_hub raises into our errors, or into `Transient` where waiting may help."""
         try:
-            yield
-        except (HieraxError, Transient):
-            raise
-        except Exception as error:
-            raise self._meaning(error, name, transferring) from error
+            return remote(self.name, self.revision, name)
+        except Refused as refusal:
+            failure = self._meaning(refusal, name)
+        raise failure
 
-    def _meaning(self, error: Exception, name: str, transferring: bool) -> Exception:
-        """Our error for one of huggingface_hub's, whose client repeats some requests of a transfer itself."""
-        from huggingface_hub import constants, errors
-
-        repo, place = repr(self.name), f"{constants.ENDPOINT}/{self.name}/{name}".rstrip("/")
-        if isinstance(error, errors.HFValidationError):
-            return UnknownNameError(f"A hub id looks like 'org/repo'; got {repo}. See `hierax list`.")
-        if isinstance(error, errors.GatedRepoError):
+    def _meaning(self, refusal: Refused, name: str) -> Exception:
+        """Our error for the hub's, which are statuses with a code in a header."""
+        status, headers = refusal.status, refusal.headers
+        code, repo, place = headers.get("X-Error-Code"), repr(self.name), f"{shown(endpoint())}/{self.name}/{name}"
+        if code == "GatedRepo":
             return CheckpointError(
                 f"{place} is gated: accept its conditions in a browser, then set HF_TOKEN to a token of that account."
             )
-        if isinstance(error, errors.RepositoryNotFoundError):
+        # The hub answers 401 for repositories that are private or do not exist.
+        if code == "RepoNotFound" or (status == 401 and "credentials" not in (headers.get("X-Error-Message") or "")):
             return UnknownNameError(
                 f"The hub has no repository {repo}, or it is private. {nearest(self.name, entries())}Check the "
                 "spelling; for a private one set HF_TOKEN."
             )
-        if isinstance(error, errors.RevisionNotFoundError):
+        if code == "RevisionNotFound":
             return UnknownNameError(f"{repo} has no revision {self.revision!r}. Use a branch, tag or commit of it.")
-        if isinstance(error, (errors.EntryNotFoundError, errors.LocalEntryNotFoundError)):
+        if code == "EntryNotFound" or status == 404:
             return Missing(f"{repo} at {self.revision!r} has no file {name!r}. Check the name.")
-        if isinstance(error, errors.HfHubHTTPError):
-            status = error.response.status_code
-            failure = refused(place, status, error.response.headers)
-            if status == 404:
-                return Missing(str(failure))
-            repeated = transferring and status in (408, 429)
-            return failure.final if repeated and isinstance(failure, Transient) else failure
-        if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)) and error.errno:
-            return disk_refused(place, error)
-        # huggingface_hub has changed its transport library twice: its errors are told by their nature, not type.
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        if "onsistency check" in text or "IncompleteRead" in text:  # older clients do not repeat the latter
-            return Transient(IntegrityError(f"{place} must arrive whole; it stopped short. Try again later."))
-        if "edirect" in text or "Redirect" in type(error).__name__ or isinstance(error, RecursionError):
-            return refused(place, 302)
-        final = CheckpointError(
-            f"{place} must be reachable; got: {type(error).__name__}: {text}. Check the network, the proxy and "
-            "HF_ENDPOINT, or name a local copy of the file."
-        )
-        return final if transferring else Transient(final)
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[None]:
-    """Silence huggingface_hub's progress bars for a while, where no progress is wanted."""
-    from huggingface_hub import utils
-
-    with contextlib.ExitStack() as after:
-        if not console.shows_progress() and not utils.are_progress_bars_disabled():
-            utils.disable_progress_bars()
-            after.callback(utils.enable_progress_bars)
-        yield
+        return refused(place, status, headers)
 
 
 def _snapshot(path: Path) -> Path:

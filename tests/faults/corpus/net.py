@@ -1,0 +1,224 @@
+"""Hubs, mirrors, servers, catalogues and caches that wrote, deleted or kept what they should not, or never ended.
+
+Each case runs a server of its own on 127.0.0.1. A file named `canary` outside of the cache is an attack that succeeded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hierax
+from hierax.errors import CheckpointError, HieraxError, UnknownNameError
+
+from ...net.server import COMMIT, Hub
+from .case import Case
+
+_BODY = b"\x80\x02" + bytes(range(256)) * 8
+_TIMEOUT_S = 0.2
+
+
+@contextlib.contextmanager
+def hub(folder: Path) -> Iterator[Hub]:
+    """A hub that this process asks in place of the real one, and a cache of its own; nothing waits for long."""
+    from huggingface_hub import constants
+
+    from hierax.net import transfer
+
+    server = Hub()
+    constants.HF_HUB_OFFLINE, constants.ENDPOINT = False, server.url
+    constants.HF_HOME, constants.HF_HUB_CACHE = str(folder / "hf"), str(folder / "hf" / "hub")
+    constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = _TIMEOUT_S
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    transfer._FIRST_WAIT_S = 0.0
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _answers(*headers: dict[str, str]) -> list[Callable]:
+    """A fault: weights with these headers, in turn; the last ones stay."""
+
+    def reply(given: dict[str, str]) -> Callable:
+        def send(handler: Any) -> None:
+            handler.reply(200, _BODY, {"X-Repo-Commit": COMMIT, "ETag": '"tag"', **given})
+
+        return send
+
+    return [reply(given) for given in headers]
+
+
+def _fetch(*headers: dict[str, str], source: str = "org/repo") -> Callable[[Path], Any]:
+    """Fetch weights from a hub that answers so."""
+
+    def act(folder: Path) -> Any:
+        from hierax.weights.hub import fetch_source
+
+        with hub(folder) as server:
+            server.faults["*"] = _answers(*headers)
+            return fetch_source(source.replace("HUB", server.url))[0].read_bytes()
+
+    return act
+
+
+def _hostile_headers() -> list[Case]:
+    up = "../" * 5 + "canary"
+    odd = {"up": up, "dots": "..", "slash": "a/b", "long": "a" * 300, "empty": "", "back": "..\\canary", "colon": "a:b"}
+    cases = [
+        Case(f"{name.lower()}_{kind}", act=_fetch({name: f'"{value}"'}), raises=CheckpointError, match="hub's protocol")
+        for kind, value in odd.items()
+        for name in ("ETag", "X-Linked-ETag", "X-Repo-Commit")
+        if (name, kind) != ("X-Linked-ETag", "empty")
+    ]
+    absolute = {"X-Linked-ETag": "/tmp/canary"}
+    cases.append(Case("etag_absolute", act=_fetch(absolute), raises=CheckpointError, match="hub's protocol"))
+    # What was checked must be what is used: huggingface_hub asks a second time.
+    for name in ("ETag", "X-Linked-ETag", "X-Repo-Commit"):
+        act = _fetch({}, {name: f'"{up}"'}, source="HUB/org/repo/resolve/main/x.pth")
+        cases.append(Case(f"second_{name.lower()}", act=act, expect=lambda found: found == _BODY))
+    for name, value in {"ETag": "\xb2", "Content-Length": "\xb2", "Retry-After": "\xb2"}.items():
+        cases.append(Case(f"no_number_{name.lower()}", act=_ended({name: value}), expect=bool))
+    return cases
+
+
+def _ended(headers: dict[str, str], status: int = 200) -> Callable[[Path], bool]:
+    """Whether a download ends, well or in an error of ours."""
+
+    def act(folder: Path) -> bool:
+        from hierax.weights.hub import fetch_source
+
+        def send(handler: Any) -> None:
+            handler.send_response(503 if "Retry-After" in headers else status)
+            for name, value in headers.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(_BODY)
+
+        with hub(folder) as server:
+            server.faults["*"] = [send]
+            with contextlib.suppress(HieraxError):
+                fetch_source(f"{server.url}/plain/x.pth")
+        return True
+
+    return act
+
+
+def _names() -> list[Case]:
+    up = "../" * 6 + "canary"
+
+    def load(source: str, files: dict[str, bytes] | None = None) -> Callable[[Path], Any]:
+        def act(folder: Path) -> Any:
+            with hub(folder) as server:
+                server.repos["org/repo"] = files or {"model.safetensors": _BODY}
+                return hierax.load(source.replace("HUB", server.url))
+
+        return act
+
+    index = b'{"weight_map": {"a": "%s"}}'
+    sources = {
+        "revision_up": (f"org/repo@{up}", UnknownNameError, "branch, tag or commit"),
+        "repo_up": ("../repo", CheckpointError, "."),
+        "address_up": (
+            "HUB/org/repo/resolve/main/..%2f..%2f..%2f..%2f..%2fcanary.pth",
+            CheckpointError,
+            "inside of it",
+        ),
+        "address_revision_up": (f"HUB/org/repo/resolve/{up.replace('/', '%2f')}/x.pth", UnknownNameError, "branch"),
+        "address_nul": ("HUB/org/repo/resolve/main/a%00.pth", CheckpointError, "inside of it"),
+    }
+    cases = [Case(name, act=load(text), raises=kind, match=match) for name, (text, kind, match) in sources.items()]
+    for number, name in enumerate((up, "..", "/canary", "a\\u0000b", "sub/../../canary", "C:\\\\canary")):
+        files = {"model.safetensors.index.json": index % name.encode()}
+        cases.append(Case(f"index_names_{number}", act=load("org/repo", files), raises=CheckpointError))
+    listed = {f"{up}.pt": _BODY}
+    cases.append(Case("listing_up", act=load("org/repo", listed), raises=CheckpointError, match="no weights file"))
+    return cases
+
+
+def _drip(handler: Any, first: bytes, piece: bytes) -> None:
+    """Send a beginning, then a little for ever: each piece keeps a socket's timeout from ending."""
+    handler.wfile.write(first)
+    while not handler.hub.released.wait(_TIMEOUT_S / 4):
+        handler.wfile.write(piece)
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nX-Repo-Commit: " + COMMIT.encode() + b'\r\nETag: "tag"\r\n'
+_DRIPS = {
+    "status_line": (b"HTTP/1.1 200 O", b"K"),
+    "header_line": (_HEAD + b"X-Long: ", b"x"),
+    "headers": (_HEAD, b"X: y\r\n"),
+    "continues": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": (_HEAD + b"Content-Length: 99999\r\n\r\n", b"x"),
+    "body_without_length": (_HEAD + b"Connection: close\r\n\r\n", b"x"),
+    "chunks": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "chunk_extension": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    "trailers": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"X: y\r\n"),
+}
+
+
+def _drips() -> list[Case]:
+    def act(first: bytes, piece: bytes, source: str, get_only: bool) -> Callable[[Path], float]:
+        def run(folder: Path) -> float:
+            from hierax.weights.hub import fetch_source
+
+            with hub(folder) as server:
+                begun = time.monotonic()
+                fault = "GET /org/repo/resolve/main/model.safetensors" if get_only else "*"
+                server.repos["org/repo"] = {"model.safetensors": _BODY}
+                server.faults[fault] = [lambda handler: _drip(handler, first, piece)]
+                try:
+                    fetch_source(source.replace("HUB", server.url))
+                except CheckpointError:
+                    return time.monotonic() - begun
+            raise RuntimeError("it must not succeed")
+
+        return run
+
+    cases = []
+    for name, (first, piece) in _DRIPS.items():
+        for place, source, get_only in (
+            ("hub", "org/repo", False),
+            ("hub_body", "org/repo", True),
+            ("address", "HUB/plain/x.pth", False),
+        ):
+            run = act(first, piece, source, get_only)
+            # Five attempts of three timeouts for the headers and twice that for a body, on a busy machine.
+            cases.append(Case(f"drip_{name}_{place}", act=run, expect=lambda wall: wall < 60 * _TIMEOUT_S))
+    return cases
+
+
+def _deletes(folder: Path) -> bytes:
+    """A snapshot whose file is a link to the user's own, and a hub that has other bytes."""
+    from hierax.weights.hub import fetch_source
+
+    mine = folder / "mine.safetensors"
+    mine.write_bytes(b"years of work")
+    with hub(folder) as server:
+        server.repos["org/repo"] = {"model.safetensors": _BODY}
+        path = fetch_source("org/repo")[0] / "model.safetensors"
+        path.unlink()
+        path.symlink_to(mine)
+        fetch_source("org/repo")
+        assert path.read_bytes() == _BODY
+        elsewhere = folder / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "model.safetensors").write_bytes(b"years of work")
+        for file in path.parent.iterdir():
+            file.unlink()
+        path.parent.rmdir()
+        path.parent.symlink_to(elsewhere)
+        with contextlib.suppress(HieraxError):
+            fetch_source("org/repo")
+        return mine.read_bytes() + (elsewhere / "model.safetensors").read_bytes()
+
+
+CASES = [
+    *_hostile_headers(),
+    *_names(),
+    *_drips(),
+    Case("own_files_behind_links", act=_deletes, expect=lambda left: left == b"years of work" * 2),
+]
