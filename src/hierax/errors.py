@@ -6,7 +6,10 @@ A message says the rule, what was got, and the remedy, in that order.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
+
+_LONGEST_NAME, _MOST_NAMES = 255, 20_000  # that are searched for a similar one
 
 
 class HieraxError(Exception):
@@ -49,7 +52,9 @@ class MissingExtraError(HieraxError, ImportError):
 
 def nearest(name: str, candidates: Iterable[str], count: int = 1) -> str:
     """`Did you mean ...? ` for the closest candidates, or an empty string."""
-    known = {candidate.lower(): candidate for candidate in candidates}
+    if len(str(name)) > _LONGEST_NAME:  # the search takes the square of the length
+        return ""
+    known = {each.lower(): each for each in itertools.islice(candidates, _MOST_NAMES) if len(each) <= _LONGEST_NAME}
     hits = difflib.get_close_matches(str(name).lower(), list(known), n=count, cutoff=0.5)
     if not hits:
         return ""

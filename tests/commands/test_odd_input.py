@@ -108,6 +108,18 @@ def test_names__as_real_processes_print_them(album):
         assert b"not utf-8 \\xff.png" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "utf-16"])
+def test_names__json_of_any_terminal(album, encoding):
+    """What the stream escapes for want of a character, as the flag and the cat, is no escape of JSON."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run("classify", "album", "--format", "json", env={**environment, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0
+    assert {record["path"] for record in json.loads(done.stdout.decode(encoding))} == {
+        f"album/{n}" for n in texts(NAMES)
+    }
+
+
 def test_names__in_files(album):
     """Bytes that are no UTF-8 must be readable beside the vector, and be there exactly in Parquet."""
     pq = pytest.importorskip("pyarrow.parquet")

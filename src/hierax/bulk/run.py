@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import console
+from ..data.files import name_text
 from ..data.loader import map_batches
 from ..predictor import Predictor
 
@@ -30,7 +30,7 @@ class Row:
     @property
     def name(self) -> str:
         r"""The path as text; bytes that are no UTF-8 become `\xNN`."""
-        return os.fsencode(self.path).decode("utf-8", errors="backslashreplace")
+        return name_text(self.path)
 
 
 def run(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..atomic import atomic_file
+from ..data.files import name_bytes
 from ..errors import InputError, MissingExtraError, nearest
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[st
             indices, found = zip(*group, strict=True)
             vectors = [None if row.value is None else row.value.tolist() for row in found]
             texts = {"path": [row.name for row in found], "error": [row.error for row in found]}
-            exact = [os.fsencode(row.path) for row in found]
+            exact = [name_bytes(row.path) for row in found]
             data = {"id": indices, "path_bytes": exact, "embedding": vectors, **texts}
             writer.write_table(pa.Table.from_pydict(data, schema=schema))
             failed += [row for row in found if row.error is not None]

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .. import console
 from ..bulk.write import check_output, provenance, write_maps, write_vectors
@@ -52,10 +52,10 @@ def classify(
             yield {"path": row.name, "predictions": guesses, "error": row.error}
 
     if format == "json":
-        print(json.dumps(list(records()), indent=2, ensure_ascii=False))
+        print(json.dumps(list(records()), indent=2, ensure_ascii=not _is_unicode(sys.stdout)))
     elif format == "jsonl":
         for record in records():
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            print(json.dumps(record, ensure_ascii=not _is_unicode(sys.stdout)), flush=True)
     elif format == "csv":
         _print_csv(records())
     else:
@@ -137,6 +137,11 @@ def features(
         console.say(f"{picture}: {min(len(good), _DRAWN)} images beside their maps")
     console.name_problems((row.name, row.error) for row in kept if row.error is not None)
     return common.exit_code(len(paths), len(paths) - len(good))
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    """Whether every character can be written; what the stream escapes by itself would be no JSON."""
+    return (stream.encoding or "ascii").lower().startswith("utf")
 
 
 def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:

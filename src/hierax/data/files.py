@@ -50,7 +50,23 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def nearest_file(path: Path) -> str:
     """`nearest` among what lies beside a path that does not exist."""
-    return nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
+    try:
+        return nearest(path.name, os.listdir(path.parent))
+    except (OSError, ValueError):  # the folder is missing too, or closed to us
+        return ""
+
+
+def name_text(path: str | os.PathLike[str]) -> str:
+    r"""A name as text that any encoding of Unicode holds; bytes that are no UTF-8 become `\xNN`."""
+    return name_bytes(path).decode("utf-8", "backslashreplace")
+
+
+def name_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a name, which `os.fsencode` refuses to give where the system's encoding has not all of it."""
+    try:
+        return os.fspath(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character of UTF-16, which no file name holds
+        return os.fspath(path).encode("utf-8", "surrogatepass")
 
 
 def _trouble(status: os.stat_result) -> str:

@@ -59,12 +59,12 @@ class FoundFiles(list[Path]):
         any_file = bool(suffix) and not _WILDCARDS & set(suffix)
         try:
             matches = sorted(root.glob(os.path.join(*rest)))
-        except (OSError, ValueError, NotImplementedError) as error:
+        except (OSError, ValueError, NotImplementedError, RecursionError) as error:
             raise InputError(f"A glob must be a valid pattern; got {pattern!r}: {error}.") from error
         for match in matches:
             if any(_hidden(part) and part not in parts for part in match.relative_to(root).parts):
                 self.skipped += 1
-            elif match.is_dir():
+            elif os.path.isdir(match):
                 if not deep:  # `**` matches what is inside it by itself
                     self.walk(str(match))
             elif any_file or match.suffix.lower() in self._extensions:
@@ -75,21 +75,21 @@ class FoundFiles(list[Path]):
         stack = [Path(folder)]
         while stack:
             path = stack.pop()
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 self.append(path)
                 continue
-            status = path.stat()
-            if (status.st_dev, status.st_ino) in self._visited:
-                continue
-            self._visited.add((status.st_dev, status.st_ino))
             try:
+                status = path.stat()
+                if (status.st_dev, status.st_ino) in self._visited:
+                    continue
+                self._visited.add((status.st_dev, status.st_ino))
                 names = sorted(os.listdir(path), reverse=True)
             except OSError:
                 self.unreadable.append(path)
                 continue
             shown = [path / name for name in names if not _hidden(name)]
             self.skipped += len(names) - len(shown)
-            wanted = [inner for inner in shown if inner.suffix.lower() in self._extensions or inner.is_dir()]
+            wanted = [inner for inner in shown if inner.suffix.lower() in self._extensions or os.path.isdir(inner)]
             stack += [inner for inner in wanted if not _loops(inner)]
 
 
@@ -151,7 +151,7 @@ def _hidden(name: str) -> bool:
 
 def _loops(path: Path) -> bool:
     """Whether a path is a link to a folder that it lies in itself."""
-    if not (path.is_symlink() and path.is_dir()):
+    if not (os.path.islink(path) and os.path.isdir(path)):
         return False
     here = path.parent.resolve()
     return path.resolve() in (here, *here.parents)

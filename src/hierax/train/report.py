@@ -51,6 +51,8 @@ class Report:
             self._board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step)
         except ImportError:
             console.say("no TensorBoard log: pip install tensorboard")
+        except UnicodeError:
+            console.say("no TensorBoard log: TensorBoard writes only below folders whose names are UTF-8")
         self._begun = step
         self._start = self._mark = time.perf_counter()
 

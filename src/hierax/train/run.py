@@ -15,6 +15,7 @@ import torch
 
 from .. import console
 from ..data.datasets.samples import TrainingData
+from ..data.files import name_text
 from ..errors import RecipeError
 from ..model.metrics import Accuracy
 from ..net.transfer import shown
@@ -196,7 +197,7 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     recipe, devices, train = loop.recipe, loop.devices, loop.views.data
     (loop.out / "recipe.toml").write_text(to_toml(to_dict(recipe)), "utf-8")
     facts = {
-        "data": shown(str(source)),
+        "data": shown(name_text(str(source))),
         "fingerprint": fingerprint,
         "samples": len(train),
         "classes": train.classes,
@@ -224,7 +225,7 @@ def _publish(loop: Loop, source: Any) -> None:
     state = loop.devices.state(loop.method.result())
     if loop.devices.main:
         # The card never names a path of this machine.
-        data = Path(shown(str(source))).name if isinstance(source, (str, Path)) else "own images"
+        data = Path(shown(name_text(str(source)))).name if isinstance(source, (str, Path)) else "own images"
         tensors = {flat_name(name): tensor for name, tensor in state.items()}
         weights = dataclasses.replace(derived(loop.method.weights, loop.recipe, data), tensors=tensors)
         write_weights(weights, loop.out / "model", to="hierax", replace=True)

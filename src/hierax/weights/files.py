@@ -307,4 +307,5 @@ def write_torch(path: Path, data: Any) -> Path:
 def write_json(path: Path, data: Mapping[str, Any]) -> Path:
     """Write indented JSON, whole or not at all."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8"))
+    # Names of files that are no UTF-8 have lone surrogates, which JSON writes as an escape.
+    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8", errors="backslashreplace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -342,3 +343,17 @@ def test_fingerprint_follows_names_and_labels(tmp_path):
     assert before == open_data(folder_of_classes(tmp_path / "b")).fingerprint()
     (root / "cat" / "0.png").rename(root / "dog" / "9.png")
     assert open_data(root).fingerprint() != before
+
+
+def test_class_names__no_utf8(tmp_path):
+    """Class names leave in JSON; two that read alike there would be one class or two, by chance."""
+    for name in (b"caf\xe9", b"tea"):
+        folder = os.path.join(os.fsencode(tmp_path), name)
+        os.mkdir(folder)
+        Path(os.fsdecode(folder), "a.png").write_bytes(plain_image())
+    data = open_data(tmp_path)
+    assert data.classes == ["caf\\xe9", "tea"]
+    assert decode_image(data.read(0)).shape == (16, 20, 3)
+    (tmp_path / "caf\\xe9").mkdir()
+    with pytest.raises(InputError, match="alike"):
+        open_data(tmp_path)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, nearest
+from ..files import name_text
 from ..sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, FoundFiles, find_images
-from .samples import EVERYTHING, SPLITS, UNLABELLED, FileData, class_order
+from .samples import EVERYTHING, SPLITS, UNLABELLED, FileData, check_classes, class_order
 
 _MEDIA = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
 _WORDS = frozenset(word for words in SPLITS.values() for word in words)
@@ -21,8 +22,13 @@ def class_folders(folder: Path, split: str) -> FileData:
         InputError: No such split, a folder that may be a split or a class, or no class folder with samples.
     """
     root = _split_folder(folder, split)
-    folders = {path.name: path for path in _sub_folders(root)}
-    classes = class_order(folders)
+    folders: dict[str, Path] = {}
+    for path in _sub_folders(root):
+        if (same := folders.setdefault(name_text(path.name), path)) is not path:
+            raise InputError(
+                f"Class folders must differ in name; {str(same)!r} and {str(path)!r} read alike. Rename one."
+            )
+    classes = check_classes(class_order(folders))
     names: list[str] = []
     labels: list[int] = []
     problems: list[tuple[str, str]] = []
@@ -52,7 +58,7 @@ def any_files(source: Any, split: str) -> FileData:
         InputError: As `class_folders`, or nothing was found.
     """
     root = Path()
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
         source = root = _split_folder(Path(source), split)
     found = find_images(source, extensions=_MEDIA)
     names = [str(path) if root == Path() else os.path.relpath(path, root) for path in found]
@@ -110,12 +116,24 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _sub_folders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+    return [root / name for name in _names(root) if not name.startswith((".", "__")) and os.path.isdir(root / name)]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, sorted.
+
+    Raises:
+        InputError: It cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"Folders of data must be readable; {str(folder)!r}: {error.strerror or error}.") from error
 
 
 def _holds_classes(folder: Path) -> bool:
     """Whether images are in sub-folders only."""
-    flat = any(_is_media(entry.name) for entry in folder.iterdir())
+    flat = any(map(_is_media, _names(folder)))
     return not flat and any(_holds_media(inner) for inner in _sub_folders(folder))
 
 

@@ -5,17 +5,23 @@ Epochs, ranks and workers then need no more than a permutation, and a run can go
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import HieraxError, InputError
 from ...net.transfer import shown
 from ..files import nearest_file
 from .folders import any_files, class_folders, splits_in
 from .samples import EVERYTHING, SPLITS, ShapeData, TrainingData
+from .shapes import LEAST_SIDE, MOST_IMAGES, MOST_SIDE
 from .shards import is_shards, open_shards, splits_of
-from .tables import LISTS, TABLES, open_table, read_table, wanted_split
+from .tables import LISTS, TABLES, open_table, read_table
+
+_NUMBER = re.compile(r"[0-9]{1,30}")
 
 
 def open_data(source: Any, *, split: str = "train", labelled: bool = True) -> TrainingData:
@@ -37,21 +43,35 @@ def open_data(source: Any, *, split: str = "train", labelled: bool = True) -> Tr
     """
     if isinstance(source, TrainingData):
         return source
-    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
-    if text.startswith("shapes:"):
-        data: TrainingData = _shapes(text)
-    elif text and is_shards(text):
-        data = open_shards(text, split=split, labelled=labelled)
-    elif Path(text).suffix.lower() in (*TABLES, *LISTS):
-        data = open_table(Path(text), split, labelled)
-    elif labelled:
-        data = class_folders(_existing_folder(source), split)
-    else:
-        data = any_files(source, split)
+    with _readable(source):
+        data = _opened(source, split, labelled)
     if not len(data):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in data.problems[:3])
         raise InputError(f"Training data must hold at least one sample; {shown(str(source))!r} holds none. {reasons}")
     return data
+
+
+@contextlib.contextmanager
+def _readable(source: Any) -> Iterator[None]:
+    """Say it where the system refuses: names too long, folders closed to us or nested too deep."""
+    try:
+        yield
+    except (OSError, RecursionError) as error:
+        if isinstance(error, HieraxError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"Training data must be readable; {shown(str(source))[:500]!r}: {reason}.") from error
+
+
+def _opened(source: Any, split: str, labelled: bool) -> TrainingData:
+    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    if text.startswith("shapes:"):
+        return _shapes(text)
+    if text and is_shards(text):
+        return open_shards(text, split=split, labelled=labelled)
+    if Path(text).suffix.lower() in (*TABLES, *LISTS):
+        return open_table(Path(text), split, labelled)
+    return class_folders(_existing_folder(source), split) if labelled else any_files(source, split)
 
 
 def find_validation(source: Any, *, beside: str = "train") -> TrainingData | None:
@@ -59,31 +79,36 @@ def find_validation(source: Any, *, beside: str = "train") -> TrainingData | Non
     if not isinstance(source, (str, os.PathLike)) or beside in (EVERYTHING, "validation", *SPLITS["validation"]):
         return None
     path = Path(source)
-    if not str(source).startswith("shapes:") and is_shards(source):
-        found = not splits_of(source).isdisjoint(SPLITS["validation"])
-    elif path.suffix.lower() in TABLES and path.is_file():
-        found = wanted_split(read_table(path)[0], "validation") is not None
-    else:
-        found = path.is_dir() and "validation" in splits_in(path)
+    with _readable(source):
+        if not str(source).startswith("shapes:") and is_shards(source):
+            found = not splits_of(source).isdisjoint(SPLITS["validation"])
+        elif path.suffix.lower() in TABLES and os.path.isfile(path):
+            found = read_table(path).wanted_split("validation") is not None
+        else:
+            found = os.path.isdir(path) and "validation" in splits_in(path)
     return open_data(source, split="validation") if found else None
 
 
 def _shapes(text: str) -> ShapeData:
     count, _, seed = text.removeprefix("shapes:").partition("@")
     seed, _, size = seed.partition("x") if seed else ("0", "", "")
-    try:
-        return ShapeData(int(count), int(seed), int(size or 96))
-    except ValueError:
-        raise InputError(f"Rendered data is written shapes:COUNT or shapes:COUNT@SEED; got {text!r}.") from None
+    numbers = [int(part) if _NUMBER.fullmatch(part) else -1 for part in (count, seed, size or "96")]
+    bounds = (range(MOST_IMAGES + 1), range(1 << 63), range(LEAST_SIDE, MOST_SIDE + 1))
+    if not all(number in bound for number, bound in zip(numbers, bounds, strict=True)):
+        raise InputError(
+            f"Rendered data is written shapes:COUNT or shapes:COUNT@SEED, with up to {MOST_IMAGES:,} images and a seed "
+            f"from 0 to 2**63 - 1; got {text[:100]!r}."
+        )
+    return ShapeData(*numbers)
 
 
 def _existing_folder(source: Any) -> Path:
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"Labelled training data must be a path; got {type(source).__name__}.")
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
-    what = "is a file of no known kind" if path.exists() else "does not exist"
+    what = "is a file of no known kind" if os.path.exists(path) else "does not exist"
     raise InputError(
         f"Training data must be a folder with one sub-folder a class, a table ({', '.join(TABLES)}), a list "
         f"({', '.join(LISTS)}) or shards (.tar); {str(path)!r} {what}. {nearest_file(path)}".strip()

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ...errors import InputError, nearest
+from ..files import name_text
 from .shapes import CLASSES, render
 
 Problems = Sequence[tuple[str, str]]
@@ -18,6 +19,7 @@ UNLABELLED = -1
 # What splits are called; the first name that is there is taken.
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
 EVERYTHING = "all"  # the split that takes every row, and every sub-folder as a class
+MOST_CLASSES = 200_000  # of a set; a head for as many, and its optimiser, take some gigabytes
 
 
 def is_number(name: str) -> bool:
@@ -38,14 +40,32 @@ def number_labels(texts: Sequence[str], *, indices: bool = False) -> tuple[list[
 
     With `indices`, whole numbers are the indices themselves, unless more than half of those up to the largest are
     missing: then they are names.
+
+    Raises:
+        InputError: More classes than `MOST_CLASSES`.
     """
-    classes = class_order(set(texts) - {""})
+    readable = {text: name_text(text) for text in set(texts)}
+    classes = check_classes(class_order(set(readable.values()) - {""}))
     largest = classes[-1].lstrip("0") if indices and classes and all(map(is_number, classes)) else None
     if largest is not None and len(largest) < 10 and int(largest or 0) < 2 * len(classes):
         numbers = [int(text) if text else UNLABELLED for text in texts]
         return numbers, [str(index) for index in range(max(numbers) + 1)]
     index = {name: number for number, name in enumerate(classes)}
-    return [index.get(text, UNLABELLED) for text in texts], classes
+    return [index.get(readable[text], UNLABELLED) for text in texts], classes
+
+
+def check_classes(names: list[str]) -> list[str]:
+    """Refuse more classes than a head can have.
+
+    Raises:
+        InputError: More than `MOST_CLASSES`.
+    """
+    if len(names) > MOST_CLASSES:
+        raise InputError(
+            f"Data may have at most {MOST_CLASSES:,} classes; got {len(names):,}, such as {names[0][:80]!r}. Are these "
+            "the names of samples? Name the column of their classes label."
+        )
+    return names
 
 
 class TrainingData:

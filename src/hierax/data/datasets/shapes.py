@@ -21,6 +21,8 @@ from ...errors import InputError, nearest
 
 OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
 MAX_TILT = math.radians(25)  # Things mostly stand upright; a full turn would be a harder set than a nano model needs.
+MOST_IMAGES = 100_000_000  # of one set, so that their labels fit into memory
+LEAST_SIDE, MOST_SIDE = 8, 4096  # pixels
 IMAGE_FORMATS = {"jpg": {"quality": 92, "subsampling": 0}, "png": {}}
 
 Size = tuple[int, int]
@@ -128,11 +130,13 @@ def render(index: int, *, seed: int = 0, size: int | Size = 96) -> tuple[UInt8[n
         RGB pixels, and the label as an index into `CLASSES`.
 
     Raises:
-        InputError: A negative index or seed, or a side below 8 pixels.
+        InputError: A negative index or seed, or a side below 8 or above 4096 pixels.
     """
     sides = (size, size) if isinstance(size, int) else size
-    if len(sides) != 2 or min(sides) < 8:
-        raise InputError(f"Size must be one side or (height, width), of 8 pixels or more; got {size}.")
+    if len(sides) != 2 or not LEAST_SIDE <= min(sides) <= max(sides) <= MOST_SIDE:
+        raise InputError(
+            f"Size must be one side or (height, width), of {LEAST_SIDE} pixels to {MOST_SIDE}; got {size}."
+        )
     if index < 0 or seed < 0:
         raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
     rng = np.random.Generator(np.random.PCG64([seed, index]))
@@ -163,8 +167,8 @@ def render_folder(
     if image_format not in IMAGE_FORMATS:
         hint = nearest(image_format, IMAGE_FORMATS)
         raise InputError(f"Image format must be 'jpg' or 'png'; got {image_format!r}. {hint}".rstrip())
-    if count < 1:
-        raise InputError(f"count must be 1 or more; got {count}.")
+    if not 1 <= count <= MOST_IMAGES:
+        raise InputError(f"count must be from 1 to {MOST_IMAGES:,}; got {count}.")
     _check_vacant(folder)
     with folder_beside(folder) as partial:
         for name in CLASSES[:count]:
