@@ -88,12 +88,12 @@ def _tame(arguments: list[str]) -> list[str]:
     if command in ("pretrain", "finetune"):  # training is what it is asked for, however long: data that is none
         kept = [
             word
-            if word not in ("deep", "a.png", "table.csv", "list.txt", "*.png", "**", "", ".", "-")
+            if word not in ("deep", "a.png", "broken.jpg", "table.csv", "list.txt", "*.png", "**", "", ".", "-")
             and "shapes" not in word
             else "new"
             for word in kept
         ]
-        kept[kept.index(command) + 1 : kept.index(command) + 1] = ["broken.jpg"]
+        kept[kept.index(command) + 1 : kept.index(command) + 1] = ["none.png"]
     if command == "render":
         kept = [word if not re.search(r"\d{3}", word) else "2" for word in kept] + ["--count", "2"]
     return kept
