@@ -6,6 +6,8 @@ Each case runs a server of its own on 127.0.0.1. A file named `canary` outside o
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +68,7 @@ def _fetch(*headers: dict[str, str], source: str = "org/repo") -> Callable[[Path
 
 
 def _hostile_headers() -> list[Case]:
-    up = "../" * 5 + "canary"
+    up = "../" * 4 + "canary"
     odd = {"up": up, "dots": "..", "slash": "a/b", "long": "a" * 300, "empty": "", "back": "..\\canary", "colon": "a:b"}
     cases = [
         Case(f"{name.lower()}_{kind}", act=_fetch({name: f'"{value}"'}), raises=CheckpointError, match="hub's protocol")
@@ -108,7 +110,7 @@ def _ended(headers: dict[str, str], status: int = 200) -> Callable[[Path], bool]
 
 
 def _names() -> list[Case]:
-    up = "../" * 6 + "canary"
+    up = "../" * 4 + "canary"
 
     def load(source: str, files: dict[str, bytes] | None = None) -> Callable[[Path], Any]:
         def act(folder: Path) -> Any:
@@ -216,9 +218,121 @@ def _deletes(folder: Path) -> bytes:
         return mine.read_bytes() + (elsewhere / "model.safetensors").read_bytes()
 
 
+def _header(name: str, size: int, kind: bytes = b"0", **changes: bytes) -> bytes:
+    """One header with a valid checksum; `size` may be anything that base 256 can say."""
+    import tarfile
+
+    info = tarfile.TarInfo(name)
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = size.to_bytes(12, "big", signed=True)
+    block[124] |= 0x80
+    block[156:157] = kind
+    for at, value in ((int(key[1:]), value) for key, value in changes.items()):
+        block[at : at + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def _tar(*pieces: bytes, length: int = 0) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        with (folder / "x.tar").open("wb") as stream:
+            for piece in pieces:
+                stream.write(piece)
+            stream.truncate(max(length, stream.tell() + 1024))
+
+    return make
+
+
+def _tars() -> list[Case]:
+    from hierax.data.datasets.open import open_data
+
+    from ...members import plain_image
+
+    image = plain_image()
+    sample = [_header("a.png", len(image)), image, bytes(-len(image) % 512), _header("a.cls", 1), b"0", bytes(511)]
+    deep = b"[" * 900_000
+    sidecar = [_header("b.png", len(image)), image, bytes(-len(image) % 512), _header("b.json", len(deep)), deep,
+               bytes(-len(deep) % 512)]  # fmt: skip
+    long_name = _header("././@LongLink", 512, b"L") + b"b" * 511 + b"\0"
+    pax = b"30 size=%s\n" % (b"9" * 21)
+    hostile = {
+        "chained_long_names": [long_name * 100_000],
+        "chained_pax": [(_header("p", 512, b"x") + b"11 path=bb\n".ljust(512, b"\0")) * 50_000],
+        "chained_global_pax": [_header("p", 0, b"g") * 100_000],
+        "long_name_of_gigabytes": [_header("././@LongLink", 6 << 30, b"L")],
+        "pax_of_gigabytes": [_header("p", 6 << 30, b"x")],
+        "negative_size": [_header("b.png", -512)],
+        "negative_long_name": [_header("././@LongLink", -512, b"L")],
+        "base_256": [_header("b.png", 1 << 86)],
+        "base_256_folder": [_header("b", 1 << 86, b"Q")],
+        "beyond_the_file": [_header("b.png", 7 << 30)],
+        "pax_size": [_header("p", 512, b"x") + pax.ljust(512, b"\0"), _header("b.png", 1)],
+        "pax_lengths": [_header("p", 512, b"x") + b"0 path=b\n".ljust(512, b"\0"), _header("b.png", 1)],
+        "sparse_map_without_end": [_header("b.png", 0, b"S", _482=b"\1"), b"\1" * 512 * 20_000],
+        "deep_json": sidecar,
+        "escapes": [_header("\x1b[2J\x1b]0;x\7.png", 0, b"2")],
+        "empty_members": [_header("x" * 90, 0) * 300_000],
+        "folders": [_header(f"{n:05}/", 0, b"5") for n in range(99)] * 1000,
+        "dotted": [_header("." * 90 + str(n), 0) for n in range(9999)],
+    }
+    cases = []
+    for name, pieces in hostile.items():
+        length = 6 << 30 if "gigabytes" in name else 0
+        make = _tar(*sample, *pieces, length=length)
+        one = {"expect": lambda data: len(data) == 1 and len(data.problems) < 1100, "seconds": 20.0}
+        cases.append(Case(f"tar_{name}", make=make, act=lambda folder: open_data(folder / "x.tar"), **one))
+    return cases
+
+
+def _listings() -> list[Case]:
+    from hierax.data.datasets.open import open_data
+    from hierax.errors import InputError
+
+    def info(content: bytes, length: int = 0) -> Callable[[Path], None]:
+        def make(folder: Path) -> None:
+            _tar(length=10240)(folder)
+            (folder / "_info.json").write_bytes(content)
+            if length:
+                with (folder / "_info.json").open("ab") as stream:
+                    stream.truncate(length)
+
+        return make
+
+    files = b'{"splits": {"train": {"filenames": %s, "shard_lengths": %s}}}'
+    contents = {
+        "deep": b'{"splits": ' + b"[" * 10**6,
+        "number": b'{"splits": ' + b"9" * 10**5 + b"}",
+        "nul": files % (b'["a\\u0000.tar"]', b"[1]"),
+        "parent": files % (b'[".."]', b"[1]"),
+        "surrogate": files % (b'["\\ud800.tar"]', b"[1]"),
+        "long": files % (b'["' + b"a" * 10**6 + b'.tar"]', b"[1]"),
+        "empty_name": files % (b'[""]', b"[1]"),
+        "no_text": files % (b"[1, {}, null]", b"[1]"),
+        "encoding": b"\xff\xfe{\0}\0",
+    }
+    cases = [
+        Case(f"info_{name}", make=info(content), act=lambda folder: open_data(folder), raises=InputError)
+        for name, content in contents.items()
+    ]
+    cases.append(Case("info_of_400_mb", make=info(b"{", 400 << 20), act=lambda f: open_data(f), raises=InputError))
+    for number, text in enumerate(("{0..99999999999}", "{0..9}" * 9, "{0..%s}" % ("9" * 5000), "{9..0}")):
+        act = functools.partial(lambda folder, pattern: open_data(folder / f"x-{pattern}.tar"), pattern=text)
+        cases.append(Case(f"pattern_{number}", act=act, raises=InputError, match="at most"))
+
+    def odd(folder: Path) -> None:
+        (folder / "x.tar").mkdir()
+        os.mkfifo(folder / "y.tar")
+
+    cases.append(Case("tars_that_are_none", make=odd, act=lambda folder: open_data(folder), raises=InputError))
+    return cases
+
+
 CASES = [
     *_hostile_headers(),
     *_names(),
     *_drips(),
+    *_tars(),
+    *_listings(),
     Case("own_files_behind_links", act=_deletes, expect=lambda left: left == b"years of work" * 2),
 ]

@@ -16,10 +16,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ...atomic import atomic_file
 from ...net.cache import cache_root, short_hash
+from .tar_members import BLOCK, members
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")
-_BLOCK = 512
 _MAX_SIDECAR = 1_000_000
+_MOST_IMAGE_BYTES = 1 << 30
+_LONGEST_LABEL = 1000
+_MOST_PROBLEMS = 1000
 _WORTH_KEEPING = 4_000_000  # bytes of a tar; smaller ones are read again in no time
 _VERSION = 2
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError)  # the latter for hostile numbers
@@ -61,57 +64,65 @@ def index_of(path: Path) -> ShardIndex:
 
 def not_a_tar(path: Path) -> str:
     """Why a file cannot be a plain tar, by its first header; empty if it may be one."""
+    with path.open("rb") as stream:
+        block = stream.read(BLOCK)
     try:
-        with tarfile.open(path, "r:"):
-            return ""
+        if any(block) or len(block) < BLOCK:
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except _DAMAGE as error:
         return f"is no plain tar ({error})"
+    return ""
 
 
 def scan(path: Path) -> ShardIndex:
     """Read every header of a tar."""
     samples: list[Sample] = []
-    problems: list[tuple[str, str]] = []
+    problems = _Problems()
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     with path.open("rb") as stream:
         for key, extension, place in _members(stream, path.name, path.stat().st_size, problems):
             if groups.setdefault(key, {}).setdefault(extension, place) is not place:
-                problems.append((f"{path.name}/{key}", f"has two .{extension} members; the first is taken"))
+                problems.add(f"{path.name}/{key}", f"has two .{extension[:20]} members; the first is taken")
         for key, members in groups.items():
             image = next((members[name] for name in _IMAGES if name in members), None)
             if image is None:
-                problems.append((f"{path.name}/{key}", "has no image"))
+                problems.add(f"{path.name}/{key}", "has no image")
+            elif image[1] > _MOST_IMAGE_BYTES:
+                problems.add(f"{path.name}/{key}", f"is an image of {image[1]} bytes; {_MOST_IMAGE_BYTES} are allowed")
             else:
                 samples.append(Sample(key, _label(stream, members), *image))
-    return samples, problems
+    return samples, problems.all(path.name)
 
 
-def _members(
-    stream: BinaryIO, shard: str, end: int, problems: list[tuple[str, str]]
-) -> Iterator[tuple[str, str, tuple[int, int]]]:
+class _Problems:
+    """What is wrong with a shard: the first of it one by one, the rest as a number."""
+
+    def __init__(self) -> None:
+        self._first: list[tuple[str, str]] = []
+        self._more = 0
+
+    def add(self, name: str, reason: str) -> None:
+        if len(self._first) < _MOST_PROBLEMS:
+            self._first.append((name, reason))
+        else:
+            self._more += 1
+
+    def all(self, shard: str) -> list[tuple[str, str]]:
+        return [*self._first, *([(shard, f"has {self._more} more problems of this kind")] if self._more else [])]
+
+
+def _members(stream: BinaryIO, shard: str, end: int, problems: _Problems) -> Iterator[tuple[str, str, tuple[int, int]]]:
     """Key, extension and place of each whole regular member; a shard that was cut is reported."""
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                folder, _, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not member.isreg() or member.issparse():
-                    if not member.isdir():
-                        problems.append((f"{shard}/{member.name}", "is no regular file"))
-                elif member.offset_data + member.size > end:
-                    problems.append((f"{shard}/{member.name}", "is cut off"))
-                elif stem and extension:
-                    yield key, extension.lower(), (member.offset_data, member.size)
-            after = tar.offset
+        for name, kind, offset, size in members(stream, end):
+            folder, _, file = name.rpartition("/")
+            stem, _, extension = file.partition(".")
+            if kind == "other":
+                problems.add(f"{shard}/{name}", "is no regular file")
+            elif kind == "file" and stem and extension:
+                yield f"{folder}/{stem}" if folder else stem, extension.lower(), (offset, size)
     except _DAMAGE as error:
-        problems.append((shard, f"is truncated or damaged: {error}"))
-        return
-    # tarfile takes the end of the file for the end of the archive; only the end marker proves that nothing is missing.
-    stream.seek(min(after, end))
-    marker = stream.read(_BLOCK)
-    if len(marker) < _BLOCK or any(marker):
-        problems.append((shard, "is truncated: it has no end marker, so samples may be missing"))
+        problems.add(shard, f"is truncated or damaged: {error}")
 
 
 def _label(stream: BinaryIO, members: dict[str, tuple[int, int]]) -> str:
@@ -120,13 +131,18 @@ def _label(stream: BinaryIO, members: dict[str, tuple[int, int]]) -> str:
     stream.seek(offset)
     content = stream.read(min(size, _MAX_SIDECAR))
     if "cls" in members:
-        return content.decode("utf-8", "replace").strip()
+        return _short(content.decode("utf-8", "replace").strip())
     try:
         data = json.loads(content)
-    except ValueError:  # empty too: neither member is there
+    except (ValueError, RecursionError):  # empty too: neither member is there
         return ""
     value = next((data[key] for key in ("label", "cls", "class") if key in data), "") if isinstance(data, dict) else ""
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    return _short(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def _short(label: str) -> str:
+    """A label, unless it is a text that names no class."""
+    return label if len(label) <= _LONGEST_LABEL else ""
 
 
 def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
@@ -138,5 +154,5 @@ def _read(kept: Path, identity: dict[str, Any]) -> ShardIndex | None:
         problems = [(str(name), str(reason)) for name, reason in data["problems"]]
         inside = all(min(s.offset, s.size) >= 0 and s.offset + s.size <= identity["size"] for s in samples)
         return (samples, problems) if inside and identity.items() <= data.items() else None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error):
         return None

@@ -25,6 +25,7 @@ from .shard_index import index_of, not_a_tar
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _TAR = re.compile(r"(\.tar(\.\w+)?|\.tgz)$")
 _WEB = ("http://", "https://")
+_MOST_SHARDS, _MOST_DIGITS = 100_000, 18
 _SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
 
 
@@ -34,7 +35,7 @@ def is_shards(source: str | os.PathLike[str]) -> bool:
     if text.startswith((*_WEB, "pipe:")) or _TAR.search(text):
         return True
     path = Path(text)
-    return path.is_dir() and ((path / "_info.json").is_file() or any(path.glob("*.tar")))
+    return os.path.isdir(text) and ((path / "_info.json").is_file() or any(path.glob("*.tar")))
 
 
 def open_shards(source: str | os.PathLike[str], *, split: str, labelled: bool) -> ShardData:
@@ -64,7 +65,7 @@ def open_shards(source: str | os.PathLike[str], *, split: str, labelled: bool) -
         problems += [*trouble, *((name, "has no cls and no label in json") for name in left_out)]
         expected = lengths.get(path.name, len(good))
         if expected != len(good):
-            problems.append((path.name, f"holds {len(good)} good samples, _info.json says {expected}"))
+            problems.append((path.name, f"holds {len(good)} good samples, _info.json says {str(expected)[:40]}"))
         shards.append(path)
         keys += [sample.key for sample in good]
         labels += [sample.label for sample in good]
@@ -106,7 +107,7 @@ def splits_of(source: str | os.PathLike[str]) -> set[str]:
     info = _read_info(folder)
     if info is not None:
         return set(info["splits"]) if isinstance(info.get("splits"), dict) else set()
-    return {word for tar in Path(folder).glob("*.tar") for word in _words(tar)} & _SPLIT_WORDS
+    return {word for tar in _tars_in(folder) for word in _words(tar)} & _SPLIT_WORDS
 
 
 def _list_shards(text: str, split: str) -> tuple[Sequence[Path | str], dict[str, int]]:
@@ -119,7 +120,7 @@ def _list_shards(text: str, split: str) -> tuple[Sequence[Path | str], dict[str,
     if folder is not None:
         info = _read_info(folder)
         if info is None:
-            return _named(sorted(Path(folder).glob("*.tar")), aliases), {}
+            return _named(_tars_in(folder), aliases), {}
         names, lengths = _split_of(info, split, aliases, shown(str(folder)))
         if isinstance(folder, str):
             return [_beside(folder, name) for name in names], lengths
@@ -131,9 +132,13 @@ def _list_shards(text: str, split: str) -> tuple[Sequence[Path | str], dict[str,
     places = _expanded(text)
     if text.startswith(_WEB):
         return places, {}
-    if len(places) == 1 and not Path(places[0]).exists():
+    if len(places) == 1 and not os.path.exists(places[0]):
         places = sorted(glob.glob(places[0])) or places
     return [_existing(Path(place)) for place in places], {}
+
+
+def _tars_in(folder: str | Path) -> list[Path]:
+    return sorted(path for path in Path(folder).glob("*.tar") if path.is_file())
 
 
 def _named(tars: list[Path], aliases: Sequence[str]) -> list[Path]:
@@ -160,7 +165,7 @@ def _folder_of(text: str) -> str | Path | None:
     """The address of a folder with an `_info.json`, or a local folder; None where the text means tars."""
     if text.startswith(_WEB):
         return None if _TAR.search(_before_query(text)) else text
-    return Path(text) if Path(text).is_dir() else None
+    return Path(text) if os.path.isdir(text) else None
 
 
 def _beside(folder: str, name: str) -> str:
@@ -212,6 +217,15 @@ def _split_of(info: dict, split: str, aliases: Sequence[str], where: str) -> tup
 
 def _expanded(text: str) -> list[str]:
     """Every name that a pattern with {0000..0099} stands for, the width of the numbers kept."""
+    count = 1
+    for low, high in _RANGE.findall(text):
+        span = int(high) - int(low) + 1 if max(len(low), len(high)) <= _MOST_DIGITS else 0
+        count *= max(span, 0)
+    if not 0 < count <= _MOST_SHARDS:
+        raise InputError(
+            f"A pattern must stand for at least one and at most {_MOST_SHARDS} shards; got {shown(text)[:200]!r}. "
+            "Write {0000..0099}, the smaller number first."
+        )
     match = _RANGE.search(text)
     if match is None:
         return [text]
@@ -221,6 +235,10 @@ def _expanded(text: str) -> list[str]:
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    try:
+        missing = not path.is_file()
+    except (OSError, ValueError) as error:
+        raise InputError(f"Shards must exist; {str(path)[:200]!r} is no name of a file.") from error
+    if missing:
         raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest_file(path)}".strip())
     return path
