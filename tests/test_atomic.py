@@ -13,7 +13,8 @@ import types
 import pytest
 
 from hierax import atomic
-from hierax.atomic import atomic_file, cannot_write, folder_beside, locked, put, system_errors
+from hierax.atomic import atomic_file, folder_beside, locked, put
+from hierax.errors import cannot_write
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="folders are locked on POSIX systems")
 
@@ -303,26 +304,3 @@ def test_without_locks__still_whole_or_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "fcntl", None)
     with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock"):
         pass
-
-
-def test_system_errors__what_libraries_wrap():
-    """safetensors' and torch's errors on a full disk are no OSError; "internal error" helps nobody."""
-    for error, number in (
-        (RuntimeError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
-        (OSError(errno.EDQUOT, "quota"), errno.EDQUOT),
-    ):
-        with pytest.raises(OSError, match=r"\[Errno") as raised, system_errors():
-            raise error
-        assert raised.value.errno == number
-        assert "Free some space" in cannot_write("x", raised.value)
-
-    def wrapped() -> None:
-        try:
-            raise OSError(errno.ENOSPC, "full")
-        except OSError:
-            raise RuntimeError("unexpected pos") from None
-
-    with pytest.raises(OSError, match="No space"), system_errors():
-        wrapped()
-    with pytest.raises(ZeroDivisionError), system_errors():
-        raise ZeroDivisionError

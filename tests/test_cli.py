@@ -88,19 +88,6 @@ def test_embed__existing_output_is_kept(album, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_embed__failure_leaves_no_file(tmp_path, monkeypatch, capsys):
-    """A half-written output would be taken for a whole one."""
-    picture((120, 90), 1).save(tmp_path / "a.jpg")
-    import hierax.bulk.write as write
-
-    monkeypatch.setattr(
-        write.np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
-    assert main(["embed", str(tmp_path / "a.jpg"), "-o", str(tmp_path / "v.npz")]) == 1
-    assert "No space left" in capsys.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg"]
-
-
 @pytest.mark.parametrize("format", ["table", "json", "jsonl", "csv"])
 def test_classify__every_format_names_every_file(album, capsys, format):
     """stdout must hold the data alone, in each format, bad files included."""

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -26,19 +25,14 @@ except ImportError:  # Windows: partial folders of killed processes stay
 _LONGEST_NAME = 100  # bytes; a longer one and its decoration would exceed the 255 of most file systems
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # what file systems without flock answer
 _LOCK = ".lock"
-_REMEDIES = {
-    errno.EAGAIN: "Wait until it is done, or name another place",
-    errno.EEXIST: "Name another place",
-    errno.ENOSPC: "Free some space or name another place",
-    errno.EDQUOT: "Free some space or name another place",
-    errno.EFBIG: "Raise the limit (ulimit -f) or name another place",
-}
 _held: set[int] = set()
 
 
 @contextmanager
 def atomic_file(path: Path, *, alone: bool = False, replace: bool = True) -> Iterator[Path]:
     """A temporary file beside `path`, of the same name, that takes its place when the block ends well.
+
+    Nothing does if the block deletes it.
 
     Args:
         path: The place.
@@ -55,6 +49,8 @@ def atomic_file(path: Path, *, alone: bool = False, replace: bool = True) -> Ite
         temporary = folder / path.name
         mode = stat.S_IMODE(_create(temporary))
         yield temporary
+        if not temporary.exists():
+            return
         temporary.chmod(mode)  # a library that wrote and renamed a file of its own left that one's
         _sync(temporary)
         put(temporary, path, replace=replace)
@@ -101,30 +97,6 @@ def put(source: Path, target: Path, *, replace: bool) -> None:
         except FileExistsError:
             raise _exists(target) from None
         os.replace(source, target)
-
-
-@contextmanager
-def system_errors() -> Iterator[None]:
-    """Raise the OSError that a library wrapped in a type of its own, such as safetensors and torch do on a full disk.
-
-    Raises:
-        OSError: The system refused something inside the block.
-    """
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        found = _system_error(error)
-        if found is None:
-            raise
-        raise found from error
-
-
-def cannot_write(path: Path | str, error: OSError) -> str:
-    """Rule, reason and remedy for a place that could not be written, in one line."""
-    remedy = _REMEDIES.get(error.errno or 0, "Name a place that can be written")
-    return f"Cannot write {path}: {error.strerror or error}. {remedy}."
 
 
 @contextmanager
@@ -340,15 +312,3 @@ def _sync(path: Path) -> None:
     """Wait until a file is on the disk; a quota or a network file system may refuse only now."""
     with path.open("r+b") as stream:
         os.fsync(stream.fileno())
-
-
-def _system_error(error: BaseException) -> OSError | None:
-    """The system's refusal behind an exception: in its chain, or in the words in which Rust reports it."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OSError) and found.errno:
-            return OSError(found.errno, os.strerror(found.errno))
-        if said := re.search(r"\(os error (\d+)\)", str(found)):
-            return OSError(int(said[1]), os.strerror(int(said[1])))
-        found = found.__cause__ or found.__context__
-    return None

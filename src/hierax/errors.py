@@ -1,4 +1,4 @@
-"""Every error that hierax raises on purpose.
+"""Every error that hierax raises on purpose, and what becomes of those of a disk.
 
 A message says the rule, what was got, and the remedy, in that order.
 """
@@ -6,8 +6,21 @@ A message says the rule, what was got, and the remedy, in that order.
 from __future__ import annotations
 
 import difflib
+import errno
 import itertools
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_REMEDIES = {
+    errno.EAGAIN: "Wait until it is done, or name another place",
+    errno.EEXIST: "Name another place",
+    errno.ENOSPC: "Free some space or name another place",
+    errno.EDQUOT: "Free some space or name another place",
+    errno.EFBIG: "Raise the limit (ulimit -f) or name another place",
+}
 
 _LONGEST_NAME, _MOST_NAMES = 255, 20_000  # that are searched for a similar one
 
@@ -59,3 +72,45 @@ def nearest(name: str, candidates: Iterable[str], count: int = 1) -> str:
     if not hits:
         return ""
     return "Did you mean " + " or ".join(repr(known[hit]) for hit in hits) + "? "
+
+
+@contextmanager
+def writing(place: Path | str, kind: type[HieraxError] = InputError) -> Iterator[None]:
+    """Say in one line, with the remedy, that and why the system refused to write a place.
+
+    safetensors and torch wrap a full disk in types of their own; it is told all the same.
+
+    Args:
+        place: What is being written, as the caller knows it.
+        kind: What to raise.
+
+    Raises:
+        HieraxError: Of the given kind; the system refused something inside the block.
+    """
+    try:
+        yield
+    except HieraxError:
+        raise
+    except Exception as error:
+        refusal = error if isinstance(error, OSError) else _refusal_behind(error)
+        if refusal is None:
+            raise
+        raise kind(cannot_write(place, refusal)) from refusal
+
+
+def cannot_write(place: Path | str, error: OSError) -> str:
+    """Rule, reason and remedy for a place that could not be written, in one line."""
+    remedy = _REMEDIES.get(error.errno or 0, "Name a place that can be written")
+    return f"Cannot write {place}: {error.strerror or error}. {remedy}."
+
+
+def _refusal_behind(error: BaseException) -> OSError | None:
+    """The system's refusal behind an exception: in its chain, or in the words in which Rust reports it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno:
+            return found
+        if said := re.search(r"\(os error (\d+)\)", str(found)):
+            return OSError(int(said[1]), os.strerror(int(said[1])))
+        found = found.__cause__ or found.__context__
+    return None

@@ -42,3 +42,73 @@ def test_save_and_convert(tmp_path, to, name):
     assert whole
     assert again
     assert not any("partial" in entry for entry in left)
+
+
+ALBUM = """
+    import tempfile
+    from PIL import Image
+    import numpy as np
+    album = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    for seed in range(40):
+        pixels = np.random.default_rng(seed).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(album / f"{seed}.png")
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "-o", "DISK/v.npz"],
+        ["embed", "-o", "DISK/v.parquet"],
+        ["features", "-o", "DISK/f.npz"],
+        ["features", "-o", "/dev/shm/f.npz", "--overwrite", "--plot", "DISK/f.png"],
+    ],
+    ids=lambda value: f"{value[0]} {value[-1]}",
+)
+def test_results(tmp_path, arguments):
+    """Half a file would be taken for a whole one; with --overwrite what was there must survive."""
+    if "DISK/v.parquet" in arguments:
+        pytest.importorskip("pyarrow")
+    code = f"""
+    {ALBUM.strip()}
+    arguments = [text.replace("DISK", str(DISK)) for text in {arguments!r}]
+    arguments = [arguments[0], str(album), *arguments[1:]]
+    fill(left=16_000)
+    codes = [main(arguments)]
+    left = os.listdir(DISK)
+    free()
+    codes += [main(arguments)]
+    whole = listing()
+    fill(left=16_000)
+    codes += [main([*arguments, "--overwrite"])]
+    free()
+    codes += [main(arguments)] if "--overwrite" not in arguments else [1]
+    import shutil; shutil.rmtree(album)
+    print(json.dumps([codes, left, whole == listing() and len(whole) == 1, sorted(os.listdir(DISK)) == sorted(whole)]))
+    """
+    done = on_small_disk(tmp_path / "disk", code, size="40m")
+    codes, left, kept, clean = result_of(done)
+    assert codes == [1, 0, 1, 1]
+    assert left == ["ballast"]
+    assert kept
+    assert clean
+    lines = [line for line in done.stderr.splitlines() if "Cannot write" in line]
+    assert len(lines) == 2
+    assert all("No space left on device. Free some space" in line for line in lines)
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_render(tmp_path):
+    """Thousands of small files: the folder appears when all are there."""
+    code = """
+    fill(left=50_000)
+    codes, lefts = [main(["render", str(DISK / "set"), "--count", "64"])], [os.listdir(DISK)]
+    free()
+    codes += [main(["render", str(DISK / "set"), "--count", "64"])]
+    print(json.dumps([codes, lefts, len(listing())]))
+    """
+    done = on_small_disk(tmp_path / "disk", code, size="4m")
+    assert result_of(done) == [[1, 0], [["ballast"]], 64]
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left on device. Free some space" in done.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,34 @@ class Row:
     def name(self) -> str:
         r"""The path as text; bytes that are no UTF-8 become `\xNN`."""
         return name_text(self.path)
+
+
+class Tally:
+    """Rows as they pass, counted; the failed and the first good ones are kept.
+
+    Args:
+        rows: The rows.
+        keep: How many good ones.
+
+    Attributes:
+        total: How many passed.
+        failed: Name and reason of each that is an error.
+        first: The first good ones.
+    """
+
+    def __init__(self, rows: Iterable[Row], *, keep: int = 0) -> None:
+        self._rows, self._keep = rows, keep
+        self.total, self.failed, self.first = 0, list[tuple[str, str]](), list[Row]()
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows."""
+        for row in self._rows:
+            self.total += 1
+            if row.error is not None:
+                self.failed.append((row.name, row.error))
+            elif len(self.first) < self._keep:
+                self.first.append(row)
+            yield row
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Embeddings and maps on disk, with provenance, whole or not at all."""
+"""Embeddings and maps on disk, with provenance, whole or not at all, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ import numpy as np
 
 from ..atomic import atomic_file
 from ..data.files import name_bytes
-from ..errors import InputError, MissingExtraError, nearest
+from ..errors import InputError, MissingExtraError, nearest, writing
+from .npz import Columns
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -43,11 +45,31 @@ def provenance(predictor: Predictor, **more: Any) -> dict[str, str]:
     return {f"hierax.{key}": str(value) for key, value in known.items()}
 
 
-def check_output(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
-    """Refuse an output that cannot or must not be written, before any work is done.
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that this process alone is writing.
+
+    Attributes:
+        path: Its place.
+        partial: Where it is written; what is deleted there takes no place.
+    """
+
+    path: Path
+    partial: Path
+
+
+@contextmanager
+def claimed(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> Iterator[OutputFile]:
+    """Hold an output from before any work is done until it takes its place, when the block ends well.
+
+    Args:
+        path: The output.
+        suffixes: Extensions that it may have.
+        overwrite: Whether what is there may be replaced.
 
     Raises:
-        InputError: Unknown extension, an existing file, or a folder that cannot be written.
+        InputError: Unknown extension, an existing file, one that another process is writing, or a place that cannot
+            be written.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in suffixes:
@@ -58,41 +80,35 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, overwrite: bool) -> P
         raise MissingExtraError("data", "pyarrow")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it.")
-    if path.exists() and not overwrite:
+    if not overwrite and os.path.lexists(path):
         raise InputError(f"{path} already exists and was left as it is. Pass --overwrite or name another file.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot create the folder {path.parent}: {error.strerror or error}.") from error
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"The folder {path.parent} cannot be written.")
-    return path
+    with ExitStack() as held:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = held.enter_context(atomic_file(path, alone=True, replace=overwrite))
+        yield OutputFile(path, partial)
+        with writing(path):
+            held.close()
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name when the block ends well."""
-    try:
-        with atomic_file(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-
-
-def write_vectors(rows: Iterable[Row], path: Path, *, size: int, metadata: dict[str, str]) -> list[Row]:
-    """Write one row per file, of `size` float32 numbers, as .parquet or .npz; returns those that are errors.
+def write_vectors(rows: Iterable[Row], output: OutputFile, *, size: int, metadata: dict[str, str]) -> None:
+    """Write one row per file, of `size` float32 numbers, as .parquet or .npz.
 
     A failed file has no vector: null in Parquet, NaN throughout in npz.
 
     Raises:
         InputError: The file cannot be written.
     """
-    if path.suffix.lower() == ".parquet":
-        return _write_parquet(rows, path, size, metadata)
-    kept = list(rows)
-    vectors = [np.full(size, np.nan, np.float32) if row.value is None else row.value for row in kept]
-    _write_npz(kept, path, metadata, embedding=np.stack(vectors) if kept else np.zeros((0, size), np.float32))
-    return [row for row in kept if row.error is not None]
+    with writing(output.path):
+        if output.path.suffix.lower() == ".parquet":
+            _write_parquet(rows, output.partial, size, metadata)
+            return
+        missing = np.full(size, np.nan, np.float32)
+        with Columns(output.partial, texts=("path", "error"), arrays={"embedding": np.float32}) as columns:
+            for row in rows:
+                value = missing if row.value is None else row.value
+                columns.add(path=row.name, error=row.error or "", embedding=value)
+            columns.write(metadata=np.array(json.dumps(metadata)))
 
 
 @functools.cache
@@ -109,47 +125,34 @@ def reads_null_vectors() -> bool:
         return False
 
 
-def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[str, str]) -> list[Row]:
+def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[str, str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     vector = pa.list_(pa.float32(), size) if reads_null_vectors() else pa.list_(pa.float32())
     columns = [("id", pa.int64()), ("path", pa.string()), ("path_bytes", pa.binary()), ("embedding", vector)]
     schema = pa.schema([*columns, ("error", pa.string())], metadata=metadata)
-    source, failed = enumerate(rows), []
-    with _whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    source = enumerate(rows)
+    # An open file: pyarrow takes no names that are not UTF-8.
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=["error"]) as writer:
         while group := list(islice(source, _ROWS_PER_GROUP)):
             indices, found = zip(*group, strict=True)
-            vectors = [None if row.value is None else row.value.tolist() for row in found]
             texts = {"path": [row.name for row in found], "error": [row.error for row in found]}
             exact = [name_bytes(row.path) for row in found]
-            data = {"id": indices, "path_bytes": exact, "embedding": vectors, **texts}
+            data = {"id": indices, "path_bytes": exact, "embedding": [row.value for row in found], **texts}
             writer.write_table(pa.Table.from_pydict(data, schema=schema))
-            failed += [row for row in found if row.error is not None]
-    return failed
 
 
-def write_maps(rows: Iterable[Row], path: Path, *, stages: Iterable[str], metadata: dict[str, str]) -> list[Row]:
+def write_maps(rows: Iterable[Row], output: OutputFile, *, stages: Iterable[str], metadata: dict[str, str]) -> None:
     """Write stage maps as npz: `path`, `error` per file, `index` of the rows that have maps, one array per stage.
-
-    Returns:
-        The rows, for whoever wants to draw them.
 
     Raises:
         InputError: The file cannot be written.
     """
-    kept = list(rows)
-    good = [index for index, row in enumerate(kept) if row.value is not None]
-    columns: dict[str, np.ndarray] = {"index": np.array(good, dtype=np.int64)}
-    for stage in stages:
-        maps = [kept[index].value[stage] for index in good]
-        columns[stage] = np.stack(maps) if maps else np.zeros((0, 0, 0, 0), np.float32)
-    _write_npz(kept, path, metadata, **columns)
-    return kept
-
-
-def _write_npz(rows: list[Row], path: Path, metadata: dict[str, str], **columns: Any) -> None:
-    names, errors = np.array([row.name for row in rows]), np.array([row.error or "" for row in rows])
-    # An open file: to a name that ends otherwise, `.NPZ` too, savez would add `.npz`.
-    with _whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, path=names, error=errors, metadata=np.array(json.dumps(metadata)), **columns)
+    arrays = {"index": np.int64, **dict.fromkeys(stages, np.float32)}
+    with writing(output.path), Columns(output.partial, texts=("path", "error"), arrays=arrays) as columns:
+        for index, row in enumerate(rows):
+            columns.add(path=row.name, error=row.error or "")
+            if row.value is not None:
+                columns.add(index=index, **row.value)
+        columns.write(metadata=np.array(json.dumps(metadata)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 from tyro.conf import Positional, arg
 
@@ -29,9 +29,28 @@ Fast = Annotated[bool, arg(help="Use the fast engine.")]
 Views = Annotated[int, arg(help="Clips taken from each video, whose answers are averaged.")]
 
 
+class Paths(Sequence[Path]):
+    """Many paths in a fifth of the memory of their objects, which are made when they are asked for."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._texts = [str(path) for path in paths]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        """One of them, or several."""
+        return Path(self._texts[index]) if isinstance(index, int) else [Path(text) for text in self._texts[index]]
+
+
 def open_inputs(
     inputs: Sequence[str], model: str | None, views: int = 1, **options: Any
-) -> tuple[Predictor, list[Path], Callable[..., Iterator[Row]]]:
+) -> tuple[Predictor, Paths, Callable[..., Iterator[Row]]]:
     """The model, loaded with options, the files for it, and `bulk.run` of both.
 
     A wrong path is told before a model is loaded.
@@ -44,7 +63,7 @@ def open_inputs(
 
     if not inputs:
         raise InputError("Name at least one file, folder or glob, or - for a list on stdin.")
-    found = find_images(inputs, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS)
+    found = Paths(find_images(inputs, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS))
     from .. import load  # torch, some seconds, which a wrong path does not wait for
 
     predictor = load(model, **options)
@@ -54,7 +73,7 @@ def open_inputs(
     predictor.views = views
     other = IMAGE_EXTENSIONS if video else VIDEO_EXTENSIONS
     named = {os.path.abspath(item) for item in inputs}
-    paths = [p for p in found if p.suffix.lower() not in other or os.path.abspath(p) in named]
+    paths = Paths(p for p in found if p.suffix.lower() not in other or os.path.abspath(p) in named)
     if not paths:
         kind = "clips" if video else "images"
         raise InputError(f"{predictor.card.name!r} takes {kind}; none are among the {len(found)} files found.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .. import console
-from ..bulk.write import check_output, provenance, write_maps, write_vectors
-from ..errors import InputError
+from ..bulk.write import OutputFile, claimed, provenance, write_maps, write_vectors
+from ..errors import InputError, writing
 from . import common
 from .common import BatchSize, Device, Dtype, Fast, Inputs, Model, Output, Views, open_inputs
 
@@ -82,14 +83,16 @@ def embed(
         normalize: Scale each vector to length 1.
         overwrite: Replace an existing output.
     """
-    path = check_output(output, (".parquet", ".npz"), overwrite=overwrite)
-    predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
-    rows = run(predictor.embed, batch_size=batch_size, normalize=normalize)
-    size = predictor.encoder.embedding_size
-    failed = write_vectors(rows, path, size=size, metadata=provenance(predictor, normalized=normalize))
-    console.say(f"{path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
-    console.name_problems((row.name, row.error or "") for row in failed)
-    return common.exit_code(len(paths), len(failed))
+    with claimed(output, (".parquet", ".npz"), overwrite=overwrite) as out:
+        predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
+        from ..bulk.run import Tally
+
+        rows = Tally(run(predictor.embed, batch_size=batch_size, normalize=normalize))
+        size = predictor.encoder.embedding_size
+        write_vectors(rows, out, size=size, metadata=provenance(predictor, normalized=normalize))
+    console.say(f"{out.path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
+    console.name_problems(rows.failed)
+    return common.exit_code(len(paths), len(rows.failed))
 
 
 def features(
@@ -112,31 +115,33 @@ def features(
         plot: A .png that shows each image beside its maps in colours of their principal components.
         overwrite: Replace existing outputs.
     """
-    path = check_output(output, (".npz",), overwrite=overwrite)
-    picture = check_output(plot, (".png",), overwrite=overwrite) if plot is not None else None
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
     if not wanted:
         raise InputError(f"--stages must name at least one of stage1 to stage4; got {stages!r}.")
-    predictor, paths, run = open_inputs(inputs, model, device=device, dtype=dtype, fast=fast)
-    if picture is not None and predictor.encoder.config.is_video:
-        raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
-    predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
+    with contextlib.ExitStack() as held:
+        picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
+        with claimed(output, (".npz",), overwrite=overwrite) as out:
+            predictor, paths, run = open_inputs(inputs, model, device=device, dtype=dtype, fast=fast)
+            if picture is not None and predictor.encoder.config.is_video:
+                raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
+            predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
 
-    def maps(batch: Any, **options: Any) -> list[dict[str, Any]]:
-        found = predictor.features(batch, **options)
-        return [{stage: found[stage][index] for stage in wanted} for index in range(len(batch))]
+            def maps(batch: Any, **options: Any) -> list[dict[str, Any]]:
+                found = predictor.features(batch, **options)
+                return [{stage: found[stage][index] for stage in wanted} for index in range(len(batch))]
 
-    rows = run(maps, batch_size=batch_size, stages=wanted)
-    kept = write_maps(rows, path, stages=wanted, metadata=provenance(predictor))
-    good = [row for row in kept if row.error is None]
-    if good:
-        shapes = ", ".join(f"{stage} {'x'.join(map(str, good[0].value[stage].shape))}" for stage in wanted)
-        console.say(f"{path}: {len(good)} maps each of {shapes}")
-    if picture is not None and good:
-        _draw(good[:_DRAWN], picture)
-        console.say(f"{picture}: {min(len(good), _DRAWN)} images beside their maps")
-    console.name_problems((row.name, row.error) for row in kept if row.error is not None)
-    return common.exit_code(len(paths), len(paths) - len(good))
+            from ..bulk.run import Tally
+
+            rows = Tally(run(maps, batch_size=batch_size, stages=wanted), keep=_DRAWN)
+            write_maps(rows, out, stages=wanted, metadata=provenance(predictor))
+        good = len(paths) - len(rows.failed)
+        if good:
+            shapes = ", ".join(f"{stage} {'x'.join(map(str, rows.first[0].value[stage].shape))}" for stage in wanted)
+            console.say(f"{out.path}: {good} maps each of {shapes}")
+        if picture is not None:
+            _draw(rows.first, picture)
+    console.name_problems(rows.failed)
+    return common.exit_code(len(paths), len(rows.failed))
 
 
 def _is_unicode(stream: TextIO) -> bool:
@@ -164,14 +169,20 @@ def _print_csv(records: Iterable[dict[str, Any]]) -> None:
         sys.stdout.flush()
 
 
-def _draw(rows: Sequence[Row], picture: Path) -> None:
+def _draw(rows: Sequence[Row], picture: OutputFile) -> None:
+    """Draw images beside their maps; nothing where there are none."""
     import numpy as np
 
     from ..data.decode import decode_image
     from ..visualize import sheets
     from ..visualize.maps import pca_maps
 
+    if not rows:
+        picture.partial.unlink()
+        return
     colors = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
     maps = [dict(zip(colors, found, strict=True)) for found in zip(*colors.values(), strict=True)]
     drawn = [sheets.feature_sheet(decode_image(row.path), found) for row, found in zip(rows, maps, strict=True)]
-    sheets.write_picture(sheets.stack_sheets(drawn), picture)
+    with writing(picture.path):
+        sheets.write_picture(sheets.stack_sheets(drawn), picture.partial)
+    console.say(f"{picture.path}: {len(rows)} images beside their maps")

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atomic import atomic_file, cannot_write, folder_beside, put, system_errors
-from ..errors import CheckpointError
+from ..atomic import atomic_file, folder_beside, put
+from ..errors import CheckpointError, cannot_write, writing
 from .torch_files import MAX_TENSORS, read_torch, reason
 
 MAX_HEADER_BYTES = 20_000_000
@@ -277,12 +277,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     Raises:
         CheckpointError: The folder cannot be written.
     """
-    try:
+    with writing(path, CheckpointError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary, system_errors():
+        with atomic_file(path) as temporary:
             write(temporary)
-    except OSError as error:
-        raise CheckpointError(cannot_write(path, error)) from error
     return path
 
 

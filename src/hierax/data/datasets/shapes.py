@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
 from ...atomic import folder_beside
-from ...errors import InputError, nearest
+from ...errors import InputError, nearest, writing
 
 OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
 MAX_TILT = math.radians(25)  # Things mostly stand upright; a full turn would be a harder set than a nano model needs.
@@ -170,7 +171,7 @@ def render_folder(
     if not 1 <= count <= MOST_IMAGES:
         raise InputError(f"count must be from 1 to {MOST_IMAGES:,}; got {count}.")
     _check_vacant(folder)
-    with folder_beside(folder) as partial:
+    with writing(folder), folder_beside(folder) as partial:
         for name in CLASSES[:count]:
             (partial / name).mkdir()
         for index in range(count):
@@ -185,8 +186,9 @@ def render_folder(
 
 
 def _check_vacant(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        kind = "a file" if folder.is_file() else "a folder that is not empty"
+    is_folder = folder.is_dir()
+    if (os.path.lexists(folder) and not is_folder) or (is_folder and any(folder.iterdir())):
+        kind = "a folder that is not empty" if is_folder else "a file" if folder.is_file() else "no folder"
         raise InputError(
             f"Rendered images go into a new or empty folder; got {str(folder)!r}, {kind}. Name another or remove it."
         )
