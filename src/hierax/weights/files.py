@@ -1,7 +1,7 @@
-"""Reads weights files into plain tensors. Nothing is ever unpickled.
+"""Weights files and what lies beside them. Nothing is ever unpickled, and nothing stays mapped.
 
-safetensors files are memory-mapped; torch files are read by `torch_files`. What a hostile or broken file could do
-(bombs, huge headers) is bounded here, before any other module sees it. Writing is whole or not at all.
+The bytes are read by `torch_files` and `safetensors_files`; here a file is told from a folder, an index and a card.
+Writing is whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,9 +21,10 @@ from torch import Tensor
 
 from ..atomic import atomic_file, folder_beside, put
 from ..errors import CheckpointError, cannot_write, writing
-from .torch_files import MAX_TENSORS, read_torch, reason
+from .private import regular
+from .safetensors_files import read_metadata, read_safetensors, save_safetensors
+from .torch_files import entry_names, read_torch
 
-MAX_HEADER_BYTES = 20_000_000
 MAX_JSON_BYTES = 20_000_000
 MAX_SHARDS = 1000
 README_TAGS = "[hiera, hierax]"  # in the front matter of every README.md that hierax writes
@@ -84,45 +84,27 @@ def read_file(path: Path) -> RawCheckpoint:
     """
     if not path.exists():
         raise CheckpointError(f"No such file or folder: {path}. Name a weights file, a folder or a catalogue name.")
-    if not path.is_file():
-        raise CheckpointError(f"A checkpoint must be a regular file; {path} is not.")
-    with path.open("rb") as stream:
+    if _is_torch(path):
+        tensors, container, notes = read_torch(path)
+        return RawCheckpoint(path, tensors, container=container, notes=notes)
+    tensors, metadata = read_safetensors(path)
+    return RawCheckpoint(path, tensors, metadata=metadata)
+
+
+def _is_torch(path: Path) -> bool:
+    """Whether a file is torch's; if not, it is safetensors'."""
+    with regular(path) as stream:
         head = stream.read(9)
     if not head:
         raise CheckpointError(f"{path} is empty. Download it again.")
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
-        tensors, container, notes = read_torch(path)
-        return RawCheckpoint(path, tensors, container=container, notes=notes)
+        return True
     if head[8:9] == b"{":
-        return _read_safetensors(path)
+        return False
     raise CheckpointError(
         f"{path} is neither a safetensors nor a torch file (it starts with {head[:8]!r}). "
         "If it came from a download, check that it is not an error page."
     )
-
-
-def _read_safetensors(path: Path) -> RawCheckpoint:
-    from safetensors import safe_open
-
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
-            raise CheckpointError(f"{path} is truncated or has an oversized header ({length} bytes).")
-        header = stream.read(length)
-    too_many = CheckpointError(f"{path} lists more than {MAX_TENSORS} tensors; no Hiera checkpoint does.")
-    if header.count(b'"data_offsets"') > MAX_TENSORS:
-        raise too_many
-    try:
-        with safe_open(path, framework="pt") as opened:
-            keys = list(opened.keys())
-            if len(keys) > MAX_TENSORS:
-                raise too_many
-            tensors = {key: opened.get_tensor(key) for key in keys}
-            return RawCheckpoint(path, tensors, metadata=dict(opened.metadata() or {}))
-    except CheckpointError:
-        raise
-    except Exception as error:  # SafetensorError, and whatever torch says to a dtype it does not have
-        raise CheckpointError(f"{path} is not a whole safetensors file: {reason(error)}. Download it again.") from error
 
 
 def weight_map(index: Path) -> dict[str, str]:
@@ -147,7 +129,10 @@ def _read_shards(index: Path) -> RawCheckpoint:
     listing = weight_map(index)
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(listing.values())):
-        tensors.update(read_file(index.parent / name).tensors)
+        shard = read_file(index.parent / name).tensors
+        if twice := tensors.keys() & shard.keys():
+            raise CheckpointError(f"{name!r} and another file that {index} names both hold {min(twice)!r}.")
+        tensors |= shard
     missing = [key for key in listing if key not in tensors]
     if missing:
         raise CheckpointError(f"{index} lists {len(missing)} tensors that no shard holds, e.g. {missing[0]!r}.")
@@ -217,8 +202,7 @@ def is_ours(path: Path) -> bool:
             if beside.suffix == ".json" and beside.is_file():
                 marks = set(read_json(beside))
             elif beside.suffix in WEIGHT_SUFFIXES and beside.is_file():
-                raw = read_file(beside)
-                marks = {*raw.container, *raw.metadata}
+                marks = entry_names(beside) if _is_torch(beside) else set(read_metadata(beside))
         if marks & {"hierax", "hierax_version"}:
             return True
     return False
@@ -285,11 +269,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
-    """Write tensors, whole or not at all."""
-    from safetensors.torch import save_file
-
-    contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    return write_atomic(path, lambda to: save_file(contiguous, to, metadata=dict(metadata or {"format": "pt"})))
+    """Write tensors, whole or not at all; the same ones give the same bytes."""
+    said = dict(metadata or {"format": "pt"})
+    return write_atomic(path, lambda to: save_safetensors(to, tensors, said))
 
 
 def write_torch(path: Path, data: Any) -> Path:

@@ -1,0 +1,89 @@
+"""Bytes of a file as tensors in memory of their own.
+
+Nothing stays mapped: a file that is overwritten or cut short later cannot change, or crash, what was read from it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+_CHUNK = 1 << 20  # what a checksum is taken of while it is still in the processor's cache
+
+
+class Damaged(CheckpointError):
+    """What a file has that it should not, as a phrase: whoever knows its name says the rest."""
+
+
+@contextmanager
+def regular(path: Path) -> Iterator[BinaryIO]:
+    """An open file that is no pipe, socket or device.
+
+    Raises:
+        CheckpointError: It is one.
+        OSError: It cannot be opened.
+    """
+    # Without O_NONBLOCK, a pipe would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"A checkpoint must be a regular file; {path} is not.")
+    with open(descriptor, "rb") as stream:
+        yield stream
+
+
+def copied(stream: BinaryIO, start: int, count: int, crc: int | None = None) -> Tensor:
+    """Bytes of the file in new memory.
+
+    Args:
+        stream: The file.
+        start: Where they begin.
+        count: How many.
+        crc: Their CRC-32, where the file has one.
+
+    Raises:
+        Damaged: The file ends before, or they are not those of the checksum.
+    """
+    buffer = torch.empty(count, dtype=torch.uint8)
+    memory, found = memoryview(buffer.numpy()), 0
+    for position in range(0, count, _CHUNK):
+        part = memory[position : position + _CHUNK]
+        _fill(stream, start + position, part)
+        found = found if crc is None else zlib.crc32(part, found)
+    _agree(start, count, found, crc)
+    return buffer
+
+
+def check(stream: BinaryIO, start: int, count: int, crc: int) -> None:
+    """Compare bytes of the file that nobody wants with their CRC-32.
+
+    Raises:
+        Damaged: As `copied`.
+    """
+    chunk, found = memoryview(bytearray(min(_CHUNK, count))), 0
+    for position in range(start, start + count, _CHUNK):
+        part = chunk[: start + count - position]
+        _fill(stream, position, part)
+        found = zlib.crc32(part, found)
+    _agree(start, count, found, crc)
+
+
+def _fill(stream: BinaryIO, position: int, memory: memoryview) -> None:
+    stream.seek(position)
+    if stream.readinto(memory) != len(memory):  # type: ignore[attr-defined]
+        raise Damaged("fewer bytes than it says")
+
+
+def _agree(start: int, count: int, found: int, crc: int | None) -> None:
+    if crc is not None and found != crc:
+        raise Damaged(f"other bytes from {start} to {start + count} than their checksum was taken of")
