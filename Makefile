@@ -84,12 +84,12 @@ $(VENV)/.check: $(VENV)/.package
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.check
-	$(PIP) install --group parity-needs
+	$(PIP) install -e ".[openvino,int8]" --group parity-needs
 	$(PIP) install --no-deps --group parity
 	@touch $@
 
 $(VENV)/.engines: $(VENV)/.tests
-	$(PIP) install -e ".[openvino,int8]" --group bench
+	$(PIP) install --group bench
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.check

@@ -31,7 +31,7 @@ class ForeignNames(nn.Module):
         raise NotImplementedError
 
     # A hook would hold on to the module that it was made for, which a shallow copy is not.
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any) -> None:
         for name in getattr(self, self.inner).state_dict():
             theirs = prefix + self.spell(name)
             if theirs in state_dict:
@@ -39,7 +39,7 @@ class ForeignNames(nn.Module):
                 with contextlib.suppress(CheckpointError):  # what does not fit is left for torch to report
                     tensor = to_ours(flat_name(name), tensor, self.encoder.config)
                 state_dict[f"{prefix}{self.inner}.{name}"] = tensor
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
 
 def _on_save(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:

@@ -77,10 +77,10 @@ def optimize(
     for key, encoder in encoders.items():
         size = encoder.input_size if input_size is None else encoder.config.full_size(input_size)
         encoder.config.check_size(size)
-        twins[key] = fast = _fast(encoder, engine, dtype, size, calibration)
-        log.info("%s", fast.choice)
-    result = _copied(model, twins)
-    return result.to(next(fast.parameters()).dtype)
+        twins[key] = _fast(encoder, engine, dtype, size, calibration)
+        log.info("%s", twins[key].choice)
+    first = next(iter(twins.values()))
+    return _copied(model, twins).to(next(first.parameters()).dtype)
 
 
 def _fast(

@@ -92,8 +92,8 @@ class FastBlock:
         pooled = layout if self.q_stride is None else layout.pooled(self.q_stride)
         outs = []
         for keys, queries in zip(layout.groups, pooled.groups, strict=True):
-            parts = (_cut(t, group) for t, group in ((q, queries), (k, keys), (v, keys)))
-            out = attend_beside_zeros(*parts, self.heads, keys.missing)  # (n * windows, tokens, d)
+            q_part, k_part, v_part = _cut(q, queries), _cut(k, keys), _cut(v, keys)
+            out = attend_beside_zeros(q_part, k_part, v_part, self.heads, keys.missing)  # (n * windows, tokens, d)
             outs.append(out.reshape(q.shape[0], -1, q.shape[-1]))
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 

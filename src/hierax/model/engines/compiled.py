@@ -34,7 +34,7 @@ class CompiledEngine(Engine):
 
 
 def _compiled(encoder: Encoder, shape: tuple[int, ...], last: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    from torch._inductor import cpp_builder, exc
+    from torch._inductor import config, cpp_builder, exc
 
     x = encoder.patch_embed.proj.weight.new_zeros(shape)
     try:  # before minutes go into tracing
@@ -53,6 +53,6 @@ def _compiled(encoder: Encoder, shape: tuple[int, ...], last: int) -> Callable[[
     program = torch.compile(graph, dynamic=False)
     # torch.compile(options={"freezing": True}) freezes nothing: Dynamo, which decides whether weights are
     # constants, reads the global setting (torch 2.13), and compiles at the first call.
-    with torch._inductor.config.patch(freezing=True):
+    with config.patch(freezing=True):
         program(x)
     return program

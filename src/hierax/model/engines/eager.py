@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,14 +39,15 @@ class TorchEngine(Engine):
         self.kind = product_kind(self.dtype, self.device.type, products)
         self.choice += f", {self.kind.__name__.lower()} products"
         with torch.inference_mode(False), torch.no_grad():
-            self.blocks = [FastBlock(block, self.kind) for block in encoder.blocks]  # type: ignore[arg-type]
+            blocks: list[Any] = list(encoder.blocks)
+            self.blocks = [FastBlock(block, self.kind) for block in blocks]
 
         def position(grid: tuple[int, ...]) -> Float[Tensor, "1 *grid c"]:
             with torch.inference_mode(False), torch.no_grad():
                 return encoder.position(grid).contiguous()
 
         self.position = Recent(SIZES, position)
-        self.schedule = Recent(SIZES, partial(schedule, list(encoder.blocks), encoder.stage_ends))
+        self.schedule = Recent(SIZES, partial(schedule, blocks, encoder.stage_ends))
 
     def run(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
         """Stage maps, or the embedding: pooling takes tokens in any order, so none are put back for it."""

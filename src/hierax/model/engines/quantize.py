@@ -108,16 +108,18 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     precision = "bf16" if processor.native_bfloat16() else "f32"
     what = (tuple(seen.shape[1:]), EMBEDDING)
     program = OpenVINOEngine(model, precision=precision).model(*what)
-    ranking: list[str] = []
-    for share in (0.0, *KEPT_SHARES):
-        kept = tuple(ranking[: max(1, round(share * len(ranking)))])
+
+    def keeping(*kept: str) -> tuple[FastEncoder, Int8Report]:
         quantize = partial(_quantize, images=seen, kept=kept)
         fast = FastEncoder(model, partial(OpenVINOEngine, precision=precision, quantize=quantize))
         lower = fast.current().model.held[what] = quantize(program)  # type: ignore[attr-defined]
-        found = report(fast, model, unseen, held_out=unseen is not seen, kept=kept, int8_share=_int8_share(lower))
-        if found.trusted:
-            break
-        ranking = ranking or by_harm(model, seen[:RANKING_IMAGES].float())
+        return fast, report(fast, model, unseen, held_out=seen is not unseen, kept=kept, int8_share=_int8_share(lower))
+
+    fast, found = keeping()
+    ranking = [] if found.trusted else by_harm(model, seen[:RANKING_IMAGES].float())
+    for share in KEPT_SHARES:
+        if not found.trusted:
+            fast, found = keeping(*ranking[: max(1, round(share * len(ranking)))])
     fast.report = found  # type: ignore[assignment]
     (log.info if found.trusted else log.warning)("%s", found)
     return fast

@@ -11,8 +11,8 @@ from hierax.errors import HieraxError
 from hierax.model.encoder import Encoder
 from hierax.model.engines import optimize
 
-from ..members import det_config, loud, pixels
-from ..tolerance import FP32, distance
+from ...members import det_config, loud, pixels
+from ...tolerance import FP32, distance
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 

@@ -19,8 +19,8 @@ from hierax.model.encoder import Encoder
 from hierax.model.engines import FastEncoder, eager, optimize, processor
 from hierax.model.mae import MaskedAutoencoder
 
-from ..members import det_config, loud, mae_config, pixels, plain_config
-from ..tolerance import FP32, FP64, LOUD, distance
+from ...members import det_config, loud, mae_config, pixels, plain_config
+from ...tolerance import FP32, FP64, LOUD, distance
 
 SMALL = {"depths": (1, 2, 3, 1), "embed_dim": 16}
 
