@@ -87,7 +87,8 @@ class Judge:
         before, start = _memory("VmRSS"), time.process_time()
         self._watching = True
         try:
-            self.target.act(self.work, data)
+            said = self.target.act(self.work, data)
+            self.answer = f"accepted {_shape(said)}" if isinstance(said, str) else self.answer
         except HieraxError as error:
             text = str(error)
             self.answer = f"{type(error).__name__} {_shape(text)}"

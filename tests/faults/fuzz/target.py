@@ -23,7 +23,8 @@ class Target:
 
     Attributes:
         name: Of the target, and of its folders of seeds and findings.
-        act: Uses the public interface on one input, in a folder that is empty but for what the target puts there.
+        act: Uses the public interface on one input, in a folder that is empty but for what the target puts there; text
+            that it returns is the answer, by which new inputs are told from old.
         seeds: Whole inputs to start from, written or made; called once in a process, in a folder that stays.
         mutate: A variant of an input that keeps what a reader would otherwise refuse at once (checksums, lengths).
         weight: Share of the time of a run over all targets.
