@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from .errors import InputError, UnknownNameError, nearest
-from .schema import Between, Natural, NonNegative, Positive, ProperShare, Share, conform, read
+from .errors import InputError, UnknownNameError, brief, nearest
+from .schema import Between, Length, Natural, ProperShare, Share, conform, read
 
 Family = Literal["hiera", "hiera_video", "hiera_abswin", "hieradet"]
 Position = Literal["grid", "separable", "window"]
 Head = Literal["pool_norm", "norm_pool", "attention", "pool"]
 Shortcut = Literal["linear", "max_avg"]
+# Bounds, far beyond every network of the family, keep what a file says from costing memory before it is refused.
 Side = Annotated[int, Between(least=1, most=65536)]  # of an image or clip, or of a vector
 Depth = Annotated[int, Between(least=1, most=1024)]
-Fraction = Annotated[int, Between(most=-1)]  # -n: a window of the shorter side // n
-AboveZero = Annotated[float, Between(above=0)]
+Cells = Annotated[int, Between(least=1, most=64)]  # of a window, kernel or stride
+Padding = Annotated[int, Between(least=0, most=64)]
+Fraction = Annotated[int, Between(least=-4096, most=-1)]  # -n: a window of the shorter side // n
+Epsilon = Annotated[float, Between(least=0, most=1)]
+Scale = Annotated[float, Between(least=-1e4, most=1e4)]
+Deviation = Annotated[float, Between(least=1e-4, most=1e4)]
+Axes = Length(2, 3)  # height and width, or frames before them
+MOST_PIXELS = 1 << 24  # of one network input: 4096 x 4096, or 64 frames of 512 x 512
+Name = Annotated[str, Length(most=200)]
+Item = TypeVar("Item")
+Stages = Annotated[tuple[Item, ...], Length(1, 4)]  # one for each
 
 STAGE_NAMES: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,13 +45,16 @@ class DecoderConfig:
 
     dim: Side = 512
     depth: Depth = 8
-    num_heads: Positive = 16
+    num_heads: Side = 16
     normalize_target: bool = True
 
     def __post_init__(self) -> None:
         conform(self)
         if self.dim % self.num_heads:
             raise InputError(f"num_heads of the decoder must divide its dim; got {self.num_heads} and {self.dim}.")
+
+
+_WINDOWS = ((8, 8), (4, 4), None, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,40 +84,38 @@ class ModelConfig:
         decoder: Present in masked autoencoders.
     """
 
-    name: str = "custom"
+    name: Name = "custom"
     family: Family = "hiera"
-    input_size: tuple[Side, ...] = (224, 224)
-    in_channels: Positive = 3
-    num_classes: Natural = 1000
+    input_size: Annotated[tuple[Side, ...], Axes] = (224, 224)
+    in_channels: Annotated[int, Between(least=1, most=1024)] = 3
+    num_classes: Annotated[int, Between(least=0, most=1 << 20)] = 1000
     embed_dim: Side = 96
-    num_heads: Positive = 1
-    depths: tuple[Depth, ...] = (2, 3, 16, 3)
-    windows: tuple[tuple[Positive, ...] | Fraction | None, ...] = ((8, 8), (4, 4), None, None)
-    global_blocks: tuple[Natural, ...] = ()
+    num_heads: Side = 1
+    depths: Stages[Depth] = (2, 3, 16, 3)
+    windows: Stages[Annotated[tuple[Cells, ...], Axes] | Fraction | None] = _WINDOWS
+    global_blocks: Annotated[tuple[Natural, ...], Length(most=1024)] = ()
     q_pool: Natural = 3
-    q_stride: tuple[Positive, ...] = (2, 2)
-    patch_kernel: tuple[Positive, ...] = (7, 7)
-    patch_stride: tuple[Positive, ...] = (4, 4)
-    patch_padding: tuple[Natural, ...] = (3, 3)
-    mask_unit: tuple[Positive, ...] = (8, 8)
+    q_stride: Annotated[tuple[Cells, ...], Axes] = (2, 2)
+    patch_kernel: Annotated[tuple[Cells, ...], Axes] = (7, 7)
+    patch_stride: Annotated[tuple[Cells, ...], Axes] = (4, 4)
+    patch_padding: Annotated[tuple[Padding, ...], Axes] = (3, 3)
+    mask_unit: Annotated[tuple[Cells, ...], Axes] = (8, 8)
     position: Position = "grid"
-    position_size: tuple[Side, ...] | None = None
+    position_size: Annotated[tuple[Side, ...], Axes] | None = None
     position_antialias: bool = False
     head: Head = "pool_norm"
-    attention_pool_heads: Positive | None = None
+    attention_pool_heads: Side | None = None
     shortcut: Shortcut = "linear"
-    layer_scale: float | None = None
-    mlp_ratio: AboveZero = 4.0
+    layer_scale: Scale | None = None
+    mlp_ratio: Annotated[float, Between(above=0, most=64)] = 4.0
     drop_path: ProperShare = 0.0
     head_dropout: Share = 0.0
-    norm_eps: NonNegative = 1e-6
+    norm_eps: Epsilon = 1e-6
     decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
         conform(self)
         rank = len(self.input_size)
-        if rank not in (2, 3):
-            raise InputError(f"input_size must be (height, width) or (frames, height, width); got {self.input_size}.")
         for field in ("patch_kernel", "patch_stride", "patch_padding", "q_stride", "mask_unit"):
             if len(getattr(self, field)) != rank:
                 raise InputError(
@@ -123,6 +135,49 @@ class ModelConfig:
                 f"Heads must divide the width: embed_dim {self.embed_dim} has num_heads {self.num_heads}, the "
                 f"embedding's {self.embedding_size} have attention_pool_heads {self.attention_pool_heads}."
             )
+        self._check_grids()
+
+    def _check_grids(self) -> None:
+        """Refuse cells that do not tile: every token of a grid comes from a cell of pixels, or of pooled tokens."""
+        if math.prod(self.input_size) > MOST_PIXELS:
+            raise InputError(f"input_size must have at most {MOST_PIXELS:,} pixels; got {self.input_size}.")
+        for kernel, stride, padding in zip(self.patch_kernel, self.patch_stride, self.patch_padding, strict=True):
+            if not -stride <= 2 * padding - kernel < 0:
+                raise InputError(
+                    "Patches must give one token a stride: patch_kernel must be more than twice patch_padding, by at "
+                    f"most patch_stride; got kernel {self.patch_kernel}, padding {self.patch_padding}, stride "
+                    f"{self.patch_stride}."
+                )
+        if self.is_video != (self.position == "separable"):
+            raise InputError(
+                "position must be 'separable' for clips, and only for them; got "
+                f"{self.position!r} for input_size {self.input_size}."
+            )
+        if int(self.mlp_ratio * min(self.embed_dim, self.decoder.dim if self.decoder else self.embed_dim)) < 1:
+            raise InputError(f"mlp_ratio must leave the MLP at least one channel; got {self.mlp_ratio}.")
+        # The first block of a stage pools inside the windows of the stage before.
+        for stage, window in enumerate(self.resolved_windows):
+            pools = stage < self.q_pool
+            if window and any(not w or (pools and w % q) for w, q in zip(window, self.q_stride, strict=True)):
+                raise InputError(
+                    f"Windows must have at least one token, before a pooled stage a multiple of q_stride; got "
+                    f"windows {self.windows} and q_stride {self.q_stride} for input_size {self.input_size}."
+                )
+        most = min(self.grid(self.input_size)[-2:])
+        if any(
+            isinstance(given, int) and max(found or (0,)) > most
+            for given, found in zip(self.windows, self.resolved_windows, strict=True)
+        ):
+            raise InputError(
+                f"A window that is a fraction of the side must fit into a grid of {most} tokens a side; got windows "
+                f"{self.windows} for input_size {self.input_size}."
+            )
+
+    @property
+    def resolved_windows(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Windows of each stage in tokens, fractions of the side worked out; None is global."""
+        side, rank = min(self.input_size[-2:]), len(self.input_size)
+        return tuple((side // -w,) * rank if isinstance(w, int) else w for w in self.windows)
 
     @property
     def is_video(self) -> bool:
@@ -228,8 +283,11 @@ class ModelConfig:
             InputError: The size is not an int or a pair, or is not legal for this network.
         """
         if isinstance(size, bool) or not isinstance(size, (int, tuple, list)):
-            raise InputError(f"Input size must be an int or (height, width); got {size!r}.")
-        pixels = (size, size) if isinstance(size, int) else tuple(int(s) for s in size)
+            raise InputError(f"Input size must be an int or (height, width); got {brief(size)}.")
+        pixels = (size, size) if isinstance(size, int) else tuple(size)
+        if len(pixels) > 3 or not all(hasattr(side, "__index__") and abs(side) < 1 << 16 for side in pixels):
+            raise InputError(f"Input size must be whole numbers of at most 65535 pixels; got {brief(size)}.")
+        pixels = tuple(map(operator.index, pixels))
         if self.is_video and len(pixels) == 2:
             pixels = (self.input_size[0], *pixels)
         self.check_size(pixels)
@@ -277,17 +335,12 @@ def block_table(config: ModelConfig) -> tuple[BlockSpec, ...]:
     Source: arXiv:2306.00989 section 3; SAM 2 `hieradet.py` for the listed global blocks.
     """
     rows: list[BlockSpec] = []
-    depth = sum(config.depths)
+    depth, windows = sum(config.depths), config.resolved_windows
     for stage, blocks in enumerate(config.depths):
         for block in range(blocks):
             index = len(rows)
             opens_stage = block == 0 and stage > 0
-            window = config.windows[stage - 1 if opens_stage else stage]
-            if index in config.global_blocks:
-                window = None
-            if isinstance(window, int):
-                side = min(config.input_size[-2:]) // -window
-                window = (side,) * len(config.patch_stride)
+            window = None if index in config.global_blocks else windows[stage - 1 if opens_stage else stage]
             rows.append(
                 BlockSpec(
                     index=index,
@@ -324,17 +377,21 @@ class PreprocessSpec:
 
     size: tuple[Side, Side] = (224, 224)
     resize: Literal["squash", "shortest"] = "shortest"
-    crop_ratio: AboveZero = 0.875
+    crop_ratio: Annotated[float, Between(least=0.05, most=20)] = 0.875
     resize_to: Side | None = None
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     engine: Literal["pil", "uint8", "float"] = "pil"
     crop_rounding: Literal["even", "floor"] = "even"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[AboveZero, AboveZero, AboveZero] = IMAGENET_STD
-    frame_stride: Positive = 4
+    mean: tuple[Scale, Scale, Scale] = IMAGENET_MEAN
+    std: tuple[Deviation, Deviation, Deviation] = IMAGENET_STD
+    frame_stride: Annotated[int, Between(least=1, most=1 << 20)] = 4
 
     def __post_init__(self) -> None:
         conform(self)
+        if math.prod(self.size) > MOST_PIXELS:
+            raise InputError(f"size must have at most {MOST_PIXELS:,} pixels; got {self.size}.")
+        if self.resize_to is not None and self.resize_to > 20 * max(self.size):
+            raise InputError(f"resize_to must be at most 20 times the size {self.size}; got {self.resize_to}.")
 
     def with_size(self, size: tuple[int, ...]) -> PreprocessSpec:
         """The same recipe for another input size, (height, width) or a clip's, keeping the crop ratio."""
@@ -460,6 +517,6 @@ def architecture(name: str) -> ModelConfig:
     """
     if name not in ARCHITECTURES:
         raise UnknownNameError(
-            f"Unknown architecture {name!r}. {nearest(name, ARCHITECTURES)}See `hierax list` for all names."
+            f"Unknown architecture {brief(name)}. {nearest(name, ARCHITECTURES)}See `hierax list` for all names."
         )
     return ARCHITECTURES[name]

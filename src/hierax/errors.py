@@ -10,9 +10,11 @@ import errno
 import itertools
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _REMEDIES = {
     errno.EAGAIN: "Wait until it is done, or name another place",
@@ -23,10 +25,18 @@ _REMEDIES = {
 }
 
 _LONGEST_NAME, _MOST_NAMES = 255, 20_000  # that are searched for a similar one
+_LONGEST_MESSAGE = 4000  # characters; what was got may be a file's whole content
 
 
 class HieraxError(Exception):
-    """Base of all errors that a caller or a file can cause."""
+    """Base of all errors that a caller or a file can cause; a message too long to read loses its middle."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(_readable(arg) if isinstance(arg, str) else arg for arg in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `pickle`, which would call the class with the message alone."""
+        return _again, (type(self), self.args), self.__dict__
 
 
 class UnknownNameError(HieraxError, KeyError):
@@ -114,3 +124,33 @@ def _refusal_behind(error: BaseException) -> OSError | None:
             return OSError(int(said[1]), os.strerror(int(said[1])))
         found = found.__cause__ or found.__context__
     return None
+
+
+def brief(value: Any) -> str:
+    """A value for a message, in about 80 characters at most, however large, deep or odd it is."""
+    text = _BRIEF.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class _Brief(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Digits, if they can be counted: of more than 4300 Python makes no text."""
+        return repr(x) if x.bit_length() < 1000 else f"a number of {x.bit_length()} bits"
+
+
+_BRIEF = _Brief()
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 20
+_BRIEF.maxstring = _BRIEF.maxother = 200
+
+
+def _readable(message: str) -> str:
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    half = _LONGEST_MESSAGE // 2
+    return f"{message[: half - 5]} ... {message[-half:]}"
+
+
+def _again(kind: type[HieraxError], args: tuple[Any, ...]) -> HieraxError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error

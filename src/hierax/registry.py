@@ -104,7 +104,7 @@ def find_weights(
 
 def is_local(source: str | Path) -> bool:
     """Whether a source is a path: one that exists, or a string that names nothing on disk but was meant as one."""
-    if isinstance(source, Path) or (source and Path(source).exists()):  # Path("") is the folder one stands in
+    if isinstance(source, Path) or (source and os.path.exists(source)):  # Path("") is the folder one stands in
         return True
     if source.startswith(("http://", "https://")):
         return False

@@ -10,7 +10,8 @@
     read(Settings, {"steps": 3}, where="A recipe", error=RecipeError)
 
 A type and its bounds stand once, in the annotation. Unknown keys, wrong types and numbers out of bounds are errors
-that name the key, the rule and the value.
+that name the key, the rule and the value. `pick` reads the same way what other software wrote, whose other keys are
+none of our business. What a file may cost is bounded before it is parsed.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import functools
 import json
 import math
 import os
+import re
+import stat
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from .errors import HieraxError, InputError, nearest
+from .errors import HieraxError, InputError, brief, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +40,13 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
-MOST_BYTES = 32 << 20  # of a TOML or JSON file; a config has thousands
+MOST_BYTES = 8 << 20  # of a JSON file; a config has thousands
+MOST_TOML_BYTES = 1 << 20  # whose parser is a hundred times slower
+MOST_VALUES = 400_000  # in one file; 21,000 class names there and back are 44,000
+MOST_DEPTH = 64
+# Names of a dotted key; the parser's time is quadratic in them.
+_WORD = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_WORD}(?:[ \t]*\.[ \t]*{_WORD}){{{MOST_DEPTH}}}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,21 @@ class Between:
     def __str__(self) -> str:
         words = {"at least": self.least, "at most": self.most, "more than": self.above, "less than": self.below}
         return " and ".join(f"{word} {bound:g}" for word, bound in words.items() if math.isfinite(bound))
+
+
+@dataclass(frozen=True)
+class Length:
+    """Bounds of the number of values in a list, or of characters in a text."""
+
+    least: int = 0
+    most: int = 1 << 20
+
+    def holds(self, value: Any) -> bool:
+        """Whether a list or text is neither too short nor too long."""
+        return self.least <= len(value) <= self.most
+
+    def __str__(self) -> str:
+        return f"of {self.least} to {self.most} parts"
 
 
 Positive = Annotated[int, Between(least=1)]
@@ -87,18 +112,60 @@ def read(
         HieraxError: An unknown key, a missing or wrong value; of the given kind.
     """
     if not isinstance(data, Mapping):
-        raise error(f"{where} must be a table of keys and values; got {_shown(data)}.")
+        raise error(f"{where} must be a table of keys and values; got {brief(data)}.")
     names = [field.name for field, _ in _declared(kind)]
     for key in data:
         if key not in names:
             known = elsewhere.get(str(key).lower())
             close = f"Did you mean {known!r}? " if known else nearest(str(key), names)
-            raise (unknown or error)(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(names)}.")
+            raise (unknown or error)(
+                f"{where} has the unknown key {brief(key)}. {close}The keys are {', '.join(names)}."
+            )
     required = (dataclasses.MISSING, dataclasses.MISSING)
     for field, _ in _declared(kind):
         if (field.default, field.default_factory) == required and field.name not in data:
             raise error(f"{where} must have the key {field.name!r}.")
     return kind(**data)
+
+
+def pick(
+    kind: type[T],
+    data: Any,
+    *,
+    where: str,
+    error: type[HieraxError] = InputError,
+    named: Mapping[str, str] = types.MappingProxyType({}),
+) -> T:
+    """A dataclass of those keys that it has fields for; other keys, and values that are None, are passed over.
+
+    Args:
+        kind: A dataclass; its `__post_init__` need not conform.
+        data: What JSON or a torch file gave.
+        where: Begins the message, e.g. a file's name.
+        error: What to raise.
+        named: What the file calls a field, where that is no field's name.
+
+    Raises:
+        HieraxError: Of the given kind; no table, or a value of another type or out of its bounds.
+    """
+    if not isinstance(data, Mapping):
+        raise error(f"{where} must be a table of keys and values; got {brief(data)}.")
+    found: dict[str, Any] = {}
+    for field, declared in _declared(kind):
+        key = named.get(field.name, field.name)
+        value = data.get(key)
+        if value is not None:
+            found[field.name] = _converted(f"{where}: {key}", value, declared, error)
+    return kind(**found)
+
+
+def as_field(kind: Any, name: str, value: Any, *, where: str, error: type[HieraxError] = InputError) -> Any:
+    """A value as the declared type of a dataclass's field.
+
+    Raises:
+        HieraxError: Of the given kind; another type, or out of its bounds.
+    """
+    return _converted(where, value, next(hint for field, hint in _declared(kind) if field.name == name), error)
 
 
 def conform(instance: Any, error: type[HieraxError] = InputError) -> None:
@@ -142,33 +209,104 @@ def read_toml(path: str | os.PathLike[str], *, what: str, error: type[HieraxErro
     """The tables of a TOML file.
 
     Raises:
-        HieraxError: Of the given kind; unreadable, too large, or no TOML.
+        HieraxError: Of the given kind; unreadable, no regular file, too large or deep, or no TOML.
     """
-    return _parsed(Path(path), "TOML", tomllib.loads, what, error)
+    text = _text(Path(path), what, error, MOST_TOML_BYTES)
+    if _LONG_KEY.search(text):
+        raise error(f"{what} must have keys of at most {MOST_DEPTH} parts; {path} has a longer one.")
+    return _parsed("TOML", tomllib.loads, text, f"{what} must be valid TOML; {path}", error)
 
 
 def read_json(path: str | os.PathLike[str], *, what: str, error: type[HieraxError] = InputError) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, as `parse_json` bounds it.
 
     Raises:
-        HieraxError: Of the given kind; unreadable, too large, or no JSON.
+        HieraxError: As `parse_json`; unreadable, or no regular file.
     """
-    return _parsed(Path(path), "JSON", json.loads, what, error)
+    return parse_json(
+        _text(Path(path), what, error, MOST_BYTES), where=f"{what} must be valid JSON; {path}", error=error
+    )
 
 
-def _parsed(path: Path, language: str, parse: Callable[[str], Any], what: str, error: type[HieraxError]) -> Any:
+def parse_json(text: str, *, where: str, error: type[HieraxError] = InputError) -> Any:
+    """What a JSON text says, if it can be taken literally.
+
+    Args:
+        text: Of at most `MOST_BYTES`, whoever reads it sees to that.
+        where: Begins the message: the rule, and what the text is of.
+        error: What to raise.
+
+    Raises:
+        HieraxError: Of the given kind; no JSON, keys that stand twice, numbers that are not finite or need more than
+            64 bits, text that is no Unicode, more than `MOST_VALUES` values, or more than `MOST_DEPTH` levels.
+    """
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise error(f"{where}: it has more than {MOST_VALUES} values.")
+    return _parsed("JSON", functools.partial(json.loads, object_pairs_hook=_table), text, where, error)
+
+
+def _text(path: Path, what: str, error: type[HieraxError], most: int) -> str:
+    """A small regular file's text; nothing is waited for, and no more is read than that."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise error(f"{what} must be smaller than {MOST_BYTES >> 20} MiB; {path} is not.")
-        return parse(path.read_text("utf-8"))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise error(f"{what} must be a regular file; {path} is not.")
+            content = stream.read(most + 1)
+        if len(content) > most:
+            raise error(f"{what} must be smaller than {most >> 20} MiB; {path} is not.")
+        return content.decode("utf-8-sig")  # some editors begin a file with a mark
     except HieraxError:
         raise
     except UnicodeDecodeError as problem:
         raise error(f"{what} must be UTF-8 text; {path}: {problem}.") from problem
-    except (RecursionError, ValueError) as problem:
-        raise error(f"{what} must be valid {language}; {path}: {problem}.") from problem
     except OSError as problem:
         raise error(f"{what} must be readable; {path}: {problem.strerror or problem}.") from problem
+    except ValueError as problem:  # of a name that no file can have
+        raise error(f"{what} must be readable; {brief(str(path))}: {problem}.") from problem
+
+
+def _parsed(language: str, parse: Callable[[str], Any], text: str, where: str, error: type[HieraxError]) -> Any:
+    try:
+        data = parse(text)
+        _plainly(data)
+    except RecursionError as problem:
+        raise error(f"{where}: it is nested too deeply.") from problem
+    except ValueError as problem:
+        digits = "integer string conversion" in str(problem)
+        raise error(f"{where}: {'a number has too many digits' if digits else problem}.") from problem
+    return data
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {brief(twice)} stands twice")
+    return found
+
+
+def _plainly(data: Any) -> None:
+    """Refuse values that the rest of the program should never meet, level by level."""
+    level = [data]
+    for _ in range(MOST_DEPTH):
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                deeper += value.values()
+                deeper += value
+            elif isinstance(value, list):
+                deeper += value
+            elif isinstance(value, str):
+                value.encode()  # a lone surrogate is a ValueError
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"numbers must be finite, one is {value}")
+            elif isinstance(value, int) and value.bit_length() > 63:
+                raise ValueError("whole numbers must fit into 64 bits, one does not")
+        level = deeper
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
 
 
 def toml_value(text: str) -> Any:
@@ -206,7 +344,7 @@ class _Choice:
     kind: Any
     origin: Any
     parts: tuple[Any, ...]
-    bounds: tuple[Between, ...]
+    bounds: tuple[Between | Length, ...]
 
 
 def _converted(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any:
@@ -218,13 +356,15 @@ def _converted(key: str, value: Any, kind: Any, error: type[HieraxError]) -> Any
             continue
         for bound in choice.bounds:
             if not bound.holds(found):
-                raise error(f"{key} must be {bound}; got {_shown(value)}.")
+                raise error(f"{key} must be {bound}; got {brief(value)}.")
         return found
     literals = [str(word) for choice in choices if choice.origin is Literal for word in choice.parts]
     if literals and isinstance(value, str):
-        raise error(f"{key} must be one of {', '.join(literals)}; got {value!r}. {nearest(value, literals)}".strip())
+        raise error(
+            f"{key} must be one of {', '.join(literals)}; got {brief(value)}. {nearest(value, literals)}".strip()
+        )
     names = " or ".join(_name(choice) for choice in choices)
-    raise error(f"{key} must be {names}; got {_shown(value)}.")
+    raise error(f"{key} must be {names}; got {brief(value)}.")
 
 
 @functools.lru_cache(maxsize=512)
@@ -234,7 +374,7 @@ def _choices(kind: Any) -> tuple[_Choice, ...]:
     if origin in (typing.Union, types.UnionType):
         return tuple(choice for member in parts for choice in _choices(member))
     if origin is Annotated:
-        bounds = tuple(bound for bound in kind.__metadata__ if isinstance(bound, Between))
+        bounds = tuple(bound for bound in kind.__metadata__ if isinstance(bound, (Between, Length)))
         return tuple(dataclasses.replace(choice, bounds=bounds) for choice in _choices(kind.__origin__))
     return (_Choice(kind, origin, parts, ()),)
 
@@ -245,7 +385,7 @@ _WRONG = object()
 def _as(key: str, value: Any, choice: _Choice, error: type[HieraxError]) -> Any:
     """A value as one simple type, or `_WRONG`."""
     kind, origin, parts = choice.kind, choice.origin, choice.parts
-    if type(value) is kind and kind in (int, str, bool):
+    if type(value) is kind and kind in (str, bool):
         return value
     if kind is Any or (kind is types.NoneType and value is None):
         return value
@@ -258,7 +398,7 @@ def _as(key: str, value: Any, choice: _Choice, error: type[HieraxError]) -> Any:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value) if abs(value) < 1e300 else _WRONG  # False for NaN too
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return value if abs(value) < 1 << 63 else _WRONG
     if kind in (str, Path) and isinstance(value, (str, Path)):
         return kind(value)
     if origin is None and dataclasses.is_dataclass(kind):
@@ -272,7 +412,7 @@ def _tuple(key: str, value: Any, kinds: tuple[Any, ...], error: type[HieraxError
     if kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(value)
     if len(value) != len(kinds):
-        raise error(f"{key} must have {len(kinds)} values; got {_shown(value)}.")
+        raise error(f"{key} must have {len(kinds)} values; got {brief(value)}.")
     return tuple(_converted(key, item, kind, error) for item, kind in zip(value, kinds, strict=True))
 
 
@@ -284,8 +424,3 @@ def _name(choice: _Choice) -> str:
         return "a list"
     is_table = choice.origin is dict or dataclasses.is_dataclass(choice.kind)
     return words.get(choice.kind, "a table" if is_table else str(choice.kind))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

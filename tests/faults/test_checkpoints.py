@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import hierax
+from hierax import schema
 from hierax.errors import CheckpointError, HieraxError
 from hierax.weights import files
 from hierax.weights.understand import read_weights
@@ -605,7 +606,7 @@ def test_load__fuzzed(good: Path, tmp_path: Path) -> None:
 
 def test_read_json__bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sidecar of gigabytes must not be read."""
-    monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
+    monkeypatch.setattr(schema, "MOST_BYTES", 10)
     (tmp_path / "config.json").write_text('{"a": "aaaaaaaaaaaa"}')
-    with pytest.raises(CheckpointError, match="larger than 10"):
+    with pytest.raises(CheckpointError, match="must be smaller than"):
         files.read_json(tmp_path / "config.json")

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 # An address, or what a person or Path made of one: "http:/host". One letter and a colon is a drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/", re.ASCII)
-_INSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^\s'\"<>,]*", re.ASCII)
+_INSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}:/[^\s'\"<>,]*", re.ASCII)
 _PLAIN = re.compile(r"[\w-][\w.-]{0,127}", re.ASCII)
 _LONGEST = 512
 

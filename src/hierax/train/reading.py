@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,10 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
         data = PRESETS[kind.preset] if kind.preset else {"method": kind.name}
     elif str(source) in PRESETS:
         data = PRESETS[str(source)]
-    elif Path(source).is_file():
+    elif os.path.isfile(source):  # False, too, of what no file can be called
         data = read_toml(source, what="A recipe", error=RecipeError)
     else:
-        what = "is no file" if Path(source).exists() else "does not exist"
+        what = "is no file" if os.path.exists(source) else "does not exist"
         raise UnknownNameError(
             f"A recipe must be a preset or a TOML file; {str(source)!r} is no preset and {what}. "
             f"{nearest(str(source), PRESETS)}Presets: {', '.join(PRESETS)}."

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import schema
 from ..atomic import atomic_file, folder_beside, put
-from ..errors import CheckpointError, cannot_write, writing
+from ..errors import CheckpointError, brief, cannot_write, writing
 from .private import regular
 from .safetensors_files import read_metadata, read_safetensors, save_safetensors
 from .torch_files import entry_names, read_torch
 
-MAX_JSON_BYTES = 20_000_000
+MAX_FRONT_MATTER_BYTES = 64_000
 MAX_SHARDS = 1000
 README_TAGS = "[hiera, hierax]"  # in the front matter of every README.md that hierax writes
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -159,14 +160,16 @@ def _find_weights(folder: Path) -> Path:
 
 def _sidecar(weights: Path, *names: str) -> dict[str, Any]:
     beside = (weights.parent / name for name in names)
-    return next((read_json(path) for path in beside if path.is_file() and path != weights), {})
+    return next((read_json(path) for path in beside if os.path.lexists(path) and path != weights), {})
 
 
 def _front_matter(readme: Path) -> dict[str, str]:
     """`key: value` lines between the dashes at the top of a hub card; lists and nesting are passed over."""
-    if not readme.is_file() or readme.stat().st_size > MAX_JSON_BYTES:
+    if not readme.is_file():
         return {}
-    top, *lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()[:200] or [""]
+    with readme.open("rb") as stream:
+        content = stream.read(MAX_FRONT_MATTER_BYTES).decode("utf-8", errors="replace")
+    top, *lines = content.splitlines()[:200] or [""]
     if top.strip() != "---":
         return {}
     head = itertools.takewhile(lambda line: line.strip() != "---", lines)
@@ -178,16 +181,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """A small JSON object.
 
     Raises:
-        CheckpointError: Too large, not JSON, or not an object.
+        CheckpointError: As `schema.read_json`, or not an object.
     """
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES} bytes; it was not read.")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    data = schema.read_json(path, what="A file beside weights", error=CheckpointError)
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object; got a {type(data).__name__}.")
+        raise CheckpointError(f"{path} must hold a JSON object; got {brief(data)}.")
     return data
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, HieraxError
 from . import files
 from .adapt import to_encoder, to_hieradet
 from .card import LoadReport, ModelCard, Weights, allows_commerce
@@ -25,6 +26,9 @@ from .rename import unwrap
 from .shapes import expected
 
 log = logging.getLogger("hierax")
+# Of what a file lacks, with strict=False: a head, a norm, a decoder. Beyond it, it is of another network.
+_MOST_FRESH = 200_000_000
+_MOST_PIXELS = 1 << 20  # of a preprocess that makes more pixels than the network's own input
 
 
 def read_weights(path: str | Path, **hints: Any) -> Weights:
@@ -62,9 +66,15 @@ def understand(
         tensors = _matched(raw, kind, theirs, config)
         labels = kind.labels(raw, config.num_classes)
         card = _card(raw, kind, config, known)
+        config.check_size(config.input_size)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a damaged config.json or a tensor of the wrong rank leads to
+    except HieraxError as error:
+        raise CheckpointError(
+            f"What lies beside {raw.path}, or in it, must describe its network: {error} Save it again with the package "
+            "it came from."
+        ) from error
+    except Exception as error:  # whatever a tensor of the wrong rank leads to
         raise CheckpointError(
             f"{raw.path} is damaged, or the config beside it does not describe its network ({type(error).__name__}: "
             f"{error}). Save it again with the package it came from."
@@ -124,6 +134,11 @@ def _report(
             f"{raw.path} ({kind.name} format) is not a complete {config.name!r}: {len(used)} tensors matched{parts}. "
             "Pass the right name=, or strict=False to load what matches."
         )
+    fresh = sum(math.prod(expected(config)[name]) for name in missing)
+    if fresh > _MOST_FRESH:
+        raise CheckpointError(
+            f"{raw.path} must hold most of {config.name!r}; it lacks {fresh:,} numbers. Pass the right name=."
+        )
     if missing:
         log.warning("%s has no %s: freshly initialised.", raw.path, listed(missing))
     if unknown:
@@ -140,14 +155,22 @@ def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogE
     """What the file says about itself, and over it what the catalogue knows."""
     said = kind.facts(raw)
     inner = raw.config.get("pretrained_cfg")
-    stated = (said, raw.config, inner if isinstance(inner, Mapping) else {}, raw.container, raw.metadata, raw.card)
-    license = next((str(place["license"]) for place in stated if place.get("license")), None)
-    texts = {key: said[key] for key in ("dataset", "base_model", "citation") if isinstance(said.get(key), str)}
+    places = (raw.config, inner if isinstance(inner, Mapping) else {}, raw.container, raw.metadata, raw.card)
+    licenses = (said.license, *(place.get("license") for place in places))
+    license = next((text for text in licenses if text and isinstance(text, str)), None)
+    texts = {key: text for key in ("dataset", "base_model", "citation") if (text := getattr(said, key)) is not None}
+    preprocess = kind.preprocess(raw, config)
+    most = max(_MOST_PIXELS, 16 * math.prod(config.input_size[-2:]))
+    if math.prod(preprocess.size) > most:
+        raise CheckpointError(
+            f"The preprocess beside {raw.path} must be of about the network's input size {config.input_size}, at most "
+            f"{most:,} pixels; got {preprocess.size}. Correct its size."
+        )
     found: dict[str, Any] = {
         "config": config,
-        "preprocess": kind.preprocess(raw, config),
+        "preprocess": preprocess,
         "format": kind.name,
-        "origin": str(said.get("origin") or kind.name),
+        "origin": said.origin or kind.name,
         "path": raw.path,
     }
     if known is not None and known.pretrained:
@@ -158,6 +181,5 @@ def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogE
         return dataclasses.replace(known, **found, **parent, **rest)
     stem, folder = raw.path.stem, raw.path.parent.name
     name = folder if folder and stem in ("model", "pytorch_model") else stem
-    commercial = said.get("commercial")
-    commercial = commercial if isinstance(commercial, bool) else allows_commerce(license)
+    commercial = allows_commerce(license) if said.commercial is None else said.commercial
     return ModelCard(name=name, license=license, commercial=commercial, pretrained=True, **found, **texts)

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...errors import CheckpointError, InputError, UnknownNameError, brief, nearest
+from ...schema import Between, as_field, pick
 from ...weights.card import Weights
 from ...weights.files import read_json, write_json
-from ...weights.formats.transformers_config import hiera_defaults, hiera_json, hiera_obstacle
+from ...weights.formats.transformers_config import HieraFields, hiera_defaults, hiera_json, hiera_obstacle
 
+_Count = Annotated[int, Between(least=0, most=1 << 20)]
 _OUTPUTS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 _DEFAULTS: dict[str, Any] = {**hiera_defaults(), **_OUTPUTS, "problem_type": None, "dtype": None}
 _DERIVED = ("hidden_size", "stage_names", "model_type")
 _TWINS = {"out_indices": "out_features", "out_features": "out_indices", "id2label": "label2id"}  # may contradict
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Others:
+    """Fields that say nothing of the network, and may contradict each other."""
+
+    num_labels: _Count | None = None
+    id2label: dict[str, str] | None = None
+    label2id: dict[str, int] | None = None
+    out_features: str | tuple[str, ...] | None = None
+    out_indices: tuple[int, ...] | None = None
 
 
 class HieraConfig:
@@ -37,16 +51,18 @@ class HieraConfig:
             UnknownNameError: A stage that does not exist.
         """
         options = {key: value for key, value in options.items() if key not in _DERIVED}
-        features, indices = options.pop("out_features", None), options.pop("out_indices", None)
-        labels = (options.pop("num_labels", None), options.pop("id2label", None), options.pop("label2id", None))
+        pick(HieraFields, options, where="HieraConfig")
+        said = pick(_Others, options, where="HieraConfig")
+        for name in vars(said):
+            options.pop(name, None)
         if "torch_dtype" in options:
             options.setdefault("dtype", options.pop("torch_dtype"))
         for name, value in {**_DEFAULTS, **options}.items():
             setattr(self, name, value)
         if isinstance(self.image_size, int):
             self.image_size = [self.image_size, self.image_size]
-        self._set_labels(*labels)
-        self._set_stages(features, indices)
+        self._set_labels(said.num_labels, said.id2label, said.label2id)
+        self._set_stages(said.out_features, said.out_indices)
 
     def __getattr__(self, name: str) -> Any:
         """Only reached for what was never set."""
@@ -70,7 +86,7 @@ class HieraConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field, and what says the same in other words."""
         if name == "num_labels":
-            self._set_labels(value, None, None)
+            self._set_labels(as_field(_Others, name, value, where=name), None, None)
         elif name == "out_features":
             self._set_stages(value, None)
         elif name == "out_indices":
@@ -82,6 +98,8 @@ class HieraConfig:
         if names is None or (count is not None and count != len(names)):
             names = {index: f"LABEL_{index}" for index in range(2 if count is None else count)}
             ids = None
+        if wrong := [index for index in names if not (str(index).isdecimal() and len(str(index)) < 10)]:
+            raise InputError(f"id2label must number the classes from 0; got {brief(wrong[0])}.")
         self.id2label = {int(index): str(name) for index, name in names.items()}
         reverse = ids or {name: index for index, name in self.id2label.items()}
         self.label2id = {str(name): int(index) for name, index in reverse.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ...config import PreprocessSpec
+from ...config import MOST_PIXELS, PreprocessSpec
 from ...data.decode import open_rgb
 from ...data.preprocess import center_crop, resized_size
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
@@ -129,6 +130,8 @@ class BitImageProcessor:
         target = resized_size(before, shortest) if shortest.resize_to else (size["height"], size["width"])
         if target == before:
             return pixels
+        if target[0] * target[1] > MOST_PIXELS:
+            raise InputError(f"An image of {before} (height, width) would be resized to {target}. Crop it.")
         if self.backend == "pil" and pixels.dtype == torch.uint8:
             picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
             resized = np.array(picture.resize((target[1], target[0]), Image.Resampling(resample)))
@@ -197,7 +200,7 @@ def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
             return processor_options(raw.preprocessor)
         path = entry.path or path
     place = path / FILE if path.is_dir() else path
-    if place.suffix == ".json" and place.is_file():
+    if place.suffix == ".json" and os.path.lexists(place):
         return processor_options(read_json(place))
     spec = (entry or describe(path)).preprocess
     return {"backend": "pil" if spec.engine == "pil" else "torchvision", **processor_options(processor_json(spec))}

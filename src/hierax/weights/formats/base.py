@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...config import DecoderConfig, ModelConfig, PreprocessSpec
+from ...errors import CheckpointError, InputError, brief
+from ...schema import as_field, parse_json, pick
 from ..files import RawCheckpoint
 from ..geometry import Geometry
 from ..rename import Dialect, to_ours
@@ -68,7 +69,8 @@ class Format(ABC):
         if geometry.decoder_pools < 0 or named.decoder is not None:
             return named
         # Read as the autoencoder it is; the encoder is taken out afterwards.
-        decoder = DecoderConfig(num_heads=int(raw.config.get("decoder_num_heads", 16)))
+        heads = raw.config.get("decoder_num_heads", 16)
+        decoder = DecoderConfig(num_heads=as_field(DecoderConfig, "num_heads", heads, where="decoder_num_heads"))
         head = "pool_norm" if geometry.has_norm else "pool"
         return dataclasses.replace(
             named, name=f"mae_{named.name}", decoder=decoder, q_pool=geometry.decoder_pools, head=head
@@ -88,17 +90,14 @@ class Format(ABC):
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """Class names in the file, in index order."""
-        return ordered_labels(raw.config.get("id2label") or {}, num_classes)
+        return ordered_labels(pick(_Classes, raw.config, where="config.json").id2label, num_classes)
 
-    def facts(self, raw: RawCheckpoint) -> Mapping[str, Any]:
+    def facts(self, raw: RawCheckpoint) -> Facts:
         """What hierax wrote beside the weights when it converted them: licence, data set, parent."""
-        for place in (raw.container, raw.config, raw.metadata):
-            found = place.get("hierax")
-            with contextlib.suppress(ValueError, RecursionError):
-                found = json.loads(found) if isinstance(found, str) else found
-            if isinstance(found, Mapping):
-                return found
-        return {}
+        found = next((said for place in (raw.container, raw.config, raw.metadata) if (said := place.get("hierax"))), {})
+        if isinstance(found, str):
+            found = parse_json(found, where="'hierax' in the metadata must be JSON", error=CheckpointError)
+        return pick(Facts, found, where="'hierax' beside the weights")
 
     def left_over(self, key: str) -> str | None:
         """Why a tensor that the network has no place for may stay unused; None makes it an error."""
@@ -121,22 +120,47 @@ class Format(ABC):
         """
 
 
-def ordered_labels(mapping: Mapping[object, object], num_classes: int) -> list[str] | None:
-    """Class names from {index: name}, None unless every index is named and the names mean something."""
-    try:
-        names = {int(str(index)): str(name) for index, name in mapping.items()}
-        ordered = [names[index] for index in range(num_classes)]
-    except (ValueError, KeyError):
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What of a model's history a file may say; what follows weights through every conversion."""
+
+    license: str | None = None
+    commercial: bool | None = None
+    dataset: str | None = None
+    base_model: str | None = None
+    citation: str | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    id2label: dict[str, str] = field(default_factory=dict)
+
+
+def ordered_labels(mapping: Mapping[str, str], num_classes: int) -> list[str] | None:
+    """Class names from {index: name}, None unless every index is named and the names mean something.
+
+    Raises:
+        InputError: A key that is no index.
+    """
+    if wrong := [index for index in mapping if not (index.isdecimal() and len(index) < 10)]:
+        raise InputError(f"Classes must be numbered from 0; got {brief(wrong[0])}.")
+    names = {int(index): name for index, name in mapping.items()}
+    if len(names) < num_classes or any(index not in names for index in range(num_classes)):
         return None
+    ordered = [names[index] for index in range(num_classes)]
     # transformers fills LABEL_0, LABEL_1, ... where nobody named the classes.
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(ordered)) else ordered
 
 
-def triple(value: object, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Three channel statistics from JSON, or the default."""
-    if isinstance(value, Sequence) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value):
-        return (float(value[0]), float(value[1]), float(value[2]))
-    return default
+def stated(data: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
+    """Our fields, as their types are declared, that data says under the names that a table pairs with them.
+
+    Raises:
+        InputError: A value of another type, or out of its bounds; names their key.
+    """
+    said = {ours: theirs for ours, theirs in table.items() if theirs in data}
+    return {ours: as_field(ModelConfig, ours, data[theirs], where=theirs) for ours, theirs in said.items()}
 
 
 def listed(keys: Sequence[str], limit: int = 10) -> str:

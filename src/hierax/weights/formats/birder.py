@@ -6,14 +6,17 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, square_windows
+from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, Side, Stages, square_windows
+from ...errors import CheckpointError, InputError, brief
+from ...schema import Between, Natural, conform, parse_json, pick
 from ..files import RawCheckpoint, write_safetensors, write_torch
 from ..geometry import Geometry, adapt, choose, extra_parts, first, irregular, public_name, said_as, unusual
 from ..rename import Dialect, to_theirs
-from .base import Format, ordered_labels, triple
+from .base import Format, ordered_labels, stated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +42,40 @@ NAMES = tuple(
 )
 # What birder's default colour statistics have been since 2025-07; files carry their own.
 RGB = {"mean": (0.5191, 0.5306, 0.4877), "std": (0.2316, 0.2304, 0.2588)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Keys of birder's `config` that say something of ours in other terms."""
+
+    window_spec: Stages[Annotated[int, Between(least=-4096, most=64)]] | None = None
+    abs_win_pos_embed: bool | None = None
+    attn_pool_head: bool = False
+    attn_pool_num_heads: Side | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Statistics:
+    mean: tuple[float, float, float] = RGB["mean"]
+    std: tuple[float, float, float] = RGB["std"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    class_to_idx: dict[str, Natural] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    data_shape: tuple[int, Side, Side, Side]
+
+    def __post_init__(self) -> None:
+        conform(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Signature:
+    inputs: tuple[_Shape, ...] = ()
 
 
 class Birder(Format):
@@ -77,7 +114,7 @@ class Birder(Format):
         size = _signature_size(raw)
         masked = geometry.decoder_pools >= 0
         found = item(raw, "encoder_config") if masked else item(raw, "config") or raw.config.get("model_config")
-        overrides = dict(found) if isinstance(found, Mapping) else {}
+        overrides = table(found or {}, "config")
         if named is None:
             # The network's registered name in a JSON sidecar, as our architectures spell it.
             said = ("encoder_registered_name", "encoder") if masked else ("registered_name", "name")
@@ -98,22 +135,19 @@ class Birder(Format):
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """Squash to the signature's size, bicubic, the file's own colour statistics."""
-        stats = item(raw, "rgb_stats")
-        stats = stats if isinstance(stats, Mapping) else RGB
+        stats = pick(_Statistics, item(raw, "rgb_stats") or {}, where="rgb_stats")
         return PreprocessSpec(
             size=(config.input_size[-2], config.input_size[-1]),
             resize="squash",
             crop_ratio=1.0,
-            mean=triple(list(stats.get("mean", ())), RGB["mean"]),
-            std=triple(list(stats.get("std", ())), RGB["std"]),
+            mean=stats.mean,
+            std=stats.std,
         )
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """`class_to_idx`, by index."""
-        classes = item(raw, "class_to_idx")
-        if not isinstance(classes, Mapping):
-            return None
-        return ordered_labels({index: name for name, index in classes.items()}, num_classes)
+        classes = pick(_Classes, {"class_to_idx": item(raw, "class_to_idx")}, where="The file").class_to_idx
+        return ordered_labels({str(index): name for name, index in classes.items()}, num_classes)
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """No video, no timm extras, and each family's own order of pooling and norm."""
@@ -192,19 +226,24 @@ def item(raw: RawCheckpoint, key: str) -> Any:
     if key in raw.container:
         return raw.container[key]
     if key in raw.metadata:
-        try:
-            return json.loads(raw.metadata[key])
-        except ValueError:
-            return None
+        return parse_json(raw.metadata[key], where=f"{key!r} in the metadata must be JSON", error=CheckpointError)
     return raw.config.get(key)
 
 
+def table(value: Any, key: str) -> Mapping[str, Any]:
+    """An entry that must be a table.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key!r} must be a table of keys and values; got {brief(value)}.")
+    return value
+
+
 def _signature_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
-    try:
-        shape = item(raw, "signature")["inputs"][0]["data_shape"]
-        return (int(shape[2]), int(shape[3]))
-    except (TypeError, KeyError, IndexError, ValueError):
-        return None
+    inputs = pick(_Signature, item(raw, "signature") or {}, where="signature").inputs
+    return inputs[0].data_shape[-2:] if inputs else None
 
 
 def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | None) -> list[str]:
@@ -226,19 +265,18 @@ def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | 
 def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
     """Birder's own config keys on top of a network."""
     plain = {"q_pool": "q_pool", "global_att_blocks": "global_blocks", **_NETWORK}
-    changes: dict[str, Any] = {ours: overrides[theirs] for theirs, ours in plain.items() if theirs in overrides}
-    if "window_spec" in overrides:
-        spec = tuple(overrides["window_spec"])
+    changes = stated(overrides, {ours: theirs for theirs, ours in plain.items()})
+    said = pick(_Options, overrides, where="config")
+    if (spec := said.window_spec) is not None:
         changes |= {"windows": square_windows(spec), "mask_unit": (spec[0], spec[0]), "family": "hieradet"}
         changes |= {"head": "norm_pool", "position": "window", "position_antialias": False}
-    if "abs_win_pos_embed" in overrides:
-        windowed = bool(overrides["abs_win_pos_embed"])
+    if (windowed := said.abs_win_pos_embed) is not None:
         changes |= {"position": "window" if windowed else "grid", "position_antialias": True}
         changes["family"] = "hiera_abswin" if windowed else "hiera"
-    if overrides.get("attn_pool_head"):
+    if said.attn_pool_head:
         changes["head"] = "attention"
-    if overrides.get("attn_pool_num_heads"):
-        changes["attention_pool_heads"] = overrides["attn_pool_num_heads"]
+    if said.attn_pool_num_heads:
+        changes["attention_pool_heads"] = said.attn_pool_num_heads
     if geometry.decoder_pools >= 0:
         # Quirk(birder): the autoencoder's file does not say how often its encoder pools; its fusion layers do. Its
         # encoder keeps a final norm that nothing uses.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...config import ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, HieraxError
+from ...schema import pick
 from ..card import FACTS
 from ..files import README_TAGS, RawCheckpoint, write_atomic, write_json, write_safetensors
 from ..geometry import Geometry
-from .base import Format
+from .base import Facts, Format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +42,8 @@ class Hierax(Format):
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """What config.json says, if the tensors agree; a name cannot overrule it."""
         try:
-            config = ModelConfig.from_dict(raw.config["architecture"])
-        except (HieraxError, KeyError, TypeError, ValueError) as error:
+            config = ModelConfig.from_dict(raw.config.get("architecture"))
+        except HieraxError as error:
             raise CheckpointError(f"The config.json beside {raw.path} does not describe a network: {error}") from error
         decoder_depth = config.decoder.depth if config.decoder else 0
         if (config.depths, decoder_depth) != (geometry.depths, geometry.decoder_depth):
@@ -59,15 +60,14 @@ class Hierax(Format):
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`preprocessor_config.json` in full."""
-        data = raw.preprocessor.get("hierax")
         try:
-            return PreprocessSpec.from_dict(data) if isinstance(data, Mapping) else PreprocessSpec()
-        except (HieraxError, TypeError, ValueError) as error:
+            return PreprocessSpec.from_dict(raw.preprocessor.get("hierax", {}))
+        except HieraxError as error:
             raise CheckpointError(f"preprocessor_config.json beside {raw.path} is damaged: {error}") from error
 
-    def facts(self, raw: RawCheckpoint) -> Mapping[str, Any]:
+    def facts(self, raw: RawCheckpoint) -> Facts:
         """They stand in config.json."""
-        return {**raw.config, "origin": raw.config.get("origin_format")}
+        return pick(Facts, raw.config, where="config.json", named={"origin": "origin_format"})
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """None: it holds every network of the family."""

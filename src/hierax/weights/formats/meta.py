@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec
+from ...config import ARCHITECTURES, DecoderConfig, ModelConfig, PreprocessSpec, Side, Stages
+from ...schema import pick
 from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
 from ..geometry import Geometry, adapt, choose, extra_parts, first, irregular, public_name, said_as, unit_windows
 from ..labels import names_by_count
 from ..rename import to_theirs
-from .base import Format
+from .base import Format, stated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +51,16 @@ ARGUMENTS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Arguments:
+    """Those that say something of ours in other terms."""
+
+    mask_unit_attn: Stages[bool] = (True, True, False, False)
+    decoder_num_heads: Side = 16
+    sep_pos_embed: bool = False
+    head_dropout: float = 0.0
+
+
 class Meta(Format):
     """Meta's own names are ours."""
 
@@ -68,7 +80,7 @@ class Meta(Format):
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
         """A hub folder's constructor arguments; otherwise the shapes determine every public member."""
         arguments = _stated(raw)
-        size = tuple(arguments["input_size"]) if arguments.get("input_size") else None
+        size = stated(arguments, {"input_size": "input_size"}).get("input_size")
         if named is not None:
             return adapt(named, geometry, size)
         if arguments:
@@ -142,16 +154,16 @@ def _constructor(config: ModelConfig) -> dict[str, Any]:
 
 def _from_constructor(arguments: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
     """Our config from the arguments that Meta's hub mixin saves."""
-    usual, decoder = ModelConfig(), None
-    said = {ours: arguments.get(theirs, getattr(usual, ours)) for theirs, ours in ARGUMENTS.items()}
-    flags = arguments.get("mask_unit_attn", (True, True, False, False))
+    usual, decoder, more = ModelConfig(), None, pick(_Arguments, arguments, where="The constructor's arguments")
+    said = {ours: getattr(usual, ours) for ours in ARGUMENTS.values()}
+    said |= stated(arguments, {ours: theirs for theirs, ours in ARGUMENTS.items()})
     if geometry.decoder_pools >= 0:
-        decoder = DecoderConfig(num_heads=int(arguments.get("decoder_num_heads", 16)))
+        decoder = DecoderConfig(num_heads=more.decoder_num_heads)
     others = {
         "family": "hiera_video" if len(said["mask_unit"]) == 3 else "hiera",
-        "windows": unit_windows(flags, said["mask_unit"], said["q_stride"], said["q_pool"]),
-        "position": "separable" if arguments.get("sep_pos_embed") else "grid",
-        "head_dropout": arguments.get("head_dropout", 0.0),
+        "windows": unit_windows(more.mask_unit_attn, said["mask_unit"], said["q_stride"], said["q_pool"]),
+        "position": "separable" if more.sep_pos_embed else "grid",
+        "head_dropout": more.head_dropout,
         "head": "pool" if decoder else "pool_norm",
         "decoder": decoder,
     }

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec, square_windows
+from ...config import ARCHITECTURES, Cells, ModelConfig, PreprocessSpec, Side, Stages, square_windows
+from ...errors import CheckpointError, brief
+from ...schema import pick
 from ..files import RawCheckpoint, write_json, write_safetensors, write_torch
 from ..geometry import Geometry, adapt, choose, first, irregular, public_name, unit_windows, unusual
 from ..labels import names_by_count
 from ..rename import Dialect, to_theirs
-from .base import Format, triple
+from .base import Format, ordered_labels, stated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +49,35 @@ ARGUMENTS = {
     "patch_stride": "patch_stride",
     "patch_padding": "patch_padding",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arguments:
+    """Constructor arguments of timm's that say something of ours in other terms."""
+
+    img_size: Side | tuple[Side, Side] | None = None
+    use_expand_proj: bool | None = None
+    window_spec: Stages[Cells] | None = None
+    abs_win_pos_embed: bool = False
+    mask_unit_attn: Stages[bool] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluated:
+    """A `pretrained_cfg`: how timm evaluates the model."""
+
+    input_size: tuple[Side, Side, Side] | None = None
+    crop_pct: float | None = None
+    crop_mode: str = ""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: tuple[float, float, float] = PreprocessSpec.mean
+    std: tuple[float, float, float] = PreprocessSpec.std
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    label_names: tuple[str, ...] | dict[str, str] = ()
+    label_descriptions: dict[str, str] = field(default_factory=dict)
 
 
 class Timm(Format):
@@ -85,28 +117,29 @@ class Timm(Format):
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
         """`pretrained_cfg`, or the defaults that timm registers for the member."""
-        data = _section(raw, "pretrained_cfg")
+        data = pick(_Evaluated, _section(raw, "pretrained_cfg"), where="pretrained_cfg")
         default_crop = 0.95 if "abswin" in config.name else 1.0 if config.name.startswith("sam2_") else 0.9
         spec = PreprocessSpec(
             size=tuple(_input_size(raw) or config.input_size)[-2:],  # type: ignore[arg-type]
-            crop_ratio=float(data.get("crop_pct") or default_crop),
-            resize="squash" if data.get("crop_mode") == "squash" else "shortest",
-            interpolation="bilinear" if data.get("interpolation") == "bilinear" else "bicubic",
-            mean=triple(data.get("mean"), PreprocessSpec.mean),
-            std=triple(data.get("std"), PreprocessSpec.std),
+            crop_ratio=data.crop_pct or default_crop,
+            resize="squash" if data.crop_mode == "squash" else "shortest",
+            interpolation=data.interpolation,
+            mean=data.mean,
+            std=data.std,
         )
         return spec.with_size(config.input_size)
 
     def labels(self, raw: RawCheckpoint, num_classes: int) -> list[str] | None:
         """`label_names` with `label_descriptions` where the folder has them, else ImageNet's by their number."""
-        inner = _section(raw, "pretrained_cfg")
-        names = raw.config.get("label_names") or inner.get("label_names")
-        described = raw.config.get("label_descriptions") or inner.get("label_descriptions") or {}
-        if isinstance(names, Mapping):
-            names = [names.get(str(index), names.get(index)) for index in range(num_classes)]
-        if not isinstance(names, Sequence) or len(names) != num_classes or not num_classes:
+        outer = pick(_Classes, raw.config, where="config.json")
+        inner = pick(_Classes, _section(raw, "pretrained_cfg"), where="pretrained_cfg")
+        names = outer.label_names or inner.label_names
+        described = outer.label_descriptions or inner.label_descriptions
+        if isinstance(names, dict):
+            names = tuple(ordered_labels(names, num_classes) or ())
+        if len(names) != num_classes or not num_classes:
             return names_by_count(num_classes)
-        return [str(described.get(name, name)) for name in names]
+        return [described.get(name, name) for name in names]
 
     def obstacle(self, config: ModelConfig, tensors: Mapping[str, Tensor]) -> str | None:
         """Only what arguments can make of timm's registered members; no decoder."""
@@ -165,34 +198,33 @@ class Timm(Format):
 
 def _input_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
     """Pixels that the folder states: as a constructor argument, or else as what it was evaluated at."""
-    size = _section(raw, "model_args").get("img_size")
+    size = pick(_Arguments, _section(raw, "model_args"), where="model_args").img_size
     if isinstance(size, int):
         return (size, size)
-    if not isinstance(size, Sequence):
-        size = _section(raw, "pretrained_cfg").get("input_size")
-        size = size[1:] if isinstance(size, Sequence) else ()
-    return (int(size[0]), int(size[1])) if len(size) == 2 else None
+    evaluated = pick(_Evaluated, _section(raw, "pretrained_cfg"), where="pretrained_cfg").input_size
+    return size or (evaluated and evaluated[1:])
 
 
 def _section(raw: RawCheckpoint, key: str) -> Mapping[str, Any]:
-    found = raw.config.get(key)
-    return found if isinstance(found, Mapping) else {}
+    found = raw.config.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{key} beside {raw.path} must be a table of keys and values; got {brief(found)}.")
+    return found
 
 
 def _with_arguments(config: ModelConfig, arguments: Mapping[str, Any]) -> ModelConfig:
     """A registered member changed by timm's constructor arguments; inverts `_arguments`."""
-    stated = {ours: arguments[theirs] for ours, theirs in ARGUMENTS.items() if theirs in arguments}
-    changes: dict[str, Any] = {ours: tuple(v) if isinstance(v, list) else v for ours, v in stated.items()}
-    if arguments.get("use_expand_proj") is not None:
-        changes["shortcut"] = "linear" if arguments["use_expand_proj"] else "max_avg"
+    changes, said = stated(arguments, ARGUMENTS), pick(_Arguments, arguments, where="model_args")
+    if said.use_expand_proj is not None:
+        changes["shortcut"] = "linear" if said.use_expand_proj else "max_avg"
     if config.family == "hieradet":
-        if "window_spec" in arguments:
-            windows = square_windows(tuple(arguments["window_spec"]))
+        if said.window_spec is not None:
+            windows = square_windows(said.window_spec)
             changes |= {"windows": windows, "mask_unit": windows[0]}
     else:
-        if arguments.get("abs_win_pos_embed"):
+        if said.abs_win_pos_embed:
             changes |= {"position": "window", "position_antialias": True, "family": "hiera_abswin"}
-        flags = arguments.get("mask_unit_attn", [window is not None for window in config.windows])
+        flags = said.mask_unit_attn or tuple(window is not None for window in config.windows)
         lengths = ("mask_unit", "q_stride", "q_pool")
         unit, stride, q_pool = (changes.get(field, getattr(config, field)) for field in lengths)
         changes["windows"] = unit_windows(flags, unit, stride, q_pool)

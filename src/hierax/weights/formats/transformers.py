@@ -78,7 +78,7 @@ class Transformers(Format):
         try:
             config = self._described(raw, geometry)
         except InputError as error:
-            raise CheckpointError(str(error)) from error
+            raise CheckpointError(f"The config.json beside {raw.path} does not describe a network: {error}") from error
         if geometry.decoder_pools < 0 and not geometry.has_norm:
             config = dataclasses.replace(config, head="pool")
         return adapt(config, geometry, config.input_size)
@@ -88,12 +88,13 @@ class Transformers(Format):
         vision = data.get("vision_config", data)
         trunk = vision.get("backbone_config", vision) if isinstance(vision, Mapping) else {}
         if data.get("model_type") == "hiera" and "embed_dim" in data:
-            if tuple(data.get("depths", geometry.depths)) != geometry.depths:
+            config = read_hiera(data, head="pool" if decodes else "pool_norm", decoder=decodes)
+            if config.depths != geometry.depths:
                 raise CheckpointError(
-                    f"config.json says depths {data['depths']!r:.60}, but {raw.path} has {geometry.depths}. "
-                    "They do not belong together."
+                    f"config.json says depths {config.depths}, but {raw.path} has {geometry.depths}. They do not "
+                    "belong together."
                 )
-            return read_hiera(data, head="pool" if decodes else "pool_norm", decoder=decodes)
+            return config
         if isinstance(trunk, Mapping) and trunk.get("model_type") == "sam2_hiera_det_model":
             return read_sam2(trunk)
         names = [name for name in ARCHITECTURES if name.startswith("sam2_") or name.endswith("_224")]

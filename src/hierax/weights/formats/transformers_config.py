@@ -5,13 +5,28 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from ...config import Head, ModelConfig, block_table, square_windows
+from ...config import (
+    Cells,
+    Depth,
+    Epsilon,
+    Head,
+    ModelConfig,
+    Padding,
+    Scale,
+    Side,
+    Stages,
+    block_table,
+    square_windows,
+)
 from ...errors import InputError
+from ...schema import Length, Natural, ProperShare, pick
 from ..geometry import extra_parts, first, public_name, said_as
 
 Windows = tuple[tuple[int, ...] | None, ...]
+Pair = tuple[Cells, Cells]
 
 # --- HieraConfig ----------------------------------------------------------------------------------------------------
 
@@ -33,6 +48,36 @@ _SAME = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class HieraFields:
+    """The fields of a `HieraConfig` that say what the network is; None where nobody says."""
+
+    embed_dim: Side | None = None
+    image_size: Side | tuple[Side, Side] | None = None
+    patch_size: Pair | None = None
+    patch_stride: Pair | None = None
+    patch_padding: tuple[Padding, Padding] | None = None
+    mlp_ratio: float | None = None
+    depths: Stages[Depth] | None = None
+    num_heads: Annotated[tuple[Side, ...], Length(1, 64)] | None = None
+    embed_dim_multiplier: float | None = None
+    num_query_pool: Natural | None = None
+    query_stride: Pair | None = None
+    masked_unit_size: Pair | None = None
+    masked_unit_attention: Annotated[tuple[bool, ...], Length(1, 64)] | None = None
+    drop_path_rate: ProperShare | None = None
+    num_channels: Side | None = None
+    hidden_act: str | None = None
+    layer_norm_eps: Epsilon | None = None
+    initializer_range: Scale | None = None
+    layer_norm_init: Scale | None = None
+    decoder_hidden_size: Side | None = None
+    decoder_depth: Depth | None = None
+    decoder_num_heads: Side | None = None
+    normalize_pixel_loss: bool | None = None
+    mask_ratio: ProperShare | None = None
+
+
 def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, decoder: bool = False) -> ModelConfig:
     """Our architecture of a `HieraConfig`'s fields; its defaults stand for those that are absent or None.
 
@@ -40,12 +85,12 @@ def read_hiera(data: Mapping[str, Any], *, head: Head, num_classes: int = 0, dec
         InputError: A network that ours cannot be: widths or heads that do not double, another activation, mask units
             that are no windows, a decoder without its sizes.
     """
-    said = {**hiera_defaults(), **{key: value for key, value in data.items() if value is not None}}
-    depths, stride, unit = (tuple(said[key]) for key in ("depths", "query_stride", "masked_unit_size"))
+    said = _said(HieraFields, data, hiera_defaults())
+    depths, stride, unit = (said[key] for key in ("depths", "query_stride", "masked_unit_size"))
     stages = len(depths)
     # Quirk(transformers): entries beyond the last stage are never looked at.
-    heads, local = list(said["num_heads"])[:stages], [bool(flag) for flag in said["masked_unit_attention"]][:stages]
-    first = heads[0] if heads else 1
+    heads, local = list(said["num_heads"])[:stages], list(said["masked_unit_attention"])[:stages]
+    first = heads[0]
     if said["embed_dim_multiplier"] != 2 or heads != [first * 2**stage for stage in range(stages)]:
         raise InputError(
             f"Width and heads of a Hiera double from stage to stage; got embed_dim_multiplier "
@@ -208,7 +253,7 @@ def read_sam2(data: Mapping[str, Any]) -> ModelConfig:
     Raises:
         InputError: A network that ours cannot be: heads that do not double, or another activation.
     """
-    said = {**_SAM2_DEFAULTS, **{key: value for key, value in data.items() if value is not None}}
+    said = {key: value for key, value in _said(_Sam2Fields, data, _SAM2_DEFAULTS).items() if value is not None}
     heads, windows = said["num_attention_heads_per_stage"], said["window_size_per_stage"]
     if list(heads) != [heads[0] * 2**stage for stage in range(len(said["blocks_per_stage"]))]:
         raise InputError(f"Heads of a HieraDet double from stage to stage; got {list(heads)}.")
@@ -223,13 +268,42 @@ def read_sam2(data: Mapping[str, Any]) -> ModelConfig:
             "family": "hieradet",
             "num_classes": 0,
             "num_heads": heads[0],
-            "windows": square_windows(tuple(windows)),
+            "windows": square_windows(windows),
             "mask_unit": (windows[0], windows[0]),
             "position": "window",
             "head": "pool",
         }
     )
     return dataclasses.replace(config, name=public_name(config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sam2Fields:
+    """The fields of a `Sam2HieraDetConfig` that say what the network is; None where nobody says."""
+
+    hidden_size: Side | None = None
+    num_channels: Side | None = None
+    image_size: Side | tuple[Side, Side] | None = None
+    patch_kernel_size: Cells | Pair | None = None
+    patch_stride: Cells | Pair | None = None
+    patch_padding: Padding | tuple[Padding, Padding] | None = None
+    query_stride: Cells | Pair | None = None
+    window_positional_embedding_background_size: tuple[Side, Side] | None = None
+    num_query_pool_stages: Natural | None = None
+    blocks_per_stage: Stages[Depth] | None = None
+    global_attention_blocks: Annotated[tuple[Natural, ...], Length(most=1024)] | None = None
+    num_attention_heads_per_stage: Stages[Side] | None = None
+    window_size_per_stage: Stages[Cells] | None = None
+    mlp_ratio: float | None = None
+    layer_norm_eps: Epsilon | None = None
+    hidden_act: str | None = None
+
+
+def _said(kind: type, data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a file says, and what they are where it is silent."""
+    found = vars(pick(kind, data, where="config.json"))
+    usual = vars(pick(kind, defaults, where="the defaults"))
+    return {key: usual[key] if value is None else value for key, value in found.items()}
 
 
 def sam2_json(config: ModelConfig) -> dict[str, Any]:

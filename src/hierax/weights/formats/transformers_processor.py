@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from ...config import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from ...errors import InputError
+from ...config import IMAGENET_MEAN, IMAGENET_STD, Deviation, PreprocessSpec, Scale
+from ...errors import InputError, brief
+from ...schema import Between, pick
 
 log = logging.getLogger("hierax")
+_Side = Annotated[int, Between(least=1, most=4096)]
+_Sides = _Side | tuple[_Side, _Side] | dict[str, _Side]
+Factor = Annotated[float, Between(least=1e-6, most=1e4)]
 # What the conversion scripts write, for folders without a preprocessor_config.json.
 HIERA_RECIPE = PreprocessSpec(resize_to=256, engine="uint8", crop_rounding="floor")
 SAM2_RECIPE = PreprocessSpec(
@@ -38,6 +43,26 @@ _SAM2_DEFAULTS: dict[str, Any] = {
     "image_mean": IMAGENET_MEAN,
     "image_std": IMAGENET_STD,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """What a preprocessor file may say; None where it is silent."""
+
+    image_processor_type: str = ""
+    do_convert_rgb: bool | None = None
+    do_resize: bool | None = None
+    size: _Sides | None = None
+    resample: int | None = None
+    do_center_crop: bool | None = None
+    crop_size: _Sides | None = None
+    do_rescale: bool | None = None
+    rescale_factor: Factor | None = None
+    do_normalize: bool | None = None
+    image_mean: Scale | tuple[Scale, Scale, Scale] | None = None
+    image_std: Deviation | tuple[Deviation, Deviation, Deviation] | None = None
+
+
 # Pillow's numbers, which are what the files hold, and torch's words.
 RESAMPLE = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 
@@ -54,21 +79,20 @@ def processor_options(data: Mapping[str, Any], *, sam2: bool = False) -> dict[st
     """
     if isinstance(data.get("hierax"), Mapping):  # a folder in hierax's own format says it in full
         data = processor_json(PreprocessSpec.from_dict(data["hierax"]))
-    kind = data.get("image_processor_type")
-    sam2 = str(kind).startswith("Sam2") if kind else sam2
-    given = {name: value for name, value in data.items() if name in BIT_DEFAULTS and value is not None}
+    said = vars(pick(_Options, data, where="An image processor"))
+    sam2 = said.pop("image_processor_type", "").startswith("Sam2") if data.get("image_processor_type") else sam2
+    given = {name: said[name] for name in BIT_DEFAULTS if data.get(name) is not None}
     o = {**BIT_DEFAULTS, **(_SAM2_DEFAULTS if sam2 else {}), **given}
     o["size"] = {"shortest_edge": o["size"]} if isinstance(o["size"], int) else _sides(o["size"])
-    o["crop_size"] = _sides([o["crop_size"]] * 2 if isinstance(o["crop_size"], int) else o["crop_size"])
+    o["crop_size"] = _sides((o["crop_size"],) * 2 if isinstance(o["crop_size"], int) else o["crop_size"])
     if set(o["size"]) not in ({"shortest_edge"}, {"height", "width"}):
-        raise InputError(f"size must have 'shortest_edge', or 'height' and 'width'; got {data.get('size')!r}.")
+        raise InputError(f"size must have 'shortest_edge', or 'height' and 'width'; got {brief(data.get('size'))}.")
     if o["do_center_crop"] and set(o["crop_size"]) != {"height", "width"}:
-        raise InputError(f"crop_size must have 'height' and 'width'; got {data.get('crop_size')!r}.")
-    if int(o["resample"]) not in RESAMPLE:
-        raise InputError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic); got {o['resample']!r}.")
-    o["resample"] = int(o["resample"])
+        raise InputError(f"crop_size must have 'height' and 'width'; got {brief(data.get('crop_size'))}.")
+    if o["resample"] not in RESAMPLE:
+        raise InputError(f"resample must be 0 (nearest), 2 (bilinear) or 3 (bicubic); got {o['resample']}.")
     for key in ("image_mean", "image_std"):
-        o[key] = tuple(map(float, o[key])) if isinstance(o[key], Sequence) else (float(o[key]),) * 3
+        o[key] = (o[key],) * 3 if isinstance(o[key], float) else tuple(o[key])
     return o
 
 
@@ -82,7 +106,7 @@ def read_processor(data: Mapping[str, Any], *, sam2: bool = False) -> Preprocess
     scale = 255 * (o["rescale_factor"] if o["do_rescale"] else 1)
     scale = 1.0 if math.isclose(scale, 1) else scale
     mean, std = (o["image_mean"], o["image_std"]) if o["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
-    crop = (int(o["crop_size"].get("height", 0)), int(o["crop_size"].get("width", 0)))
+    crop = (o["crop_size"].get("height", 0), o["crop_size"].get("width", 0))
     changes: dict[str, Any] = {
         "mean": tuple(value / scale for value in mean),
         "std": tuple(value / scale for value in std),
@@ -90,11 +114,11 @@ def read_processor(data: Mapping[str, Any], *, sam2: bool = False) -> Preprocess
     }
     lost = [] if o["do_resize"] and o["resample"] else ["do_resize=False" if o["resample"] else "resample=0"]
     if "height" in o["size"]:
-        size = (int(o["size"]["height"]), int(o["size"]["width"]))
+        size = (o["size"]["height"], o["size"]["width"])
         ratio = crop[0] / size[0] if o["do_center_crop"] else 1.0
         changes |= {"resize": "squash", "resize_to": None, "crop_ratio": ratio, "size": crop if ratio != 1 else size}
     else:
-        changes |= {"resize": "shortest", "resize_to": int(o["size"]["shortest_edge"])}
+        changes |= {"resize": "shortest", "resize_to": o["size"]["shortest_edge"]}
         changes["size"] = crop if o["do_center_crop"] else (changes["resize_to"],) * 2
         lost += [] if o["do_center_crop"] else ["do_center_crop=False"]
     if lost:
@@ -125,7 +149,4 @@ def processor_json(spec: PreprocessSpec, *, sam2: bool = False) -> dict[str, Any
 
 def _sides(size: Any) -> dict[str, int]:
     """A size as a dictionary, from one or from a pair."""
-    if isinstance(size, Mapping):
-        return dict(size)
-    pair = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else []
-    return {"height": int(pair[0]), "width": int(pair[1])} if len(pair) == 2 else {}
+    return dict(size) if isinstance(size, Mapping) else {"height": size[0], "width": size[1]}

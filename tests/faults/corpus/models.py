@@ -1,0 +1,247 @@
+"""Sidecars, names and arguments that gave raw errors, gigabytes, or vectors of NaN."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hierax
+from hierax.errors import CheckpointError, HieraxError
+
+from ...members import MEMBERS, noise, weights_of, written
+from .case import Case
+
+KINDS = {  # what is written, and which package's classes read it
+    "hierax": ("Hiera", "hierax"),
+    "transformers": ("Hiera", "transformers"),
+    "sam2": ("SAM 2 trunk", "transformers"),
+    "timm": ("timm HieraDet", "timm"),
+    "birder": ("birder abswin, attention pool", "birder"),
+    "meta": ("Hiera", "meta"),
+}
+HUGE = "1" * 5000
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def _with(kind: str, file: str, *place: str | int, text: str) -> Callable[[Path], None]:
+    """Write a folder in which one place of a JSON file says something else."""
+
+    def make(folder: Path) -> None:
+        _folder(kind, folder)
+        content = node = json.loads((folder / "model" / file).read_text())
+        for key in place[:-1]:
+            node = node[key]  # type: ignore[index]
+        node[place[-1]] = "@@"  # type: ignore[index]
+        (folder / "model" / file).write_text(json.dumps(content).replace('"@@"', text))
+
+    return make
+
+
+def _folder(kind: str, folder: Path) -> None:
+    member, to = KINDS[kind]
+    if to in ("hierax", "transformers", "timm"):
+        written(MEMBERS[member], folder / "model", to)
+        return
+    from hierax.weights import files
+    from hierax.weights.write import write_weights
+
+    (folder / "model").mkdir()
+    path = write_weights(weights_of(MEMBERS[member]), folder / "model" / "model.safetensors", to=to)
+    raw = files.read(path)
+    if to == "birder":  # whose facts may stand beside the file as well as in it
+        facts = {key: json.loads(text) for key, text in raw.metadata.items() if text[:1] in "[{"}
+        (path.parent / "model.json").write_text(json.dumps({**facts, "name": "hiera_abswin_tiny"}))
+        files.write_safetensors(path, {key: tensor.clone() for key, tensor in raw.tensors.items()}, {"format": "pt"})
+
+
+def _as_file(content: str | bytes, name: str = "config.json") -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        _folder("hierax", folder)
+        data = content.encode() if isinstance(content, str) else content
+        (folder / "model" / name).write_bytes(data)
+
+    return make
+
+
+def _as_link(target: str, name: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        _folder("hierax", folder)
+        (folder / "model" / name).unlink()
+        if target:
+            (folder / "model" / name).symlink_to(target)
+        else:
+            os.mkfifo(folder / "model" / name)
+
+    return make
+
+
+def _load(folder: Path) -> Any:
+    predictor = hierax.load(folder / "model")
+    return str(predictor.card), predictor.embed(noise())
+
+
+def _compat(folder: Path) -> Any:
+    from hierax.compat.transformers import AutoImageProcessor, HieraForImageClassification
+
+    pixels = AutoImageProcessor.from_pretrained(folder / "model")(noise(), return_tensors="pt")["pixel_values"]
+    return HieraForImageClassification.from_pretrained(folder / "model")(pixels, interpolate_pos_encoding=True)
+
+
+def _refused(name: str, make: Callable[[Path], None], match: str, act: Callable[[Path], Any] = _load) -> Case:
+    return Case(name, make=make, act=act, raises=HieraxError if act is _compat else CheckpointError, match=match)
+
+
+_ARCHITECTURE = [
+    ("windows", "[[1,1],[1,1],[1,1],[1,1]]", "multiple of q_stride"),
+    ("windows", "[[1000000000,1000000000],[4,4],null,null]", "windows must be"),
+    ("windows", "[[9600,8],[4,4],null,null]", "windows must be at least 1 and at most 64"),
+    ("windows", "[-1,[4,4],null,null]", "must fit into a grid"),
+    ("windows", "[-4096,[4,4],null,null]", "at least one token"),
+    ("windows", "[[0,0],[4,4],null,null]", "at least 1"),
+    ("q_stride", "[0,0]", "q_stride must be at least 1"),
+    ("q_stride", "[3,3]", "q_stride"),
+    ("depths", "[1,1000000,1,1]", "depths must be at least 1 and at most 1024"),
+    ("depths", "[" + "1," * 99_999 + "1]", "of 1 to 4 parts"),
+    ("embed_dim", "1000000000", "embed_dim must be at least 1 and at most"),
+    ("embed_dim", "65536", "needs"),
+    ("num_heads", "7", "Heads must divide"),
+    ("input_size", "[1000000000,1000000000]", "input_size must be"),
+    ("input_size", "[65536,65536]", "pixels"),
+    ("input_size", "[9600,9600]", "pixels"),
+    ("input_size", "[0,0]", "at least 1"),
+    ("input_size", "true", "input_size must be a list"),
+    ("input_size", "[" + "1," * 99_999 + "1]", "of 2 to 3 parts"),
+    ("patch_padding", "[0,0]", "one token a stride"),
+    ("patch_padding", "[1000000000,3]", "at most 64"),
+    ("patch_kernel", "[2000000000,7]", "at most 64"),
+    ("mlp_ratio", "1e-30", "at least one channel"),
+    ("mlp_ratio", "1e30", "at most 64"),
+    ("norm_eps", "1e30", "norm_eps must be"),
+    ("norm_eps", "NaN", "finite"),
+    ("norm_eps", "1e400", "finite"),
+    ("num_classes", HUGE, "too many digits"),
+    ("num_classes", "1099511627776", "num_classes must be"),
+    ("position", '"separable"', "separable"),
+    ("name", '"' + "x" * 1_000_000 + '"', "name must be of"),
+    ("family", '"' + "9" * 1_000_000 + '"', "family must be one of"),
+    ("global_blocks", "5", "global_blocks must be a list"),
+]
+_PREPROCESS = [
+    ("mean", "[1e30,0,0]", "mean must be at least"),
+    ("mean", '["a","b","c"]', "mean must be a number"),
+    ("std", "[1e-30,1,1]", "std must be at least"),
+    ("std", "[0,1,1]", "std must be at least"),
+    ("std", "[-1,1,1]", "std must be at least"),
+    ("std", "[NaN,1,1]", "finite"),
+    ("size", "[9600,9600]", "at most"),
+    ("size", "[4000,4000]", "of about the network's input size"),
+    ("size", "[0,0]", "size must be at least 1"),
+    ("crop_ratio", "0", "crop_ratio must be"),
+    ("crop_ratio", "1e30", "crop_ratio must be"),
+    ("crop_ratio", "1e-30", "crop_ratio must be"),
+    ("resize_to", "65536", "resize_to must be at most 20 times"),
+    ("interpolation", '"lanczos"', "bicubic, bilinear"),
+]
+_FOREIGN = [
+    ("hierax", "config.json", ("id2label",), "5", "id2label must be a table"),
+    ("hierax", "config.json", ("id2label",), '{"zero": "a"}', "numbered from 0"),
+    ("hierax", "config.json", ("id2label", "0"), r'"\ud800"', "surrogate"),
+    ("hierax", "config.json", ("commercial",), '"no"', "commercial must be true or false"),
+    ("hierax", "config.json", ("architecture",), DEEP, "nested too deeply"),
+    ("transformers", "config.json", ("id2label",), "5", "id2label must be a table"),
+    ("transformers", "config.json", ("depths",), "[1,2,3]", "masked_unit_size|depths"),
+    ("transformers", "config.json", ("depths",), "7", "depths must be a list"),
+    ("transformers", "config.json", ("query_stride",), "[0,0]", "query_stride must be at least 1"),
+    ("transformers", "config.json", ("image_size",), "[9600,9600]", "pixels"),
+    ("transformers", "config.json", ("num_heads",), '"x"', "num_heads must be a list"),
+    ("transformers", "config.json", ("masked_unit_attention",), "5", "masked_unit_attention must be a list"),
+    ("transformers", "config.json", ("num_query_pool",), "1000000000", "q_pool"),
+    ("transformers", "preprocessor_config.json", ("image_mean",), '["a","b","c"]', "image_mean must be a number"),
+    ("transformers", "preprocessor_config.json", ("image_mean",), "[1e30,0,0]", "image_mean must be"),
+    ("transformers", "preprocessor_config.json", ("image_std",), "0", "image_std must be"),
+    ("transformers", "preprocessor_config.json", ("resample",), '"bicubic"', "resample must be a whole number"),
+    ("transformers", "preprocessor_config.json", ("resample",), "1", "resample must be 0"),
+    ("transformers", "preprocessor_config.json", ("size",), '{"shortest_edge": 1000000000}', "size must be"),
+    ("transformers", "preprocessor_config.json", ("crop_size",), '{"height": 0, "width": 0}', "crop_size must be"),
+    ("transformers", "preprocessor_config.json", ("rescale_factor",), "1e-300", "rescale_factor must be"),
+    ("sam2", "config.json", ("window_size_per_stage",), "[1,1,1,1]", "multiple of q_stride"),
+    ("sam2", "config.json", ("window_size_per_stage",), "[8,4,1000000000,7]", "window_size_per_stage must be"),
+    ("sam2", "config.json", ("num_attention_heads_per_stage",), "[]", "of 1 to 4 parts"),
+    ("sam2", "config.json", ("image_size",), "[9600,9600]", "pixels"),
+    ("timm", "config.json", ("pretrained_cfg", "mean"), '["a","b","c"]', "mean must be a number"),
+    ("timm", "config.json", ("pretrained_cfg", "mean"), "[1e30,0,0]", "mean must be"),
+    ("timm", "config.json", ("pretrained_cfg", "interpolation"), '"lanczos"', "bicubic, bilinear"),
+    ("timm", "config.json", ("pretrained_cfg", "input_size"), "[3,9600,9600]", "pixels"),
+    ("timm", "config.json", ("pretrained_cfg", "crop_pct"), "1e-30", "crop_ratio must be"),
+    ("timm", "config.json", ("pretrained_cfg",), "[1]", "pretrained_cfg"),
+    ("timm", "config.json", ("model_args", "window_spec"), "[1,1,1,1]", "multiple of q_stride"),
+    ("timm", "config.json", ("label_names",), "5", "label_names must be"),
+    ("birder", "model.json", ("class_to_idx",), "5", "class_to_idx must be a table"),
+    ("birder", "model.json", ("class_to_idx",), '{"a": "b"}', "class_to_idx must be a whole number"),
+    ("birder", "model.json", ("signature",), "5", "signature must be a table"),
+    ("birder", "model.json", ("signature",), '{"inputs": [{"data_shape": [0,3,9600,9600]}]}', "pixels"),
+    ("birder", "model.json", ("rgb_stats",), '{"mean": ["a","b","c"], "std": [1,1,1]}', "mean must be a number"),
+    ("birder", "model.json", ("config", "embed_dim"), "1000000000", "embed_dim must be at least 1 and at most"),
+    ("meta", "config.json", ("input_size",), "7", "input_size must be a list"),
+    ("meta", "config.json", ("mask_unit_attn",), "[" + "true," * 99_999 + "true]", "of 1 to 4 parts"),
+    ("meta", "config.json", ("q_stride",), "[0,0]", "q_stride must be at least 1"),
+]
+_FILES = {
+    "deep": (DEEP, "nested too deeply"),
+    "many_values": ("[" + "[]," * 2_000_000 + "[]]", "values"),
+    "large": (b" " * 400_000_000, "smaller than"),
+    "not_utf8": (b'{"model_type": "\xff"}', "UTF-8"),
+    "twice": ('{"model_type": "hierax", "model_type": "timm"}', "stands twice"),
+    "no_object": ("[1, 2]", "JSON object"),
+    "many_digits": ('{"x": ' + HUGE + "}", "too many digits"),
+    "empty": ("", "valid JSON"),
+}
+
+
+def _name(folder: Path) -> Any:
+    return hierax.load("x" * 1_000_000)
+
+
+CASES = [
+    *(
+        _refused(f"{key}_{number}", _with("hierax", "config.json", "architecture", key, text=text), match)
+        for number, (key, text, match) in enumerate(_ARCHITECTURE)
+    ),
+    *(
+        _refused(f"{key}_{number}", _with("hierax", "preprocessor_config.json", "hierax", key, text=text), match)
+        for number, (key, text, match) in enumerate(_PREPROCESS)
+    ),
+    *(
+        _refused(f"{kind}_{place[-1]}_{number}", _with(kind, file, *place, text=text), match)
+        for number, (kind, file, place, text, match) in enumerate(_FOREIGN)
+    ),
+    *(
+        _refused(f"compat_{place[-1]}_{number}", _with(kind, file, *place, text=text), match, _compat)
+        for number, (kind, file, place, text, match) in enumerate(_FOREIGN)
+        if kind == "transformers"
+    ),
+    _refused(
+        "compat_num_labels",
+        _with("transformers", "config.json", "num_labels", text="1000000000"),
+        "num_labels",
+        _compat,
+    ),
+    *(_refused(f"config_{name}", _as_file(*content[:1]), content[1]) for name, content in _FILES.items()),
+    *(
+        _refused(f"{file.partition('.')[0]}_{name}", _as_link(target, file), "regular file|readable")
+        for file in ("config.json", "preprocessor_config.json")
+        for name, target in (("zeros", "/dev/zero"), ("pipe", ""), ("dangling", "nowhere"), ("folder", "/"))
+    ),
+    Case("readme_zeros", make=_as_link("/dev/zero", "README.md"), act=_load),
+    Case("config_with_mark", make=lambda f: _marked(f), act=_load),
+    Case("long_name", act=_name, raises=HieraxError, match="Unknown model", seconds=1.0),
+]
+
+
+def _marked(folder: Path) -> None:
+    _folder("hierax", folder)
+    path = folder / "model" / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
