@@ -12,7 +12,8 @@ from huggingface_hub import constants
 
 from hierax.errors import CheckpointError, InputError, IntegrityError
 from hierax.net import cache as places
-from hierax.net.cache import Published, alone, cache_root, is_unchanged, verified, verified_hash
+from hierax.net.cache import Published, alone, cache_root, is_unchanged, verified_hash
+from hierax.net.trust import verified
 
 
 @pytest.mark.parametrize("planted", ["nothing", "folder", "link", "file"])

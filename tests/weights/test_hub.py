@@ -13,9 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 import hierax
+from hierax.cli import main
+from hierax.errors import IntegrityError
+from hierax.weights.catalog import resolve
+from hierax.weights.hub import fetch
 
+from ..net import server
 from ..net.server import COMMIT, Hub
 
 pytestmark = pytest.mark.slow  # nearly every test starts a process
@@ -381,3 +387,89 @@ def test_load__takes_an_address(tmp_path, web, cache, capsys):
         with pytest.raises(hierax.errors.HieraxError) as caught:
             call()
         assert "s3cret" not in str(caught.value)
+
+
+def verify(path, capsys):
+    """Exit code of `hierax verify` and what it says."""
+    code = main(["verify", str(path)])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+@pytest.fixture
+def shared(tmp_path, web, cache, monkeypatch):
+    """The address of a whole checkpoint, and a catalogue that names it without a hash, at an address and at the hub."""
+    written = hierax.convert("hiera_nano_96", tmp_path / "shared.pth", to="meta")
+    web.plain["shared.pth"] = web.repos.setdefault("org/repo", {})["shared.pth"] = written.read_bytes()
+    model = '[[model]]\nname = "{}"\narchitecture = "hiera_nano_96"\nformat = "meta"\nlicense = "mit"\ninput_size = [96, 96]\n'
+    text = model.format("by_url") + f'url = "{web.url}/plain/shared.pth"\n'
+    text += model.format("by_hub") + 'repo = "org/repo"\nfile = "shared.pth"\n'
+    (tmp_path / "catalog.toml").write_text(text)
+    monkeypatch.setenv("HIERAX_CATALOG", str(tmp_path / "catalog.toml"))
+    monkeypatch.setattr(constants, "ENDPOINT", web.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache.parent / "hub"))
+    return web
+
+
+def other(content):
+    """Another checkpoint of the same length: one bit of one weight differs."""
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("name", ["by_url", "by_hub"])
+def test_verify_reads_every_byte_of_the_cache(shared, capsys, name):
+    """A flipped bit leaves size and time as they were; a check that looks at those alone calls the file whole."""
+    path = fetch(resolve(name))
+    code, said = verify(name, capsys)
+    assert code == 0, said
+    assert "the hub's own" in said if name == "by_hub" else "unchanged since its first download" in said
+    whole, status = path.read_bytes(), path.stat()
+    path.resolve().write_bytes(other(whole))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fetch(resolve(name)).read_bytes() != whole  # cheap looks cannot see it
+    for source in (path, name):
+        path.resolve().write_bytes(other(whole))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        fetch(resolve(name)) if source == name else None
+        code, said = verify(path, capsys)
+        assert code == 1
+        assert "changed since" in said
+        assert fetch(resolve(name)).read_bytes() == whole
+        status = path.stat()
+
+
+@pytest.mark.parametrize("name", ["by_url", "by_hub"])
+def test_what_was_fetched_first_is_what_is_accepted_later(shared, cache, capsys, name):
+    """Nobody published a hash: another file at the same place, a year later, would be loaded without a word."""
+    first = fetch(resolve(name)).read_bytes()
+    said = capsys.readouterr().err
+    assert ("nobody published a hash" in said) == (name == "by_url")
+    for folder in ("urls", "verified", "../hub"):
+        shutil.rmtree(cache / folder, ignore_errors=True)
+    shared.plain["shared.pth"] = shared.repos["org/repo"]["shared.pth"] = other(first)
+    with pytest.raises(IntegrityError, match="first download") as caught:
+        fetch(resolve(name))
+    assert not list(cache.parent.rglob("shared.pth"))
+    record = Path(str(caught.value).split("delete ")[1].split(" and")[0])
+    record.unlink()
+    assert fetch(resolve(name)).read_bytes() == other(first)
+
+
+def test_a_branch_that_moved_leaves_the_cached_weights_in_use(shared, cache, monkeypatch, capsys):
+    """What was trusted must not be exchanged because the hub has a new commit."""
+    first = fetch(resolve("by_hub")).read_bytes()
+    shared.repos["org/repo"]["shared.pth"] = other(first)
+    monkeypatch.setattr(server, "COMMIT", "0" * 40)
+    assert fetch(resolve("by_hub")).read_bytes() == first
+    assert "the cached one is used" in capsys.readouterr().err
+    assert fetch(resolve("by_hub"), revision="main").read_bytes() == other(first)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"sha256": 5}', b"[" * 5000, b"\xff"])
+def test_a_damaged_record_is_as_good_as_none(shared, cache, damage):
+    """A bad block in the cache must not be an error at every start."""
+    path = fetch(resolve("by_url"))
+    (record,) = (cache / "first-use").iterdir()
+    record.write_bytes(damage)
+    assert fetch(resolve("by_url")) == path

@@ -87,16 +87,21 @@ def download(model: Positional[str], revision: str | None = None) -> None:
 def verify(source: Positional[str], name: str | None = None) -> None:
     """Check a weights file or folder: readable, complete, finite; prints what was found.
 
+    A file of the cache is read in full and compared with its published hash, the hub's, or that of its first download.
+
     Args:
         source: Local file or folder, or a catalogue name.
         name: Architecture, where the tensors do not determine it.
     """
-    from ..net.cache import sha256_of
+    from ..net.trust import proof
     from ..registry import find_weights
+    from ..weights.files import weight_map
 
     weights = find_weights(source, name=name)
     print(printable(f"{weights.config.name}: {weights.report}", keep="\n"))
     if weights.raw is not None:
-        digest = sha256_of(weights.raw.path)
-        known = f" (the published {weights.card.name})" if digest == weights.card.sha256 else ""
-        print(f"sha256 {digest}{known}")
+        found = weights.raw.path
+        parts = sorted(set(weight_map(found).values())) if found.name.endswith(".index.json") else []
+        for path in (found, *(found.parent / part for part in parts)):
+            says = proof(path, weights.card.sha256, weights.card.name)
+            print(printable(f"{path.name}: {says}" if parts else says))

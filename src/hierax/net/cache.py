@@ -13,14 +13,14 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_file, locked
 from ..console import say
-from ..errors import CheckpointError, HieraxError, IntegrityError
+from ..errors import CheckpointError, HieraxError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -126,10 +126,14 @@ class Published:
     Attributes:
         wanted: SHA-256 hashes that it may have; empty where none is known.
         superseded: Hashes of earlier files under the same name.
+        place: Where its first download is recorded, if it must stay the same (`trust`).
+        since: The day of that first download, where `wanted` is from there.
     """
 
     wanted: tuple[str, ...] = ()
     superseded: tuple[str, ...] = ()
+    place: str = ""
+    since: str = ""
 
     def matches(self, path: Path) -> bool:
         """Whether a file has one of the hashes; an outdated one counts, with a note on stderr.
@@ -145,35 +149,6 @@ class Published:
 
 
 UNKNOWN = Published()
-
-
-def verified(place: str, obtain: Callable[[bool], tuple[Path, Published]]) -> Path:
-    """A file with its published bytes; a wrong one is deleted and obtained once more.
-
-    Args:
-        place: What to call it.
-        obtain: Gives the file and what is known of it; called with whether what the cache holds is of no use.
-
-    Raises:
-        IntegrityError: Wrong bytes, twice.
-        OSError: The file cannot be read or deleted.
-    """
-    for again in (False, True):
-        path, published = obtain(again)
-        if not published.wanted or published.matches(path):
-            return path
-        digest = verified_hash(path)
-        forget(path)
-        say(f"{place} has not the published bytes (sha256 {digest[:12]}...); deleted.")
-        if offline():
-            break
-    remedy = (
-        "The cached file was corrupted: unset HF_HUB_OFFLINE once to download it again."
-        if offline()
-        else "The file at the origin was changed or something on the way alters it. Try another network, a mirror "
-        "through HIERAX_CATALOG, or revision= given explicitly, which accepts what a hub repository holds now."
-    )
-    raise IntegrityError(f"{place} must have sha256 {published.wanted[0]}; got {digest}. {remedy}")
 
 
 def is_sha256(text: str | None) -> bool:
@@ -224,6 +199,20 @@ def verified_hash(path: Path, *, fresh: bool = False) -> str:
         with atomic_file(record) as partial:
             partial.write_text(json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}), "utf-8")
     return digest
+
+
+def noted_hash(path: Path) -> str:
+    """The hash that is remembered of a file, whatever its bytes are now; empty where none is."""
+    known = _remembered(path)
+    return "" if known is None else str(known["sha256"])
+
+
+def distrust(path: Path) -> None:
+    """Let the next look at a file read it in full."""
+    known = _remembered(path)
+    if known is not None:
+        with contextlib.suppress(OSError), atomic_file(_record(path)) as partial:
+            partial.write_text(json.dumps({**known, "stamp": None}), "utf-8")
 
 
 def forget(path: Path) -> None:

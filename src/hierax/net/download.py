@@ -10,8 +10,9 @@ import dataclasses
 from pathlib import Path
 
 from .. import console
-from .cache import UNKNOWN, Published, alone, cache_root, forget, is_unchanged, offline, verified, verified_hash
+from .cache import UNKNOWN, Published, alone, cache_root, forget, is_unchanged, offline, verified_hash
 from .transfer import Kind, Transfer, Transient, patiently
+from .trust import remember, trusted, verified
 
 
 def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: bool = False) -> Path:
@@ -30,6 +31,7 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
     """
     from huggingface_hub.utils import are_progress_bars_disabled
 
+    published = trusted(published)
     # What the hash of is known needs no other proof.
     transfer = Transfer(url, dataclasses.replace(kind, trouble=lambda _: "") if published.wanted else kind)
     path, place = transfer.path, transfer.place
@@ -40,6 +42,7 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
             if not cached:
                 forget(path)
         if cached and (offline() or not changing):
+            remember(published, path, name=place)
             return path
         if offline():
             raise kind.error(

@@ -49,7 +49,8 @@ def fetch(entry: CatalogEntry, *, revision: str | None = None, progress: bool = 
         raise CheckpointError(f"Only a hub repository has revisions; {entry.name!r} comes from {entry.url}.")
     published = UNKNOWN
     if not revision or revision == entry.revision:
-        published = Published((entry.sha256,) if entry.sha256 else (), entry.superseded)
+        place = entry.url or f"{entry.repo}@{entry.revision or 'main'}"
+        published = Published((entry.sha256,) if entry.sha256 else (), entry.superseded, place)
     with console.progress(progress), _told(entry.mirror):
         if entry.url:
             return _from_url(entry.url, published)
@@ -79,7 +80,7 @@ def fetch_source(source: str, *, revision: str | None = None) -> tuple[Path, Cat
         if is_address and revision:
             raise CheckpointError(f"Only a hub repository has revisions; {shown(source)} is an address.") from None
         with _told():
-            return _from_url(source, UNKNOWN) if is_address else Repository(name, revision or "main").model(), None
+            return _from_url(source) if is_address else Repository(name, revision or "main").model(), None
     return fetch(entry, revision=revision), entry
 
 
@@ -104,8 +105,8 @@ def _no_weights(entry: CatalogEntry) -> str:
     )
 
 
-def _from_url(url: str, published: Published) -> Path:
-    """A hub address through the hub's cache, any other as it is."""
+def _from_url(url: str, published: Published = UNKNOWN) -> Path:
+    """A hub address through the hub's cache, any other as it is; of what no catalogue names, only the latter stays."""
     from huggingface_hub import constants
 
     for endpoint in {constants.ENDPOINT.rstrip("/"), "https://huggingface.co"}:
@@ -113,7 +114,11 @@ def _from_url(url: str, published: Published) -> Path:
         if url.startswith(endpoint + "/") and len(parts) > 4 and parts[2] in ("resolve", "blob"):
             org, repo, _, revision, *file = (unquote(part) for part in parts)
             return Repository(f"{org}/{repo}", revision).file("/".join(file), published)
-    return download(url, Kind("a weights file", CheckpointError, "urls", 1 << 36, _trouble), published)
+    return download(
+        url,
+        Kind("a weights file", CheckpointError, "urls", 1 << 36, _trouble),
+        Published(place=url) if published is UNKNOWN else published,
+    )
 
 
 def _trouble(path: Path) -> str:

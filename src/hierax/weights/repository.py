@@ -10,9 +10,10 @@ from pathlib import Path
 from .. import console
 from ..errors import CheckpointError, UnknownNameError, nearest
 from ..net.address import inner, shown
-from ..net.cache import UNKNOWN, Published, alone, is_sha256, offline, verified
+from ..net.cache import UNKNOWN, Published, alone, is_sha256, offline
 from ..net.hub import Refused, Remote, Shelf, endpoint, listing, remote
 from ..net.transfer import Kind, patiently, refused
+from ..net.trust import changed, trusted, verified
 from ..schema import MOST_BYTES
 from .catalog import entries
 from .files import weight_map
@@ -89,9 +90,12 @@ class Repository:
         if not inner(name):
             raise CheckpointError(f"A file of a repository must lie inside of it; {self.name} has {name[:80]!r}.")
 
+        where = f"{published.place}/{name}" if published.place else ""
+        known = trusted(replace(published, place=where))
+
         def obtain(again: bool) -> tuple[Path, Published]:
-            path, tag = self._obtain(name, again)
-            return path, replace(published, wanted=published.wanted or ((tag,) if is_sha256(tag) else ()))
+            path, tag = self._obtain(name, again, known)
+            return path, replace(known, wanted=known.wanted or ((tag,) if is_sha256(tag) else ()))
 
         wanted = not are_progress_bars_disabled()
         with contextlib.closing(console), alone(place), console.progress(wanted):
@@ -125,7 +129,7 @@ class Repository:
             f"{', '.join('*' + s for s in _WEIGHT_SUFFIXES)}){' in the cache' if offline() else ''}."
         )
 
-    def _obtain(self, name: str, again: bool) -> tuple[Path, str]:
+    def _obtain(self, name: str, again: bool, known: Published) -> tuple[Path, str]:
         """Path in the cache and the hub's tag of the content, from the cache unless the hub has something newer."""
         cached = None if again else self._shelf.find(self.revision, name)
         if offline():
@@ -144,6 +148,11 @@ class Repository:
             return cached, _tag(cached)
         if cached is not None and _snapshot(cached).name == latest.commit:
             return cached, latest.tag
+        if known.since and is_sha256(latest.tag) and latest.tag not in known.wanted:
+            if cached is None:
+                raise changed(f"{self.name}/{name}", known, latest.tag)
+            console.say(f"the hub has another {self.name}/{name} than at its first download; the cached one is used.")
+            return cached, _tag(cached)
         kind = _WEIGHTS_FILE if name.endswith(_WEIGHT_SUFFIXES) else _SIDECAR
         return self._shelf.bring(self.revision, name, latest, kind, again=again), latest.tag
 
