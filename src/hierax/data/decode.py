@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -22,27 +22,47 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import InputError
 from .files import open_regular
+from .memory import PIXELS
+from .rgb import rgb_of
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
 MAX_PIXELS = 100_000_000  # of one image, width times height
 # Only these decoders ever run. Phones write MPO under the name .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO")
-_WHITE = (255, 255, 255)  # shows through transparent pixels
 
 _EXIF_ORIENTATION = 0x0112
-_TURN_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURN_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1], 3: lambda pixels: pixels[::-1, ::-1], 4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1), 6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1), 8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }  # fmt: skip
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
-# PIL images decode themselves on first use, and two threads may hold the same one.
-_IMAGE_LOCKS = tuple(threading.Lock() for _ in range(61))
+# Bytes a pixel that Pillow's decoders take at most, the image included, as measured at 25 megapixels: WebP keeps two
+# canvases and two copies, AVIF deep planes, TIFF a strip and the file.
+_DECODER_BYTES = {"WEBP": 16, "AVIF": 20, "TIFF": 12}
+_RGB_BYTES, _PREPARED_BYTES = 3, 11  # of our result beside the decoder's, and of a result that is being preprocessed
+
+
+def _image_locks() -> tuple[threading.Lock, ...]:
+    return tuple(threading.Lock() for _ in range(61))
+
+
+_IMAGE_LOCKS = _image_locks()  # PIL images decode themselves on first use, and two threads may hold the same one
 
 _lock = threading.Lock()
 _running = 0  # decodes under way
 _undo = contextlib.ExitStack()  # what brings back the settings from before them
+
+
+def _forget() -> None:
+    """Begin anew in a forked process, which has the locks of threads but not the threads."""
+    global _lock, _running, _IMAGE_LOCKS
+    _lock, _running, _IMAGE_LOCKS = threading.Lock(), 0, _image_locks()
+    _undo.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 # Pillow logs about odd TIFF tags; without a handler the logging module would print that to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -65,11 +85,12 @@ def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
         InputError: The source cannot be opened, identified or decoded whole, declares more than `MAX_PIXELS` pixels
             (checked before any is allocated), or is of another type.
     """
-    return check_rgb(source) if isinstance(source, np.ndarray) else np.array(open_rgb(source))
+    with decoded(source) as pixels:
+        return pixels
 
 
 def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:
-    """`decode_image` without the copy to NumPy: a PIL image of mode RGB, already loaded.
+    """`decode_image` as a PIL image of mode RGB.
 
     Args:
         source: As for `decode_image`.
@@ -78,18 +99,35 @@ def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:
     Raises:
         InputError: As `decode_image`.
     """
+    with decoded(source, upright=upright) as pixels:
+        return Image.fromarray(pixels)
+
+
+@contextlib.contextmanager
+def decoded(source: ImageSource, *, upright: bool = True) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """`decode_image` for a block that goes on working with the pixels: their memory counts until it ends.
+
+    Threads that decode wait for each other where their images together would need more than `memory.PIXELS`.
+
+    Raises:
+        InputError: As `decode_image`.
+    """
+    with contextlib.ExitStack() as held:
+        yield np.ascontiguousarray(_pixels(source, upright, held))  # turned only now that the decoder's memory is free
+
+
+def _pixels(source: ImageSource, upright: bool, held: contextlib.ExitStack) -> np.ndarray:
     if isinstance(source, np.ndarray):
-        return Image.fromarray(check_rgb(source))
+        return check_rgb(source)
     # `repr` keeps odd file names printable.
     name = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "this image"
     try:
         with _pillow_session():
             if isinstance(source, Image.Image):
                 with _IMAGE_LOCKS[id(source) % len(_IMAGE_LOCKS)]:
-                    image = _decode(source, name, upright)
-                    return image.copy() if image is source else image
+                    return _decode(source, name, upright, held)
             with _open_stream(source) as stream, Image.open(stream, formats=_formats()) as image:
-                return _decode(image, name, upright)
+                return _decode(image, name, upright, held)
     except InputError:
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
@@ -167,8 +205,8 @@ def _guess(source: Any) -> str:
     return ""
 
 
-def _decode(image: Image.Image, name: str, upright: bool) -> Image.Image:
-    """The steps after opening, in the order that matters: declared size, pixels, colour, orientation."""
+def _decode(image: Image.Image, name: str, upright: bool, held: contextlib.ExitStack) -> np.ndarray:
+    """The steps after opening, in the order that matters: declared size, memory, pixels, colour, orientation."""
     width, height = image.size
     if width * height == 0:
         raise InputError(f"An image must have at least one pixel; {name} is {width} x {height}.")
@@ -177,63 +215,21 @@ def _decode(image: Image.Image, name: str, upright: bool) -> Image.Image:
             f"An image may have at most {MAX_PIXELS:,} pixels; {name} declares {width} x {height} = "
             f"{width * height:,}. Scale it down first."
         )
+    held.enter_context(PIXELS.hold(_bytes_to_decode(image)))
     image.load()
-    rgb, turn = _to_rgb(image), None
+    pixels, turn = rgb_of(image), None
     if upright:
         with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
             turn = _TURN_UPRIGHT.get(int(image.getexif().get(_EXIF_ORIENTATION, 1)))
-    return rgb.transpose(turn) if turn is not None else rgb
+    return turn(pixels) if turn is not None else pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _deep_to_rgb(image)
-    if image.mode in ("La", "RGBa"):  # premultiplied alpha
-        image = image.convert(image.mode.upper())
-    if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*_WHITE, 255))
-        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image
-
-
-def _deep_to_rgb(image: Image.Image) -> Image.Image:
-    """Grey pixels of more than 8 bits, which Pillow alone would clip to white."""
-    tags = getattr(image, "tag_v2", {})
-    values = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=float(np.finfo(np.float32).max), neginf=0.0)
-        grey = np.rint(values * np.float32(255.0 / _white_by_content(values, (1, 255, 65535))))
-    else:
-        white = _declared_white(image, tags)
-        if white == 2**32 - 1:
-            values = values.view(np.uint32)  # Pillow hands unsigned 32-bit pixels out as signed
-        white = _white_by_content(values, (255, 65535)) if white is None else white
-        # The high bits, as Pillow takes them from 16-bit colour: the same grey in both.
-        grey = np.floor(values * np.float32(256.0 / (white + 1)))
-    grey = np.clip(grey, 0, 255).astype(np.uint8)
-    if tags.get(_TIFF_PHOTOMETRIC) == 0:
-        grey = 255 - grey  # white is zero; Pillow obeys that only up to 8 bits
-    rgb = Image.fromarray(grey).convert("RGB")
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, int) and image.mode != "F":
-        rgb.paste(_WHITE, mask=Image.fromarray(np.where(values == hidden, 255, 0).astype(np.uint8)))
-    return rgb
-
-
-def _declared_white(image: Image.Image, tags: Any) -> int | None:
-    """The largest value of the depth that the file declares, None where nothing declares one."""
-    if _TIFF_BITS in tags:
-        bits = int(tags[_TIFF_BITS][0])
-        signed = tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == 2
-        return 2 ** (bits - 1 if signed else bits) - 1
-    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        return 65535
-    return None
-
-
-def _white_by_content(values: np.ndarray, scales: tuple[int, ...]) -> float:
-    largest = float(values.max())
-    return next((scale for scale in scales if largest <= scale), largest)
+def _bytes_to_decode(image: Image.Image) -> int:
+    """How much memory an image takes at most until it is a network's input, by what it declares."""
+    decoder = _DECODER_BYTES.get(image.format or "", 8)
+    if image.format in ("JPEG", "MPO"):  # the coefficients of all scans, where there are several
+        decoder = 4 + 2 * len(image.getbands())
+    return image.width * image.height * max(decoder + _RGB_BYTES, _PREPARED_BYTES)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import ModelConfig, PreprocessSpec
 from ..errors import HieraxError, InputError
 from .datasets.samples import TrainingData
-from .decode import decode_image
+from .decode import decoded
 from .preprocess import preprocess
 from .video import preprocess_clip, read_clip
 
@@ -25,7 +25,8 @@ def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views:
         InputError: The source cannot be read.
     """
     if not config.is_video:
-        return preprocess(decode_image(source), spec)
+        with decoded(source) as pixels:
+            return preprocess(pixels, spec)
     clips = read_clip(source, frames=config.input_size[0], stride=spec.frame_stride, views=views)
     inputs = [preprocess_clip(clip, spec) for clip in clips]
     return inputs[0] if views == 1 else torch.stack(inputs)

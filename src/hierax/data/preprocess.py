@@ -95,12 +95,17 @@ def _resize_pil(image: np.ndarray, resized: tuple[int, int], spec: PreprocessSpe
 
 def _resize_torch(image: np.ndarray, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:
     """Resize as torch does, on bytes or on floats in 0..1."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, h, w)
-    if spec.engine == "float":
-        pixels = pixels.float().div_(255)
-    if tuple(pixels.shape[-2:]) == resized:
-        return pixels
-    return F.interpolate(pixels[None], size=resized, mode=spec.interpolation, align_corners=False, antialias=True)[0]
+
+    def resize(pixels: Tensor) -> Tensor:
+        if tuple(pixels.shape[-2:]) == resized:
+            return pixels
+        options = {"size": resized, "mode": spec.interpolation, "align_corners": False, "antialias": True}
+        return F.interpolate(pixels[None], **options)[0]
+
+    if spec.engine == "float":  # channel by channel: the floats of a large image take four times its memory
+        channels = (torch.from_numpy(np.array(image[None, ..., c])).float().div_(255) for c in range(3))
+        return torch.cat([resize(channel) for channel in channels])  # (3, h, w)
+    return resize(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
 
 
 def _crop_of_resized(image: np.ndarray, resized: tuple[int, int], spec: PreprocessSpec) -> Tensor:

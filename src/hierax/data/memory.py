@@ -1,0 +1,56 @@
+"""Memory for pixels: one bound over all threads of a process that decode, because files of bytes declare gigabytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+
+class Budget:
+    """Bytes that threads hold while they work; who comes first is served first.
+
+    Attributes:
+        total: Bytes that may be held together.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as a forked process must: the threads that held or waited are not in it."""
+        self._changed = threading.Condition()
+        self._line: deque[object] = deque()
+        self._held: dict[object, int] = {}
+
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes are free, and hold them while the block runs.
+
+        More than the total is held alone. Nobody overtakes, so that large requests come to their turn. A thread that
+        holds must not ask again: it would wait for itself.
+        """
+        ticket, size = object(), min(size, self.total)
+        with self._changed:
+            self._line.append(ticket)
+            try:
+                while self._line[0] is not ticket or sum(self._held.values()) + size > self.total:
+                    self._changed.wait()
+                self._held[ticket] = size
+            finally:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.pop(ticket, None)  # gone in a forked process
+                self._changed.notify_all()
+
+
+PIXELS = Budget(3 << 29)  # ten photographs of 12 megapixels at once; an image that needs more is decoded alone
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=PIXELS.forget)
