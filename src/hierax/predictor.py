@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .config import STAGE_NAMES
 from .data.inputs import network_input
 from .data.loader import map_batches
-from .errors import CheckpointError, InputError, UnknownNameError, nearest
+from .errors import CheckpointError, InputError, UnknownNameError, brief, nearest
 from .model.encoder import Encoder
 from .schema import positive
 from .weights.card import Weights
@@ -94,7 +94,7 @@ class Predictor:
             views: Clips taken from each video, whose answers are averaged; None is the predictor's own `views`.
 
         Raises:
-            InputError: The model has no classes, or an image cannot be read.
+            InputError: The model has no classes, an image cannot be read, or an answer would not be finite.
         """
         if self.encoder.num_classes == 0:
             raise InputError(
@@ -104,6 +104,7 @@ class Predictor:
         positive(top_k=top_k)
         rows: list[list[Prediction]] = []
         for logits in self._run(images, batch_size, views, self.encoder):
+            self._finite(logits, len(rows))
             scores = _over_views(logits.double().softmax(-1))
             best = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -127,13 +128,14 @@ class Predictor:
             views: As for `classify`.
 
         Raises:
-            InputError: An image cannot be read.
+            InputError: An image cannot be read, or a vector would not be finite.
         """
         none = torch.zeros(0, self.encoder.embedding_size)
         parts = list(self._run(images, batch_size, views, self.encoder.embedding))
         vectors = _over_views(torch.cat(parts or [none]).float())
-        if normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        self._finite(vectors)
+        if normalize:  # in a type that holds the square of any float32
+            vectors = torch.nn.functional.normalize(vectors.double(), dim=-1).float()
         return vectors.numpy()
 
     def features(
@@ -148,20 +150,25 @@ class Predictor:
 
         Raises:
             UnknownNameError: A stage that does not exist.
-            InputError: An image cannot be read.
+            InputError: An image cannot be read, or a map would not be finite.
         """
+        if not isinstance(stages, Iterable):
+            raise InputError(f"stages must be names of stages; got {brief(stages)}.")
         stages = [stages] if isinstance(stages, str) else list(stages)
         known = STAGE_NAMES[: len(self.encoder.return_channels)]
         if self._views(None) > 1:
             raise InputError(f"Feature maps are of one view; got views={self.views}. Set predictor.views = 1.")
         for name in stages:
             if name not in known:
-                raise UnknownNameError(f"Stages are {', '.join(known)}; got {name!r}. {nearest(name, known)}")
+                raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
         parts = list(self._run(images, batch_size, 1, lambda x: self.encoder.detection_features(x, stages)))
         if not parts:
             channels = dict(zip(known, self.encoder.return_channels, strict=True))
             return {name: np.zeros((0, channels[name], 0, 0), dtype=np.float32) for name in stages}
-        return {name: torch.cat([part[name] for part in parts]).float().numpy() for name in stages}
+        maps = {name: torch.cat([part[name] for part in parts]).float() for name in stages}
+        for found in maps.values():
+            self._finite(found)
+        return {name: found.numpy() for name, found in maps.items()}
 
     def save(self, directory: str | Path, *, format: str = "hierax") -> Path:
         """Write the model as it is now, in any format that can hold it; returns the path written.
@@ -235,6 +242,18 @@ class Predictor:
             return self._checked(image)
         return network_input(image, self.encoder.config, self.preprocess, self._views(views))
 
+    def _finite(self, answers: Tensor, start: int = 0) -> None:
+        """Refuse answers that hold NaN or infinity, naming the first item; `start` is the batch's place in the run."""
+        good = answers.isfinite().flatten(1).all(dim=1) if answers.numel() else torch.ones(0, dtype=torch.bool)
+        if good.all():
+            return
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        which = f" for item {start + int(good.int().argmin())} of this call" if len(good) > 1 else ""
+        raise InputError(
+            f"Answers must be finite; {self.card.name!r} in {dtype} gives NaN or infinity{which}. Numbers overflow, "
+            "or the input is not finite: pass finite pixels, load it with dtype='float32', or use other weights."
+        )
+
     def _views(self, views: int | None) -> int:
         """How many clips to take of each video."""
         views = self.views if views is None else views
@@ -248,6 +267,11 @@ class Predictor:
         config = self.encoder.config
         rank = len(config.input_size) + 1
         axes = "t, h, w" if config.is_video else "h, w"
+        if tensor.layout != torch.strided or tensor.device.type == "meta":
+            raise InputError(
+                f"A tensor must hold its numbers one by one; got a {tensor.layout} tensor on {tensor.device}. Pass "
+                "tensor.to_dense(), or one on a device with memory."
+            )
         if not tensor.is_floating_point():
             raise InputError(
                 f"A tensor must be preprocessed floating-point ({config.in_channels}, {axes}); got {tensor.dtype}. "
@@ -283,7 +307,9 @@ class Predictor:
         sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else prepared for item in items}
         if len(sizes) > 1:
             raise InputError(f"Inputs of one call must have one size; got {sorted(sizes)}. Call once for each size.")
-        for batch in map_batches(items, lambda item: self.prepare(item, views), batch_size=batch_size):
+        for batch in map_batches(
+            items, lambda item: self.prepare(item, views), batch_size=min(batch_size, max(len(items), 1))
+        ):
             for error in batch.errors.values():
                 raise InputError(error)
             yield batch.tensor

@@ -88,8 +88,6 @@ def find_weights(
     """The weights of a source, local or published, with their card."""
     named = None if name is None else catalog.resolve(name)
     source = EMBEDDED if source is None else source
-    if not isinstance(source, (str, Path)):
-        raise InputError(f"A source is a name, hub id or path; got {type(source).__name__}.")
     if is_local(source):
         path, known = Path(source).expanduser(), named
     else:
@@ -104,6 +102,8 @@ def find_weights(
 
 def is_local(source: str | Path) -> bool:
     """Whether a source is a path: one that exists, or a string that names nothing on disk but was meant as one."""
+    if not isinstance(source, (str, Path)):
+        raise InputError(f"A source is a name, hub id or path; got {type(source).__name__}.")
     if isinstance(source, Path) or (source and os.path.exists(source)):  # Path("") is the folder one stands in
         return True
     if source.startswith(("http://", "https://")):

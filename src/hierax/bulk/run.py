@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .. import console
 from ..data.files import name_text
 from ..data.loader import map_batches
+from ..errors import InputError
 from ..predictor import Predictor
 
 
@@ -88,11 +91,25 @@ def run(
     done = failed = 0
     with console.bar(total=len(paths), unit="img", wanted=progress) as bar:
         for batch in batches:
-            values = method(batch.tensor, batch_size=len(batch.indices), **options) if batch.indices else ()
-            answers = dict(zip(batch.indices, values, strict=True))
+            answers = _answers(method, batch.tensor, options)
+            found = dict(zip(batch.indices, answers, strict=True))
             count = len(batch.indices) + len(batch.errors)
             for index in range(done, done + count):
-                yield Row(paths[index], answers.get(index), batch.errors.get(index))
-            done, failed = done + count, failed + len(batch.errors)
+                value, error = found.get(index) or (None, batch.errors[index])
+                failed += error is not None
+                yield Row(paths[index], value, error)
+            done += count
             bar.set_postfix(errors=failed, refresh=False)
             bar.update(count)
+
+
+def _answers(method: Callable[..., Any], batch: Tensor, options: dict[str, Any]) -> list[tuple[Any, str | None]]:
+    """Answer or error of each sample; one whose answer is no number stops none of the others."""
+    if not len(batch):
+        return []
+    try:
+        return [(value, None) for value in method(batch, batch_size=len(batch), **options)]
+    except InputError as error:
+        if len(batch) == 1:
+            return [(None, str(error))]
+    return [answer for sample in batch.split(1) for answer in _answers(method, sample, options)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ARCHITECTURES, PreprocessSpec, architecture
-from ..errors import HieraxError, UnknownNameError, nearest
+from ..errors import HieraxError, UnknownNameError, brief, nearest
 from ..net.cache import is_sha256
 from ..net.transfer import shown
 from ..schema import conform, read, read_toml
@@ -69,6 +69,8 @@ def resolve(name: str) -> CatalogEntry:
         UnknownNameError: No such name; suggests the nearest.
     """
     known, index = _catalog()
+    if not isinstance(name, str):
+        raise UnknownNameError(f"A model is named in text; got {brief(name)}. See `hierax list` for all names.")
     base, _, revision = name.partition("@")
     target = index.get(name) or index.get(base)
     if target is None:

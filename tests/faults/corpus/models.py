@@ -245,3 +245,98 @@ def _marked(folder: Path) -> None:
     _folder("hierax", folder)
     path = folder / "model" / "config.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def _sparse() -> Any:
+    import torch
+
+    return torch.zeros(3, 96, 96).to_sparse()
+
+
+def _meta() -> Any:
+    import torch
+
+    return torch.zeros(2, 3, 96, 96, device="meta")
+
+
+def _complex() -> Any:
+    import torch
+
+    return torch.zeros(3, 96, 96, dtype=torch.complex64)
+
+
+def _closed() -> Any:
+    from PIL import Image
+
+    image = Image.open(_png())
+    image.fp.close()
+    return image
+
+
+def _png() -> Any:
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(noise()).save(stream, "PNG")
+    return stream
+
+
+def _arrays() -> dict[str, Callable[[], Any]]:
+    import numpy as np
+
+    return {
+        "object": lambda: np.full((4, 4, 3), None, dtype=object),
+        "nan": lambda: np.full((4, 4, 3), np.nan),
+        "no_pixels": lambda: np.zeros((0, 4, 3), np.uint8),
+        "no_axes": lambda: np.array(3, np.uint8),
+        "five_axes": lambda: np.zeros((1, 1, 1, 4, 3), np.uint8),
+        "text": lambda: np.array([[["a"] * 3] * 4] * 4),
+        "records": lambda: np.zeros((4, 4, 3), dtype=[("x", "u1")]),
+        "big_endian": lambda: np.zeros((4, 4, 3), ">u2"),
+        "mixed": lambda: [np.zeros((4, 4, 3), np.uint8), 3],
+        "bytes": lambda: b"\x89PNG",
+        "null_in_name": lambda: "a\0b.png",
+        "home_of_nobody": lambda: Path("~nobody-of-that-name/x.png"),
+        "long_path": lambda: "x" * 1_000_000,
+        "sparse": _sparse,
+        "meta": _meta,
+        "complex": _complex,
+        "closed": _closed,
+    }
+
+
+def _given(make: Callable[[], Any]) -> Callable[[Path], Any]:
+    return lambda folder: hierax.load().embed(make())
+
+
+def _called(call: Callable[[], Any]) -> Callable[[Path], Any]:
+    return lambda folder: call()
+
+
+_CALLS: dict[str, Callable[[], Any]] = {
+    "load_size": lambda: hierax.load(input_size=10**5000),
+    "load_classes": lambda: hierax.load(num_classes=10**5000),
+    "load_number": lambda: hierax.load(5),  # type: ignore[arg-type]
+    "load_name_number": lambda: hierax.load(name=5),  # type: ignore[arg-type]
+    "describe_number": lambda: hierax.describe(0),  # type: ignore[arg-type]
+    "create_width": lambda: hierax.create("hiera_tiny_224", embed_dim=10**5000),
+    "config_deep": lambda: hierax.ModelConfig.from_dict({"windows": _deep()}),
+    "spec_huge": lambda: hierax.PreprocessSpec(size=(10**5000, 3)),
+    "top_k": lambda: hierax.load().classify([noise()], top_k=10**5000),
+    "batch_size": lambda: hierax.load().embed([noise()], batch_size=10**5000),
+    "stages": lambda: hierax.load().features([noise()], stages=5),  # type: ignore[arg-type]
+    "stage_long": lambda: hierax.load().features([noise()], stages=["x" * 1_000_000]),
+}
+
+
+def _deep() -> Any:
+    value: Any = 1
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+CASES += [Case(f"image_{name}", act=_given(make), raises=HieraxError) for name, make in _arrays().items()]
+CASES += [Case(f"call_{name}", act=_called(call), raises=HieraxError) for name, call in _CALLS.items()]
