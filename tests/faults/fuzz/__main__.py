@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--executions", type=int, default=0, help="instead of minutes: so many inputs, always the same")
     parser.add_argument("--engine", choices=("auto", "atheris", "mutations"), default="auto")
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "fuzz")
-    parser.add_argument("--replay", type=Path, help="judge this input alone")
+    parser.add_argument("--replay", type=Path, nargs="+", help="judge these inputs alone")
     parser.add_argument("--shrink", action="store_true", help="with --replay: write a smaller input that fails alike")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -213,16 +213,18 @@ def _replay(name: str, options: argparse.Namespace) -> int:
     from .worker import shrink
 
     _settle()
-    data = options.replay.read_bytes()
-    judge = Judge(find_target(name), options.folder / name)
+    judge, found = Judge(find_target(name), options.folder / name), 0
     with limited():
-        finding = judge.judge(data)
-        print(finding or f"nothing is wrong: {judge.answer}")
-        if finding and options.shrink:
-            small = options.replay.resolve().with_suffix(".small")
-            small.write_bytes(shrink(judge, data, finding.key))
-            print(f"{len(data)} bytes, {small.stat().st_size} in {small}")
-    return 1 if finding else 0
+        for path in [path.resolve() for path in options.replay]:  # the judge moves
+            data = path.read_bytes()
+            finding = judge.judge(data)
+            found += finding is not None
+            print(f"{path.name}: {finding or f'nothing is wrong: {judge.answer}'}", flush=True)
+            if finding and options.shrink:
+                small = path.with_suffix(".small")
+                small.write_bytes(shrink(judge, data, finding.key))
+                print(f"{len(data)} bytes, {small.stat().st_size} in {small}")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
