@@ -10,7 +10,7 @@ TORCH  ?= torch==2.13.0
 OUT    ?= out/demo
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check oldest wheel nightly fuzz lint format bench types clean
+.PHONY: demo test check docs oldest wheel nightly fuzz lint format bench types clean
 
 demo: $(VENV)/.package
 	@mkdir -p $(OUT)
@@ -26,6 +26,11 @@ test: $(VENV)/.tests
 
 check: $(VENV)/.check
 	$(PYTEST) -n auto --dist loadfile -m "not slow and not parity and not nightly and not gpu"
+
+# The site, strictly: a warning is an error. Offline once installed.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs out/docs
+	@echo "the site: out/docs/index.html"
 
 # The oldest versions that pyproject.toml allows, once, in an environment of their own. torch 2.6 has no build without
 # CUDA on PyPI: with `OLDEST_TORCH="torch==2.6.0 --index-url https://download.pytorch.org/whl/cpu"` it is 2 GB less.
@@ -83,7 +88,11 @@ $(VENV)/.check: $(VENV)/.package
 	$(PIP) install -e ".[data,train,video,viz]" --group dev
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.check
+$(VENV)/.docs: $(VENV)/.check
+	$(PIP) install --group docs
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.docs
 	$(PIP) install -e ".[openvino,int8]" --group parity-needs
 	$(PIP) install --no-deps --group parity
 	@touch $@

@@ -1,29 +1,15 @@
-"""Every block of the README and the how-to pages runs as it is printed."""
+"""Every block of the README runs as it is printed; those of the site are in `tests/docs`."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.M | re.S)
+from .blocks import ROOT, blocks, check_python, check_shell, run_python, run_shell
 
-
-def blocks(language: str) -> list[tuple[str, str, str]]:
-    """(page, options, code) of every block in that language."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    found = []
-    for page in pages:
-        for number, (name, options, code) in enumerate(FENCE.findall(page.read_text())):
-            if name == language:
-                found.append(pytest.param(options, code, id=f"{page.name}-{number}"))
-    return found
+README = ROOT / "README.md"
 
 
 @pytest.fixture
@@ -34,47 +20,32 @@ def workshop(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("options", "code"), blocks("python"))
-def test_python_blocks(options, code, workshop):
-    """A block that names something gone, or prints another shape, misleads the first reader.
+def test_python_blocks(workshop):
+    """A block that names something gone misleads the first reader; names from the blocks above may be used.
 
-    Blocks marked `no-network` load published weights; of them only the syntax and every imported name are checked.
+    Blocks marked `no-network` load published weights; of them syntax, imports and names are checked.
     """
-    if "no-network" in options:
-        compile(code, "README", "exec")
-        imports = [line for line in code.splitlines() if re.match(r"(import|from) ", line)]
-        exec("\n".join(imports), {})
-        return
-    exec(compile(code, "README", "exec"), {})
+    namespace = {}
+    for block in blocks(README):
+        if block.language == "python":
+            (check_python if "no-network" in block.options else run_python)(block, namespace)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "code"), blocks("sh"))
-def test_shell_blocks(options, code, workshop):
+@pytest.mark.parametrize("block", [b for b in blocks(README) if b.language == "sh"], ids=lambda b: f"line {b.line}")
+def test_shell_blocks(block, workshop):
     """A command line that fails on a fresh clone is the worst first impression.
 
-    Lines that set up an environment (make, git, pip) are what runs this test; they are not run again. Blocks marked
-    `no-network` need published weights, a server or hours; of them only that each command exists is checked.
+    Blocks marked `no-network` need published weights, a server or hours; of them commands and options are checked.
     """
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for line in code.replace("\\\n", " ").splitlines():
-        command = line.split(" #")[0].strip()
-        if not command or command.startswith("#") or command.split()[0] in ("make", "git", "pip"):
-            continue
-        if "no-network" in options:
-            if command.startswith("hierax "):
-                from hierax.cli import COMMANDS
-
-                words = command.split()
-                assert words[1] in COMMANDS or " ".join(words[1:3]) in COMMANDS
-            continue
-        done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    if "no-network" in block.options:
+        check_shell(block)
+    else:
+        run_shell(block, workshop)
 
 
 def test_links_exist():
     """A dead link in the README is a page that nobody wrote."""
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target in re.findall(r"\]\(([^)#]+)", README.read_text()):
+        if "://" not in target:
+            assert (README.parent / target).exists(), f"README.md links to {target}"

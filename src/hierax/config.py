@@ -217,7 +217,7 @@ class ModelConfig:
 
     @property
     def birder_table(self) -> tuple[int, ...]:
-        """Background table that birder's abswin Hiera keeps at this input size. Quirk(birder): it grows with it."""
+        """Background table that birder's abswin Hiera keeps at this input size (its own quirk; it grows with it)."""
         return tuple(side // 16 for side in self.input_size)
 
     @property

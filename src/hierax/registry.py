@@ -173,7 +173,7 @@ def convert(source: str | Path, destination: str | Path, *, to: str, name: str |
         name: As for `load`.
 
     Returns:
-        The path written: a folder for hierax, transformers and timm (unless a file was named), a file for the others.
+        The path written, a folder for hierax, transformers and timm (unless a file was named), a file for the others.
 
     Raises:
         UnknownNameError: No such format.

@@ -130,7 +130,7 @@ class ModelCard:
 
     @property
     def task(self) -> str:
-        """What it is for: "classification", "embedding" or "mae"."""
+        """What it is for, "classification", "embedding" or "mae"."""
         if self.config.decoder is not None:
             return "mae"
         return "classification" if self.config.num_classes else "embedding"

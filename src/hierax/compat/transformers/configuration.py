@@ -75,7 +75,7 @@ class HieraConfig:
 
     @property
     def stage_names(self) -> list[str]:
-        """The patch embedding and each stage: "stem", "stage1", ..."""
+        """The patch embedding and each stage, "stem", "stage1", ..."""
         return ["stem", *(f"stage{number}" for number in range(1, len(self.depths) + 1))]
 
     @property
