@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -55,6 +56,9 @@ html_static_path: list[str] = []
 html_show_sphinx = False
 
 
+ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changes": "CHANGELOG.md", "security": "SECURITY.md"}
+
+
 class CommandHelp(Directive):
     """What `hierax COMMAND --help` prints, of every command or of one."""
 
@@ -84,6 +88,16 @@ def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.add_directive("command-help", CommandHelp)
     app.connect("autodoc-process-signature", _plain_signature)
+    app.connect("source-read", _from_the_root)
+
+
+def _from_the_root(_app: Any, page: str, source: list[str]) -> None:
+    """Fill a page with the file in the root that it stands for; links are relative to that file."""
+    if page in ROOT_FILES:
+        text = (Path(__file__).parents[1] / ROOT_FILES[page]).read_text(encoding="utf-8")
+        for name, file in ROOT_FILES.items():
+            text = text.replace(f"]({file})", f"]({name}.md)")
+        source[0] = text.replace("](docs/", "](").replace("](README.md)", "](index.md)")
 
 
 def _plain_signature(_app: Any, what: str, _name: str, obj: Any, *_: Any) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@
     python scripts/confirm_published.py hiera_tiny_224 "*sam2.1*"
 
 For each: download, size, SHA-256 against the catalogue, a complete load, one finite pass, and where transformers'
-integration tests publish values for an image, those values. Results are kept in a file of JSON lines: what was confirmed
+integration tests publish values for an image, those values. Results are kept as JSON lines: what was confirmed
 is not done again, what failed is. Each checkpoint has a process of its own, so that none stops the others. Exit code 0:
 all confirmed; 1: some failed or differ; 2: no such name.
 
