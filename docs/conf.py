@@ -50,6 +50,7 @@ nitpick_ignore_regex = [
     ),
 ]
 
+smartquotes = False  # quotes are code as often as not
 html_theme = "furo"
 html_title = "hierax"
 html_static_path: list[str] = []
