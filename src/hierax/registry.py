@@ -18,6 +18,7 @@ from .config import ModelConfig, architecture
 from .errors import CheckpointError, InputError
 from .model.init import build
 from .model.precision import as_dtype
+from .net.address import is_address
 from .predictor import Predictor
 from .weights import catalog
 from .weights.adapt import adapted
@@ -119,7 +120,7 @@ def describe(source: str | Path) -> ModelCard:
         CheckpointError: A local file that is no Hiera checkpoint.
     """
     if not is_local(source):
-        return catalog.resolve(str(source).partition("@")[0])
+        return catalog.resolve(source if is_address(source) else source.partition("@")[0])
     path = Path(source).expanduser()
     try:
         return read_weights(path).card

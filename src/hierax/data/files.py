@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InputError, nearest
+from ..net.address import shown
 
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
@@ -45,7 +46,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
             file.close()
     except (OSError, ValueError) as error:
         trouble, cause = _reason(str(path), error), error
-    raise InputError(f"An input must be a readable regular file; {str(path)!r} {trouble}.") from cause
+    raise InputError(f"An input must be a readable regular file; {shown(str(path))!r} {trouble}.") from cause
 
 
 def nearest_file(path: Path) -> str:

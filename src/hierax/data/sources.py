@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..net.address import shown
 from .files import nearest_file
 
 # fmt: off
@@ -114,7 +115,7 @@ def find_images(
     Raises:
         InputError: Nothing was named, or nothing was found; says what was looked for.
     """
-    named = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    named = [_public(item) for item in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     if not named:
         raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
     found = FoundFiles(extensions)
@@ -125,7 +126,7 @@ def find_images(
         if text == "-":
             for line in getattr(sys.stdin, "buffer", sys.stdin):
                 # Bytes are decoded as the file system does, so any name survives.
-                if path := os.fsdecode(line).rstrip("\r\n"):
+                if path := _public(os.fsdecode(line).rstrip("\r\n")):
                     found.take(path)
         elif "\0" not in text and not os.path.lexists(text) and _WILDCARDS & set(text):
             found.take_glob(text)
@@ -145,6 +146,11 @@ def is_video(path: Any) -> bool:
     return isinstance(path, (str, os.PathLike)) and Path(path).suffix.lower() in VIDEO_EXTENSIONS
 
 
+def _public(item: Any) -> Any:
+    """What was named; of an address, which is not fetched, no more than may stand in a message or a table."""
+    return shown(item) if isinstance(item, str) and not os.path.lexists(item) else item
+
+
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
@@ -158,13 +164,13 @@ def _loops(path: Path) -> bool:
 
 
 def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[str]) -> str:
-    shown = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
+    listed = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
     if found:
-        return f"Inputs must exist; got {shown}, and {str(found[0])!r} does not. {nearest_file(found[0])}".strip()
+        return f"Inputs must exist; got {listed}, and {str(found[0])!r} does not. {nearest_file(found[0])}".strip()
     notes = f", and {found.skipped} hidden entries were skipped" if found.skipped else ""
     if found.unreadable:
         notes += f", and {len(found.unreadable)} folders could not be listed"
     return (
-        f"Inputs must hold at least one image; looked in {shown} for files ending in "
+        f"Inputs must hold at least one image; looked in {listed} for files ending in "
         f"{' '.join(sorted(extensions))}, found none{notes}. Name a file, a folder, a glob or '-'."
     )

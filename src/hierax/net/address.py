@@ -14,9 +14,16 @@ _LONGEST = 512
 
 def shown(text: str) -> str:
     """A URL fit for messages and records: without user, password, query and fragment; anything else as it is."""
+    if ":/" not in text:
+        return text
     if _ADDRESS.match(text):
         return _stripped(text)
     return _INSIDE.sub(lambda found: _stripped(found[0]), text)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address of any kind, rather than a name or a path."""
+    return _ADDRESS.match(text) is not None
 
 
 def _stripped(url: str) -> str:

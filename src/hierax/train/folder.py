@@ -13,7 +13,7 @@ from ..atomic import locked
 from ..errors import InputError, RecipeError
 from ..weights.files import write_json
 from .methods import METHODS
-from .reading import recipe_of, to_dict
+from .reading import recipe_of, to_record
 from .recipe import Recipe
 
 # What may differ between a run and its continuation without changing its result.
@@ -83,11 +83,11 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, fingerprint: str) -> It
                     "Start a new run in another folder, with model= the old one."
                 )
         else:
-            write_json(before, {"recipe": to_dict(recipe), "fingerprint": fingerprint})
+            write_json(before, {"recipe": to_record(recipe), "fingerprint": fingerprint})
         yield
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """All keys, the method's among them."""
-    values = to_dict(recipe)
+    values = to_record(recipe)
     return {**values, **values.pop(recipe.method)}

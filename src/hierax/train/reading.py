@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError, UnknownNameError, nearest
+from ..net.address import shown
 from ..schema import plain, read, read_toml
 from .methods import METHODS, find_method
 from .presets import PRESETS
@@ -114,6 +115,17 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     values = plain(dataclasses.replace(recipe, before=None))
     values[recipe.method] = values.pop("settings")
     return values if recipe.before is None else {**values, "before": to_dict(recipe.before)}
+
+
+def to_record(recipe: Recipe) -> dict[str, Any]:
+    """`to_dict` for files and messages: addresses without what may be a secret."""
+    return _without_secrets(to_dict(recipe))
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(item) for key, item in value.items()}
+    return shown(value) if isinstance(value, str) else value
 
 
 def _first(task: Any) -> str:

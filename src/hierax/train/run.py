@@ -29,7 +29,7 @@ from .folder import check_free, claim
 from .loop import Loop
 from .methods import find_method
 from .pictures import draw_method, draw_run
-from .reading import read_recipe, to_dict, with_options
+from .reading import read_recipe, to_record, with_options
 from .recipe import Recipe
 from .start import derived, licence_note, starting_weights
 
@@ -195,7 +195,7 @@ def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe)
 def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     """Write down what is run, and say what a person should know."""
     recipe, devices, train = loop.recipe, loop.devices, loop.views.data
-    (loop.out / "recipe.toml").write_text(to_toml(to_dict(recipe)), "utf-8")
+    (loop.out / "recipe.toml").write_text(to_toml(to_record(recipe)), "utf-8")
     facts = {
         "data": shown(name_text(str(source))),
         "fingerprint": fingerprint,

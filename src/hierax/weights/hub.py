@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 from .. import console
 from ..errors import CheckpointError, HieraxError, UnknownNameError, nearest
+from ..net.address import is_address, shown
 from ..net.cache import UNKNOWN, Published
 from ..net.download import download
-from ..net.transfer import Kind, shown
+from ..net.transfer import Kind
 from .catalog import CatalogEntry, entries, list_models, resolve
 from .repository import Missing, Repository
 
@@ -69,18 +70,18 @@ def fetch_source(source: str, *, revision: str | None = None) -> tuple[Path, Cat
         UnknownNameError: No such name, repository or revision.
         HieraxError: As `fetch`.
     """
-    is_address = source.startswith(("http://", "https://"))
-    name, _, pinned = (source, "", "") if is_address else source.partition("@")
+    at_address = is_address(source)
+    name, _, pinned = (source, "", "") if at_address else source.partition("@")
     revision = revision or pinned or None
     try:
         entry = resolve(name)
     except UnknownNameError:
-        if not is_address and name.count("/") != 1:
+        if not at_address and name.count("/") != 1:
             raise
-        if is_address and revision:
+        if at_address and revision:
             raise CheckpointError(f"Only a hub repository has revisions; {shown(source)} is an address.") from None
         with _told():
-            return _from_url(source) if is_address else Repository(name, revision or "main").model(), None
+            return _from_url(source) if at_address else Repository(name, revision or "main").model(), None
     return fetch(entry, revision=revision), entry
 
 

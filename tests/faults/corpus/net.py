@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from hierax.errors import CheckpointError, HieraxError, UnknownNameError
 
 from ...net.server import COMMIT, Hub
 from .case import Case
+from .case import hierax as cli
 
 _BODY = b"\x80\x02" + bytes(range(256)) * 8
 _TIMEOUT_S = 0.2
@@ -328,7 +330,39 @@ def _listings() -> list[Case]:
     return cases
 
 
+def _secrets(folder: Path) -> list[str]:
+    """Where what signed addresses led to, files and messages, holds the signature."""
+    from ...members import samples, write_tar
+
+    with hub(folder) as server:
+        server.plain["train.tar"] = write_tar(folder / "train.tar", samples(12)).read_bytes()
+        server.plain["w.pth"] = hierax.convert("hiera_nano_96", folder / "w.pth", to="meta").read_bytes()
+        signed = f"{server.url}/plain/%s?X-Amz-Signature=s3cret"
+        ran = []
+        data, weights = signed % "train.tar", signed % "w.pth"
+        for again in ([], ["--resume"]):
+            options = ["--steps", "1", "--batch-size", "4", "--device", "cpu", "--set", "workers=0"]
+            ran.append(cli("finetune", data, "run", "--model", weights, *options, f"validation={data}", *again))
+        user = server.url.replace("http://", "http://user:s3cret@")
+        server.faults["*"] = [{"status": 302, "headers": {"Location": f"{server.url}/plain/x?sig=s3cret"}}, 403]
+        for source in (
+            f"{user}/plain/w.pth",
+            signed % "gone.pth",
+            "http:/user:s3cret@h/x.tar?s3cret",
+            "HTTP://s3cret@h/x.tar",
+        ):
+            ran += [cli("download", source), cli("classify", source), cli("eval", "accuracy", source)]
+            ran += [cli("classify", source, "train.tar", "--format", form) for form in ("json", "csv")]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = b"".join(str(path).encode() + path.read_bytes() for path in files).decode("latin-1")
+    if any("internal error" in each.err for each in ran) or ran[0].code or ran[1].code:
+        raise RuntimeError(str(ran))
+    found += "".join(each.out + each.err for each in ran)
+    return re.findall(".{0,80}s3cret", found)
+
+
 CASES = [
+    Case("secrets", act=_secrets, expect=lambda found: not found, seconds=120.0, megabytes=1500),
     *_hostile_headers(),
     *_names(),
     *_drips(),

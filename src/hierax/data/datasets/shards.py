@@ -238,7 +238,7 @@ def _existing(path: Path) -> Path:
     try:
         missing = not path.is_file()
     except (OSError, ValueError) as error:
-        raise InputError(f"Shards must exist; {str(path)[:200]!r} is no name of a file.") from error
+        raise InputError(f"Shards must exist; {shown(str(path))[:200]!r} is no name of a file.") from error
     if missing:
-        raise InputError(f"Shards must exist; {str(path)!r} does not. {nearest_file(path)}".strip())
+        raise InputError(f"Shards must exist; {shown(str(path))!r} does not. {nearest_file(path)}".strip())
     return path
