@@ -17,7 +17,7 @@ import hierax
 from .case import Case
 from .case import hierax as run
 from .case import refused as well_refused
-from .torch_files import START, archive, refused, state, tensor
+from .torch_files import START, archive, refused, state, tensor, text
 
 
 def saved(folder: Path) -> bytes:
@@ -39,17 +39,21 @@ def changed(change: Callable[[bytearray, int], bytes | bytearray | None]) -> Cal
 
 
 def second_directory(folder: Path) -> None:
-    """Two directories: zipfile, which looks before the end record, sees one; torch, which looks where it says, the other."""
-    members = {b"x/data.pkl": START + b"}.", b"x/data.pkI": START + b"cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R."}
-    data, entries = b"", []
-    for content in members.values():
-        said = (zlib.crc32(content), len(content), len(content))
-        entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 0, 0, 0, 0, 0, 0, *said, 10, 0, 0, 0, 0, 0, len(data))
-        entries.append(entry + b"x/data.pkl")
-        data += struct.pack("<4s5H3I2H", b"PK\x03\x04", 0, 0, 0, 0, 0, *said, 10, 0) + b"x/data.pkl" + content
-    good, evil = entries
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(evil), len(data), 0)
-    (folder / "x.pth").write_bytes(data + evil + good + end)
+    """Two directories: zipfile takes the one right before the end record, torch the one that the record points at."""
+    evil = START + text("a" * 300) + b"cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R."
+    good = START + state(tensor()) + b"."
+    data, directories = b"", []
+    for shift, pickle in ((0, evil), (111, good)):  # what lies between, zipfile takes for something before the archive
+        directory = b""
+        for name, content in ((b"x/data.pkl", pickle), (b"x/version", b"3\n")):
+            said = (zlib.crc32(content), len(content), len(content), len(name), 0)
+            directory += (
+                struct.pack("<4s6H3I5H2I", b"PK\x01\x02", *[0] * 6, *said, 0, 0, 0, 0, len(data) - shift) + name
+            )
+            data += struct.pack("<4s5H3I2H", b"PK\x03\x04", *[0] * 5, *said) + name + content
+        directories.append(directory)
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 2, 2, 111, len(data), 0)
+    (folder / "x.pth").write_bytes(data + b"".join(directories) + end)
 
 
 def _flip(at: Callable[[int, int], int]) -> Callable[[bytearray, int], None]:

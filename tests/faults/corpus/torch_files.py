@@ -96,11 +96,16 @@ def levels(depth: int = 12) -> bytes:
     return inner
 
 
-def doubled(encoding: str) -> bytes:
-    """A string that is encoded and decoded until it is gigabytes long."""
-    inner = text("\xff" * 100)
-    for _ in range(25):
-        inner = b"c_codecs\nencode\n(" + inner + text(encoding) + b"tR"
+def encoded(value: bytes, encoding: str) -> bytes:
+    """The instructions that call _codecs.encode."""
+    return b"c_codecs\nencode\n(" + value + text(encoding) + b"tR"
+
+
+def doubled(times: int = 26) -> bytes:
+    """Bytes that are spelt in hexadecimal until they are gigabytes."""
+    inner = encoded(text("\xff" * 100), "latin1")
+    for _ in range(times):
+        inner = encoded(inner, "hex")
     return b"}" + text("x") + inner + b"s"
 
 
@@ -134,10 +139,11 @@ PICKLES: dict[str, bytes] = {
     "nested_dicts": b"}" + (text("a") + b"}") * 60_000 + b"s" * 60_000,
     "nested_in_a_state": state(b"N" + b"\x85" * 200_000),
     "levels_of_names": levels(),
-    "doubling_latin": doubled("latin1"),
-    "doubling_utf7": doubled("utf-7"),
-    "doubling_punycode": doubled("punycode"),
-    "doubling_escape": doubled("unicode_escape"),
+    "doubling": doubled(),
+    "doubling_tuple": b"}" + text("x") + encoded(pairs(), "latin1") + b"s",
+    "punycode": b"}" + text("x") + encoded(text("".join(map(chr, range(256, 50_000))) * 4), "punycode") + b"s",
+    "utf7": b"}" + text("x") + encoded(text("\xff"), "utf-7") + b"s",
+    "decoder": b"}" + text("x") + b"c_codecs\ndecode\n(" + text("aa") + text("hex") + b"tRs",
     "dict_in_itself": b"}" + put(0) + text("model") + get(0) + b"s",
     "dict_in_itself_far": b"}" + put(0) + text("model") + b"}" + text("ema") + get(0) + b"ss",
     "list_in_itself": b"}" + text("x") + b"]" + put(0) + get(0) + b"as",
@@ -146,6 +152,8 @@ PICKLES: dict[str, bytes] = {
     "shared_tuples": b"}" + text("x") + pairs() + b"s",
     "shared_text": b"}" + text("x") + b"](" + text("a" * 100_000) + put(0) + get(0) * 100_000 + b"es",
     "tuple_key": keyed([pairs()]),
+    "nested_tuple_key": keyed([b"N" + b"\x85" * 200_000]),
+    "nested_tuple_called": b"N" + b"\x85" * 200_000 + b")R",
     "colliding_numbers": keyed(COLLIDING),
     "namespace_updates": b"](" + NUMBERED + put(0) + SPACE + (get(0) + b"b") * 50_000 + b"e",
     "long_numbers": b"}" + text("x") + b"](" + number(2**2000) + put(0) + get(0) * 200_000 + b"es",
