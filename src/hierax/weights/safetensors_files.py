@@ -126,7 +126,8 @@ def _header(stream: BinaryIO) -> tuple[dict[str, dict[str, Any]], dict[str, str]
 
 
 def _parsed(header: bytes) -> dict[str, Any]:
-    _few(header.count(b"{") - 2 * MAX_TENSORS)  # before it is parsed; metadata may have some, too
+    # Before it is parsed: an entry has a brace and two brackets, and the text of metadata may have some, too.
+    _few(max(header.count(b"{"), header.count(b"[")) - 2 * MAX_TENSORS)
     if len(header) > MAX_PARSED_BYTES:
         raise Damaged(f"an oversized header ({len(header)} bytes)")
 
