@@ -21,17 +21,16 @@ from .fuzz.worker import Worker, report, shrink
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 TARGETS = parent._names("all")
-OPEN = {"sidecars", "catalogs"}  # what is found there is being mended
 
 
 @pytest.mark.slow
 def test_targets__find_nothing(tmp_path):
     """A raw error, a hang, gigabytes or a touched file in any reader; inputs that once failed are among these."""
     options = ("--executions", "250", "--seed", "1", "--folder", str(tmp_path))
-    command = [sys.executable, "-m", f"{parent.__package__}", ",".join(sorted({*TARGETS} - OPEN)), *options]
+    command = [sys.executable, "-m", f"{parent.__package__}", "all", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all((tmp_path / name / "status").exists() for name in {*TARGETS} - OPEN)
+    assert all((tmp_path / name / "status").exists() for name in TARGETS)
 
 
 def test_seeds__belong_to_targets():
@@ -65,7 +64,7 @@ FAULTS = {
     "raw KeyError": lambda folder: {}["x"],
     "raw MemoryError": lambda folder: bytearray(1 << 50),
     "raw SystemExit": lambda folder: sys.exit(1),
-    "message": lambda folder: (_ for _ in ()).throw(InputError("x" * 5000)),
+    "message": lambda folder: (_ for _ in ()).throw(InputError("")),
     "time": lambda folder: sum(range(10**7)),
     "memory": lambda folder: bytearray(b"x") * (600 << 20),
     "trespass at open": outside,
