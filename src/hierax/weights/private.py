@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 
+MAX_FILE_BYTES = 16 << 30  # the largest member with its optimizer and an average is 11 GB
 _CHUNK = 1 << 20  # what a checksum is taken of while it is still in the processor's cache
 
 
@@ -27,10 +28,10 @@ class Damaged(CheckpointError):
 
 @contextmanager
 def regular(path: Path) -> Iterator[BinaryIO]:
-    """An open file that is no pipe, socket or device.
+    """An open file that is no pipe, socket or device, and not so large (and perhaps empty) that memory would run out.
 
     Raises:
-        CheckpointError: It is one.
+        CheckpointError: It is.
         OSError: It cannot be opened.
     """
     # Without O_NONBLOCK, a pipe would be waited for.
@@ -39,6 +40,9 @@ def regular(path: Path) -> Iterator[BinaryIO]:
         os.close(descriptor)
         raise CheckpointError(f"A checkpoint must be a regular file; {path} is not.")
     with open(descriptor, "rb") as stream:
+        size = os.fstat(descriptor).st_size
+        if size > MAX_FILE_BYTES:
+            raise CheckpointError(f"A checkpoint has at most {MAX_FILE_BYTES} bytes; {path} has {size}.")
         yield stream
 
 
@@ -54,7 +58,10 @@ def copied(stream: BinaryIO, start: int, count: int, crc: int | None = None) -> 
     Raises:
         Damaged: The file ends before, or they are not those of the checksum.
     """
-    buffer = torch.empty(count, dtype=torch.uint8)
+    try:
+        buffer = torch.empty(count, dtype=torch.uint8)
+    except RuntimeError as error:  # torch's word for no memory
+        raise Damaged(f"{count} bytes in a row, for which there is no memory") from error
     memory, found = memoryview(buffer.numpy()), 0
     for position in range(0, count, _CHUNK):
         part = memory[position : position + _CHUNK]

@@ -118,7 +118,16 @@ def _load(folder: Path) -> object:
     return hierax.load(folder / "m")
 
 
+def _sparse(folder: Path) -> None:
+    """A terabyte that takes no place on the disk."""
+    entry = {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}
+    headed({"a": entry}, b"")(folder)
+    with (folder / "m/model.safetensors").open("r+b") as stream:
+        stream.truncate(stream.seek(0, 2) + 2**40)
+
+
 CASES = [
+    Case("sparse_terabyte", make=_sparse, act=_load, raises=CheckpointError, match="at most"),
     *(
         Case(name, make=make, act=_load, raises=CheckpointError, match=match, seconds=2)
         for name, (make, match) in HEADERS.items()
