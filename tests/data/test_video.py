@@ -178,3 +178,26 @@ def test_preprocess_clip():
     assert torch.equal(got[:, 3], preprocess(video[3], spec))
     with pytest.raises(InputError):
         preprocess_clip(video[0], spec)
+
+
+def test_size_changes_midway(tmp_path):
+    """Frames of two sizes do not stack: NumPy's own error would end the run of a thousand clips."""
+    parts = []
+    for width in (64, 96):
+        frames = np.full((20, 48, width, 3), 90, np.uint8)
+        parts.append(write_clip(tmp_path / f"{width}.mpg", frames, "mpeg1video").read_bytes())
+    path = tmp_path / "both.mpg"
+    path.write_bytes(b"".join(parts))
+    for options in ({"stride": 2}, {"stride": 2, "views": 3}, {"stride": 1, "views": 2}):
+        with pytest.raises(InputError, match=r"size|shape"):
+            read_clip(path, frames=16, **options)
+
+
+def test_frames_beyond_memory(tmp_path, monkeypatch):
+    """Sixteen frames of 100 megapixels in five views are 24 GB."""
+    path = write_clip(tmp_path / "clip.mp4", numbered(20))
+    monkeypatch.setattr(video, "_CLIP_BYTES", 4 * 32 * 48 * 3)
+    assert read_clip(path, frames=4).shape == (1, 4, 32, 48, 3)
+    with pytest.raises(InputError, match="fewer views"):
+        read_clip(path, frames=4, views=2)
+    assert read_clip(path, frames=4, views=2, size=16).shape == (2, 4, 16, 24, 3)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+
+_LARGE = 64 << 20
+# glibc keeps what threads free, in an arena of each: what one gave back would not be there for the next.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 class Budget:
@@ -46,6 +52,8 @@ class Budget:
         try:
             yield
         finally:
+            if _trim is not None and size >= _LARGE:
+                _trim(0)
             with self._changed:
                 self._held.pop(ticket, None)  # gone in a forked process
                 self._changed.notify_all()

@@ -16,10 +16,14 @@ from ..errors import InputError, MissingExtraError
 from ..schema import positive
 from .decode import MAX_PIXELS
 from .files import open_regular
+from .memory import PIXELS
 from .preprocess import preprocess
 
 # Playlists are left out on purpose: they would make FFmpeg open other files and addresses.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif"
+# Whatever a container names, nothing but itself is opened.
+_RESTRICTED = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+_CLIP_BYTES = 4 << 30  # of the frames that are taken
 
 
 def read_clip(
@@ -103,7 +107,7 @@ def _read_file(path: Any, size: int | None, wanted: Callable[[int], list[list[in
     except ImportError as error:
         raise MissingExtraError("video", "av") from error
     try:
-        with open_regular(path) as file, av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
+        with open_regular(path) as file, av.open(file, options=_RESTRICTED) as container:
             if not container.streams.video:
                 raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
             stream = container.streams.video[0]
@@ -113,12 +117,31 @@ def _read_file(path: Any, size: int | None, wanted: Callable[[int], list[list[in
                     f"{stream.width} x {stream.height}."
                 )
             times = _frame_times(container, stream)
-            return np.stack([_pick(container, stream, times, each, size) for each in wanted(len(times))])
+            views = wanted(len(times))
+            with PIXELS.hold(_clip_bytes(path, stream, views, size)):
+                return np.stack([_pick(container, stream, times, each, size) for each in views])
     except InputError:
         raise
     except Exception as error:  # FFmpeg's errors, and whatever PyAV raises on hostile bytes
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"A clip must be a video file; {os.fspath(path)!r} is not: {reason}.") from error
+
+
+def _clip_bytes(path: Any, stream: Any, views: list[list[int]], size: int | None) -> int:
+    """What the frames of all views take.
+
+    Raises:
+        InputError: More than `_CLIP_BYTES`.
+    """
+    shorter = min(stream.width, stream.height)
+    scale = size / shorter if size is not None and size < shorter else 1.0
+    needed = int(stream.width * stream.height * scale**2 * 3) * sum(map(len, views))
+    if needed > _CLIP_BYTES:
+        raise InputError(
+            f"The frames of a clip may take at most {_CLIP_BYTES >> 30} GiB; {os.fspath(path)!r} needs {needed:,} "
+            f"bytes for {sum(map(len, views))} frames of {stream.width} x {stream.height}. Scale it or take fewer views."
+        )
+    return needed
 
 
 def _frame_times(container: Any, stream: Any) -> list[int | None]:
@@ -139,7 +162,16 @@ def _pick(container: Any, stream: Any, times: list[int | None], indices: list[in
     picked: list[np.ndarray] = []
     for index, frame in _frames_from(container, stream, times, indices[0]):
         if index >= indices[len(picked)]:
+            if frame.width * frame.height > MAX_PIXELS:
+                raise InputError(
+                    f"A frame may have at most {MAX_PIXELS:,} pixels; one has {frame.width} x {frame.height}."
+                )
             array = _to_rgb(frame, size)
+            if picked and array.shape != picked[0].shape:
+                raise InputError(
+                    f"The frames of a clip must have one size; frame {index} has {array.shape[1]} x {array.shape[0]} "
+                    f"pixels, those before it {picked[0].shape[1]} x {picked[0].shape[0]}. Encode the video anew."
+                )
             while len(picked) < len(indices) and indices[len(picked)] <= index:
                 picked.append(array)
         if len(picked) == len(indices):

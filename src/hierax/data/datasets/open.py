@@ -111,5 +111,5 @@ def _existing_folder(source: Any) -> Path:
     what = "is a file of no known kind" if os.path.exists(path) else "does not exist"
     raise InputError(
         f"Training data must be a folder with one sub-folder a class, a table ({', '.join(TABLES)}), a list "
-        f"({', '.join(LISTS)}) or shards (.tar); {shown(str(path))!r} {what}. {nearest_file(path)}".strip()
+        f"({', '.join(LISTS)}) or shards (.tar); {shown(str(path))[:300]!r} {what}. {nearest_file(path)}".strip()
     )

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ...errors import InputError, nearest
-from ..files import name_text
+from ..files import name_bytes, name_text
 from .shapes import CLASSES, render
 
 Problems = Sequence[tuple[str, str]]
@@ -101,9 +101,9 @@ class TrainingData:
     def fingerprint(self) -> str:
         """A digest of names and labels, equal for equal sets."""
         digest = hashlib.sha256(self.labels.tobytes())
-        digest.update("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        digest.update(name_bytes("\0".join(self.classes)))
         for index in range(len(self)):
-            digest.update(self.name(index).encode("utf-8", "surrogateescape") + b"\0")
+            digest.update(name_bytes(self.name(index)) + b"\0")
         return digest.hexdigest()[:16]
 
 

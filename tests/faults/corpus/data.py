@@ -1,0 +1,93 @@
+"""Images, videos, tables and sources that took gigabytes, never ended, raised raw errors or were read wrongly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hierax.data.datasets.open import open_data
+from hierax.errors import InputError
+
+from .case import Case, hierax, refused
+
+
+def _bombs(form: str, **options: Any) -> Callable[[Path], None]:
+    """Four files of some kilobytes that declare 25 megapixels each."""
+
+    def make(folder: Path) -> None:
+        from PIL import Image
+
+        mode = "P" if form == "GIF" else "RGB"
+        (folder / "images").mkdir()
+        Image.new(mode, (5000, 5000)).save(folder / "images" / "0.any", form, **options)
+        for number in (1, 2, 3):
+            shutil.copy(folder / "images" / "0.any", folder / "images" / f"{number}.any")
+
+    return make
+
+
+def _decode_all(folder: Path) -> list[str]:
+    """Prepare the files in eight threads that together may take what one of them needs."""
+    from hierax.config import PreprocessSpec
+    from hierax.data.decode import decoded
+    from hierax.data.loader import map_batches
+    from hierax.data.memory import PIXELS
+    from hierax.data.preprocess import preprocess
+
+    PIXELS.total = 100 << 20
+    os.sched_getaffinity = lambda _: set(range(8))  # type: ignore[assignment]
+
+    def prepare(path: Path) -> Any:
+        with decoded(path) as pixels:
+            return preprocess(pixels, PreprocessSpec(size=(32, 32)))
+
+    batches = map_batches(sorted((folder / "images").iterdir()), prepare, batch_size=4)
+    return [error for batch in batches for error in batch.errors.values()]
+
+
+def _text(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+def _odd_names(folder: Path) -> None:
+    from PIL import Image
+
+    for name in (b"\xff.png", b"new\nline.png", b'co,m"ma.png', b"\xed\xa0\x80.png", b"a" * 251 + b".png"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            Image.new("RGB", (8, 8)).save(file, "PNG")
+
+
+def _source(name: str, source: str, match: str = ".", make: Callable[[Path], None] | None = None) -> Case:
+    more = {} if make is None else {"make": make}
+    return Case(name, act=lambda folder: open_data(source), raises=InputError, match=match, **more)
+
+
+CASES = [
+    Case("bombs_gif", _decode_all, _bombs("GIF", transparency=0), expect=lambda e: e == [], megabytes=450, seconds=30),
+    Case("bombs_webp", _decode_all, _bombs("WEBP", lossless=True, method=0), expect=lambda e: e == [], megabytes=550, seconds=30),
+    Case("bombs_jpeg", _decode_all, _bombs("JPEG", progressive=True, subsampling=0), expect=lambda e: e == [], megabytes=450, seconds=30),
+    Case("names", lambda folder: hierax("classify", folder, "--format", "jsonl"), _odd_names,
+         expect=lambda ran: ran.code == 0 and ran.out.count("\n") == 5, seconds=10),
+    Case("label_of_300_million", lambda folder: open_data("t.csv").classes, _text("t.csv", b"path,label\na,300000000\nb,7\n"),
+         expect=lambda classes: classes == ["7", "300000000"], megabytes=50),
+    Case("dates_as_labels", lambda folder: len(open_data("t.csv").classes),
+         _text("t.csv", b"path,label\n" + b"".join(b"a,2024%02d%02d\n" % (m, d) for m in range(1, 13) for d in range(1, 29))),
+         expect=lambda count: count == 336, megabytes=50),
+    Case("label_of_5000_digits", lambda folder: open_data("t.csv").classes, _text("t.csv", b"path,label\na," + b"9" * 5000),
+         expect=lambda classes: classes == ["9" * 5000], megabytes=50),
+    _source("quote_left_open", "t.csv", "field larger", _text("t.csv", b'path,label\n"' + b"a,b\n" * 500_000)),
+    _source("quote_glued", "t.csv", "line 2", _text("t.csv", b'path,label\n"a"b.png,x\n')),
+    _source("nul_in_table", "t.csv", "NUL", _text("t.csv", b"path,label\na\0,x\n")),
+    _source("utf16_table", "t.csv", "UTF-16", _text("t.csv", "path,label\na,x\n".encode("utf-16"))),
+    _source("device_as_table", "t.csv", "device", lambda folder: (folder / "t.csv").symlink_to("/dev/zero")),
+    _source("pipe_as_list", "t.txt", "named pipe", lambda folder: os.mkfifo(folder / "t.txt")),
+    _source("shapes_without_end", "shapes:1" + "0" * 30, "100,000,000"),
+    _source("shapes_of_negative_seed", "shapes:5@-1", "seed"),
+    _source("shapes_of_long_seed", "shapes:5@" + "9" * 5000, "seed"),
+    _source("name_too_long", "x" * 5000, "Training data"),
+    Case("train_on_a_pipe", lambda folder: hierax("finetune", "t.csv", "out"), lambda folder: os.mkfifo(folder / "t.csv"),
+         expect=refused, seconds=15),
+]  # fmt: skip
