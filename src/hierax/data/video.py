@@ -139,7 +139,7 @@ def _clip_bytes(path: Any, stream: Any, views: list[list[int]], size: int | None
     if needed > _CLIP_BYTES:
         raise InputError(
             f"The frames of a clip may take at most {_CLIP_BYTES >> 30} GiB; {os.fspath(path)!r} needs {needed:,} "
-            f"bytes for {sum(map(len, views))} frames of {stream.width} x {stream.height}. Scale it or take fewer views."
+            f"bytes for {sum(map(len, views))} frames of {stream.width} x {stream.height}. Take fewer views."
         )
     return needed
 
