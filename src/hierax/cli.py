@@ -5,16 +5,21 @@ stdout is data, stderr is talk; `commands.Exit` says what exit codes mean.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
 
 from . import console
 from .commands import MEANINGS, Exit
-from .errors import HieraxError, nearest
+from .errors import HieraxError, cannot_write, nearest
 
 # Command -> (its function in commands/, the line in `hierax --help`, which is the first of its docstring).
 COMMANDS = {
@@ -43,27 +48,82 @@ def main(argv: Sequence[str] | None = None) -> int:
     levels: list[console.Verbosity] = ["normal", *(_VERBOSITY[a] for a in arguments[:end] if a in _VERBOSITY)]
     arguments = [a for a in arguments[:end] if a not in _VERBOSITY] + arguments[end:]
     console.set_up(levels[-1])
-    try:
-        code = _run(arguments)
-        sys.stdout.flush()
+    with _stopped_in_order():
+        try:
+            code, refusal = _answer(arguments), _refuses(sys.stdout)
+        except console.Unheard as gone:
+            _refuses(sys.stdout)
+            code, refusal = Exit.OK, gone.__cause__
+        # A reader that went away (`| head`) got what it asked for.
+        if isinstance(refusal, OSError) and not isinstance(refusal, BrokenPipeError):
+            console.complain(cannot_write("the standard output", refusal))
+            code = code or Exit.FAILURE
+        _refuses(sys.stderr)
         return code
+
+
+def _answer(arguments: list[str]) -> int:
+    """The exit code of a command, whatever becomes of it."""
+    try:
+        return _run(arguments)
     except KeyboardInterrupt:
         console.complain("interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (`| head`); what it asked for it got.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else Exit.USAGE if stop.code else Exit.OK
+    except console.Unheard:
+        raise
     except Exception as error:
         if logging.getLogger(__package__).isEnabledFor(logging.DEBUG):
+            sys.excepthook = console.trace
             raise
         text = f"internal error ({type(error).__name__}: {error}). Run again with -v and report what it prints."
         if isinstance(error, (HieraxError, OSError)):
             text = str(error) if isinstance(error, HieraxError) else f"The system refused: {error}."
         console.complain(text)
         return Exit.FAILURE
+
+
+def _refuses(stream: TextIO) -> OSError | None:
+    """Why a stream takes no more, if so; then it leads nowhere, so that the interpreter's end is quiet."""
+    try:
+        stream.flush()
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):  # the latter: no stream of the system
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return error if isinstance(error, OSError) else None
+    return None
+
+
+@contextlib.contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a command in order; a second one at once, and the next run cleans up."""
+    numbers, owner = (signal.SIGINT, signal.SIGTERM), os.getpid()
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a worker
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        for each in numbers:
+            signal.signal(each, lambda *_: os._exit(Exit.INTERRUPTED))
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    stopped: list[int] = []
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        if not stopped:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def command(name: str) -> Callable[..., int | None]:
@@ -74,12 +134,12 @@ def command(name: str) -> Callable[..., int | None]:
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text())
+        console.emit(help_text())
         return Exit.OK
     if arguments[0] in ("-V", "--version"):
         from . import __version__
 
-        print(f"hierax {__version__}")
+        console.emit(f"hierax {__version__}")
         return Exit.OK
     name = next((n for n in (" ".join(arguments[:2]), arguments[0]) if n in COMMANDS), None)
     if name is None:
@@ -90,8 +150,27 @@ def _run(arguments: list[str]) -> int:
     import tyro
 
     rest = arguments[len(name.split()) :]
-    code = tyro.cli(command(name), args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
-    return code or Exit.OK
+    parsed = _call_of(command(name))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            call = tyro.cli(parsed, args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit:
+        console.write(said.getvalue())
+        raise
+    except OSError as error:  # help is printed by tyro
+        raise console.Unheard from error
+    return call() or Exit.OK
+
+
+def _call_of(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """A function of the same signature and help that does nothing yet but give the call."""
+
+    @functools.wraps(function)
+    def parsed(*given: Any, **options: Any) -> Callable[[], int | None]:
+        return functools.partial(function, *given, **options)
+
+    return parsed
 
 
 def _open_streams() -> None:

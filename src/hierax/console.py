@@ -1,18 +1,22 @@
 """The one voice on stderr: lines, warnings and progress, and how much of them a person wants. stdout is data.
 
-Nothing else in hierax writes to stderr. Processes started by a quiet one are quiet too, and of the processes of one
-training run only the first talks.
+Nothing else in hierax writes to stderr, and nothing that is written there can steer a terminal. Processes started by a
+quiet one are quiet too, and of the processes of one training run only the first talks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
+import threading
 import time
+import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import Any, Literal
 
 Verbosity = Literal["quiet", "normal", "verbose"]
@@ -28,10 +32,37 @@ _hushed = False  # whether a block asked for no progress
 def set_up(verbosity: Verbosity) -> None:
     """Say how much is said, for this process and those it starts."""
     os.environ[_QUIET] = "1" if verbosity == "quiet" else ""
-    logging.basicConfig(format="hierax: %(message)s", stream=sys.stderr)
+    talk = logging.StreamHandler(sys.stderr)
+    talk.setFormatter(_Printable("hierax: %(message)s"))
+    logging.basicConfig(handlers=[talk])
+    warnings.formatwarning, threading.excepthook = _printable_warning, _thread_failed
     logging.getLogger("hierax").setLevel(_LEVELS[verbosity])  # other libraries' talk stays theirs
     if verbosity == "quiet":
         warnings.simplefilter("ignore")
+
+
+class _Printable(logging.Formatter):
+    """Log lines of which nothing steers a terminal: names of files and words of models are in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As its base."""
+        return printable(super().format(record), keep="\n")
+
+
+def _printable_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return printable(f"hierax: {filename}:{lineno}: {category.__name__}: {message}") + "\n"
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """What fails in a library's thread is told by whoever waits for it; its traceback is for -v."""
+    logging.getLogger("hierax").debug("in a thread: %s: %s", failed.exc_type.__name__, failed.exc_value)
+
+
+def trace(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """Say where an error came from; for sys.excepthook."""
+    complain("".join(traceback.format_exception(kind, error, at)))
 
 
 def quiet() -> bool:
@@ -63,13 +94,45 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """A line that stays, also where only errors are wanted."""
+    write("hierax: " + text.rstrip() + "\n")
+
+
+def write(text: str) -> None:
+    """Lines that stay, as they are but for what could steer a terminal."""
     close()
-    _write("hierax: " + printable(text.rstrip(), keep="\n") + "\n")
+    _write(printable(text, keep="\n"))
 
 
-def printable(text: str, *, keep: str = "") -> str:
+def printable(text: str, *, keep: str = "", escape: Callable[[str], str] | None = None) -> str:
     """Text of which nothing steers a terminal: what does not print becomes its escape, but for what is kept."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    escape = escape or (lambda c: c.encode("unicode_escape").decode())
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else escape(c) for c in text)
+
+
+class Unheard(Exception):
+    """stdout takes no more; the cause says why."""
+
+
+def emit(text: str, *, end: str = "\n", as_json: bool = False, now: bool = False) -> None:
+    """Data on stdout, as it is; on a terminal, what could steer it is shown as its escape.
+
+    Args:
+        text: The data.
+        end: What follows it.
+        as_json: Whether escapes are JSON's.
+        now: Hand it over before going on.
+
+    Raises:
+        Unheard: stdout takes no more.
+    """
+    if sys.stdout.isatty():
+        text = printable(text, keep="\n\t", escape=(lambda c: json.dumps(c)[1:-1]) if as_json else None)
+    try:
+        sys.stdout.write(text + end)
+        if now:
+            sys.stdout.flush()
+    except OSError as error:
+        raise Unheard from error
 
 
 def name_problems(problems: Iterable[tuple[str, str]], headline: str = "") -> None:
@@ -95,7 +158,7 @@ def show(text: str, *, now: bool = False) -> None:
     if not shows_progress() or (not now and time.monotonic() - _shown_at < _EVERY_S[terminal]):
         return
     _shown_at, _open = time.monotonic(), terminal
-    _write(f"\r\033[K{text}" if terminal else f"hierax: {text}\n")
+    _write(f"\r\033[K{printable(text)}" if terminal else f"hierax: {printable(text)}\n")
 
 
 def close() -> None:
@@ -115,7 +178,13 @@ def bar(
 
     silent = True if quiet() or not wanted else None  # None: wherever stderr is no terminal
     with tqdm(
-        total=total, initial=start, unit=unit, unit_scale=unit == "B", desc=label or None, disable=silent, leave=False
+        total=total,
+        initial=start,
+        unit=unit,
+        unit_scale=unit == "B",
+        desc=printable(label) or None,
+        disable=silent,
+        leave=False,
     ) as drawn:
         yield drawn
 

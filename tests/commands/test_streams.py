@@ -163,3 +163,44 @@ def test_list__json_is_data_alone(capsys):
     """A note on stdout would break whoever parses it."""
     assert main(["list", "hieradet_small", "--format", "json"]) == 0
     assert all("hieradet_small" in row["name"] for row in json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("command", ["list", "--help", "classify --help", "--version"])
+@pytest.mark.parametrize(
+    ("redirected", "code", "lines"),
+    [(">/dev/full", 1, 1), ("2>/dev/full", 0, 0), (">/dev/full 2>/dev/full", 1, 0), ("| true", 0, 0), (">&- 2>&-", 0, 0)],
+)  # fmt: skip
+def test_streams__data(desk, command, redirected, code, lines):
+    """The interpreter flushes at its end too: exit code 120 and a line of its own where ours was told already."""
+    if "/dev/full" in redirected and not os.path.exists("/dev/full"):
+        pytest.skip("no such device here")
+    line = f"set -o pipefail; {sys.executable} -m hierax {command} {redirected}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, lines), done.stderr
+    assert not lines or "Cannot write the standard output: No space left on device." in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "2>&1 | true"])
+def test_streams__talk(desk, redirected):
+    """Exit codes are documented: 2 for usage, 3 for partial, whoever listens to stderr."""
+    if "/dev/full" in redirected and not os.path.exists("/dev/full"):
+        pytest.skip("no such device here")
+    (desk / "bad.png").write_text("no image")
+    commands = {"classify --nonsense": 2, "classify missing.png": 1, "embed a.png bad.png -o v.npz": 3}
+    for arguments, code in commands.items():
+        line = f"set -o pipefail; {sys.executable} -m hierax {arguments} {redirected}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert done.returncode == code, arguments
+        assert done.stderr == ""
+
+
+def test_broken_pipe__that_is_not_stdout_is_a_failure(capsys, monkeypatch):
+    """A worker that dies breaks a pipe too: to answer 0 then would be a success without a result."""
+
+    def fail(*args, **options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("hierax.weights.catalog.list_models", fail)
+    assert main(["list"]) == 1
+    assert "Broken pipe" in capsys.readouterr().err

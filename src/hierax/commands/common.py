@@ -87,7 +87,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
     cells = [list(rows[0]), *([console.printable(str(value)) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        console.emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def exit_code(total: int, failed: int) -> int:

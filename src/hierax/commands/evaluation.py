@@ -36,7 +36,7 @@ def accuracy(
 
     options = {"protocol": protocol, "split": split, "frame_stride": frame_stride, "batch_size": batch_size}
     result = measured(data, load(model, device=device), **options)
-    print(json.dumps(result.to_dict()) if format == "json" else str(result))
+    console.emit(json.dumps(result.to_dict()) if format == "json" else str(result))
     console.name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))
 
@@ -59,4 +59,4 @@ def render(
     """
     from ..data.datasets.shapes import render_folder
 
-    print(render_folder(destination, count=count, seed=seed, size=size, image_format=format))
+    console.emit(str(render_folder(destination, count=count, seed=seed, size=size, image_format=format)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from ..bulk.write import OutputFile, claimed, provenance, write_maps, write_vect
 from ..errors import InputError, writing
 from . import common
 from .common import BatchSize, Device, Dtype, Fast, Inputs, Model, Output, Views, open_inputs
+from .csv_text import as_path, as_text, csv_line
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
@@ -37,7 +37,8 @@ def classify(
 
     Args:
         top_k: Classes per image.
-        format: How to print; jsonl and csv print as results come.
+        format: How to print; jsonl and csv print as results come. In csv an apostrophe marks a label that a
+            spreadsheet would run as a formula.
     """
     predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
     predictor.classify([], top_k=top_k)  # what it refuses is refused before any file is opened
@@ -52,11 +53,12 @@ def classify(
             guesses = [guess.to_dict() for guess in row.value or ()]
             yield {"path": row.name, "predictions": guesses, "error": row.error}
 
+    ascii = not _is_unicode(sys.stdout)
     if format == "json":
-        print(json.dumps(list(records()), indent=2, ensure_ascii=not _is_unicode(sys.stdout)))
+        console.emit(json.dumps(list(records()), indent=2, ensure_ascii=ascii), as_json=True)
     elif format == "jsonl":
         for record in records():
-            print(json.dumps(record, ensure_ascii=not _is_unicode(sys.stdout)), flush=True)
+            console.emit(json.dumps(record, ensure_ascii=ascii), as_json=True, now=True)
     elif format == "csv":
         _print_csv(records())
     else:
@@ -161,17 +163,20 @@ def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _print_csv(records: Iterable[dict[str, Any]]) -> None:
     """One line a guess, or a line with the error."""
-    writer: csv.DictWriter[str] = csv.DictWriter(sys.stdout, ("path", "rank", "label", "index", "score", "error"))
-    writer.writeheader()
+    columns = ("path", "rank", "label", "index", "score", "error")
+    console.emit(csv_line(columns), end="\r\n")
     for record in records:
-        ranked = [{"rank": rank, **guess} for rank, guess in enumerate(record.pop("predictions"), start=1)]
-        writer.writerows({**record, **guess} for guess in ranked or [{}])
-        sys.stdout.flush()
+        ranked = [{"rank": rank, **guess} for rank, guess in enumerate(record["predictions"], start=1)] or [{}]
+        for guess in ranked:
+            line = {**record, **guess}
+            cells = [as_path(record["path"]), *(as_text(line.get(column)) for column in columns[1:])]
+            console.emit(csv_line(cells), end="\r\n", now=True)
 
 
 def _draw(rows: Sequence[Row], picture: OutputFile) -> None:
     """Draw images beside their maps; nothing where there are none."""
     import numpy as np
+    from PIL import Image
 
     from ..data.decode import decode_image
     from ..visualize import sheets
@@ -184,5 +189,5 @@ def _draw(rows: Sequence[Row], picture: OutputFile) -> None:
     maps = [dict(zip(colors, found, strict=True)) for found in zip(*colors.values(), strict=True)]
     drawn = [sheets.feature_sheet(decode_image(row.path), found) for row, found in zip(rows, maps, strict=True)]
     with writing(picture.path):
-        sheets.write_picture(sheets.stack_sheets(drawn), picture.partial)
+        Image.fromarray(sheets.stack_sheets(drawn)).save(picture.partial)
     console.say(f"{picture.path}: {len(rows)} images beside their maps")

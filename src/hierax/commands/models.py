@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from ..console import printable
+from ..console import emit, printable
 from ..errors import UnknownNameError, nearest
 from .common import table
 
@@ -37,7 +37,7 @@ def list_(pattern: Positional[str] = "*", commercial: bool = False, format: Lite
         shown = known if entry.pretrained else ("-",) * len(columns)
         rows.append({"name": entry.name, **dict(zip(columns, shown, strict=True))})
     if format == "json":
-        print(json.dumps(rows, indent=2))
+        emit(json.dumps(rows, indent=2))
     else:
         table(rows)
 
@@ -50,7 +50,7 @@ def describe(model: Positional[str]) -> None:
     """
     from .. import describe as describe_model
 
-    print(printable(str(describe_model(model)), keep="\n"))
+    emit(printable(str(describe_model(model)), keep="\n"))
 
 
 def convert(
@@ -69,7 +69,7 @@ def convert(
     """
     from .. import convert as convert_model
 
-    print(convert_model(source, destination, to=to, name=name))
+    emit(str(convert_model(source, destination, to=to, name=name)))
 
 
 def download(model: Positional[str], revision: str | None = None) -> None:
@@ -81,7 +81,7 @@ def download(model: Positional[str], revision: str | None = None) -> None:
     """
     from ..weights import hub
 
-    print(hub.fetch_source(model, revision=revision)[0])
+    emit(str(hub.fetch_source(model, revision=revision)[0]))
 
 
 def verify(source: Positional[str], name: str | None = None) -> None:
@@ -98,10 +98,10 @@ def verify(source: Positional[str], name: str | None = None) -> None:
     from ..weights.files import weight_map
 
     weights = find_weights(source, name=name)
-    print(printable(f"{weights.config.name}: {weights.report}", keep="\n"))
+    emit(printable(f"{weights.config.name}: {weights.report}", keep="\n"))
     if weights.raw is not None:
         found = weights.raw.path
         parts = sorted(set(weight_map(found).values())) if found.name.endswith(".index.json") else []
         for path in (found, *(found.parent / part for part in parts)):
             says = proof(path, weights.card.sha256, weights.card.name)
-            print(printable(f"{path.name}: {says}" if parts else says))
+            emit(printable(f"{path.name}: {says}" if parts else says))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from .. import console
 from ..errors import RecipeError
 from ..schema import toml_value
 from .common import Device, Model, exit_code
@@ -80,5 +81,5 @@ def _run(train: Callable[..., Any], data: str, out: Path, pairs: Sequence[str], 
         options[key.strip()] = toml_value(text)
     summary = train(data, out, **options)
     if os.environ.get("RANK", "0") == "0":
-        print(summary.model)
+        console.emit(str(summary.model))
     return exit_code(summary.samples, len(summary.unreadable))

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..atomic import folder_beside
+from ..errors import CheckpointError, writing
 from ..net.cache import sha256_of
 
 log = logging.getLogger("hierax")
@@ -48,16 +49,12 @@ def commit(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
         CheckpointError: It cannot be written or does not read back; older ones are untouched.
     """
     final = folder / f"step-{checkpoint.step:08d}"
-    partial = folder / f".{final.name}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    # One name for the partial ones of all steps: what a killed run left goes with the next checkpoint.
+    with writing(folder, CheckpointError), folder_beside(folder / "step") as partial:
         _write(partial, checkpoint)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
         _sync(folder)
-    except OSError as error:
-        raise CheckpointError(f"A checkpoint could not be written to {folder}: {error.strerror or error}.") from error
     if not is_valid(final):
         raise CheckpointError(f"The checkpoint {final} does not read back as written; the disk may be failing.")
     for old in _folders(folder)[keep:]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..atomic import locked
-from ..errors import InputError, RecipeError
-from ..weights.files import write_json
+from ..errors import InputError, RecipeError, cannot_write
+from ..weights.files import read_json, write_json
 from .methods import METHODS
 from .reading import recipe_of, to_record
 from .recipe import Recipe
@@ -54,37 +53,53 @@ def check_free(folder: Path, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def claim(folder: Path, recipe: Recipe, *, resume: bool, fingerprint: str) -> Iterator[None]:
-    """Hold the folder for one run.
+def claim(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Hold the folder for one run, from before any work is done.
 
     Raises:
-        InputError: As `check_free`; or a run is going on in it, or the data changed.
-        RecipeError: `resume` with a recipe that would give another result.
+        InputError: As `check_free`; or a run is going on in it.
     """
     with contextlib.ExitStack() as held:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder / ".lock"))
         except BlockingIOError as error:
-            raise InputError(f"A folder takes one run at a time; {str(folder)!r} is in use by another.") from error
+            holder = (error.strerror or "another").removesuffix(" is writing it")
+            raise InputError(
+                f"A folder takes one run at a time; {str(folder)!r} is in use by {holder}. Wait until it is done, or "
+                "name another folder."
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"A run needs a folder that can be written. {cannot_write(repr(str(folder)), error)}"
+            ) from error
         check_free(folder, resume=resume)
-        before = folder / _RECIPE
-        if before.exists():
-            held_by = json.loads(before.read_text("utf-8"))
-            old, new = _flat(recipe_of(held_by["recipe"], "The recipe of the run that goes on")), _flat(recipe)
-            changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
-            if changed:
-                listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
-                raise RecipeError(
-                    f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out."
-                )
-            if held_by["fingerprint"] != fingerprint:
-                raise InputError(
-                    "A resumed run must keep its data; samples were added, removed or renamed since it began. "
-                    "Start a new run in another folder, with model= the old one."
-                )
-        else:
-            write_json(before, {"recipe": to_record(recipe), "fingerprint": fingerprint})
         yield
+
+
+def keep_recipe(folder: Path, recipe: Recipe, fingerprint: str) -> None:
+    """Write down what is run on which data, or hold it against what was written when the run began.
+
+    Raises:
+        InputError: The data changed.
+        RecipeError: `resume` with a recipe that would give another result.
+    """
+    before = folder / _RECIPE
+    if not before.exists():
+        write_json(before, {"recipe": to_record(recipe), "fingerprint": fingerprint})
+        return
+    held_by = read_json(before)
+    old = _flat(recipe_of(held_by.get("recipe"), "The recipe of the run that goes on"))
+    new = _flat(recipe)
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
+    if changed:
+        listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
+        raise RecipeError(f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out.")
+    if held_by.get("fingerprint") != fingerprint:
+        raise InputError(
+            "A resumed run must keep its data; samples were added, removed or renamed since it began. "
+            "Start a new run in another folder, with model= the old one."
+        )
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

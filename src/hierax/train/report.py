@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .. import console
+from ..errors import writing
+from ..weights.files import write_text
 
 
 class Report:
@@ -40,15 +43,16 @@ class Report:
                     record = json.loads(line)
                 except ValueError:  # the last line of a killed run
                     continue
-                if record.get("step", 0) <= step:
+                if isinstance(record, dict) and record.get("step", 0) <= step:
                     lines.append(line + "\n")
                     self.losses += [math.nan if loss is None else loss for loss in record.get("losses", [])]
-        self.path.write_text("".join(lines), "utf-8")
+        write_text(self.path, "".join(lines))
         self._log = self.path.open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step)
+            with writing(self.path.with_name("tensorboard")):
+                self._board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step)
         except ImportError:
             console.say("no TensorBoard log: pip install tensorboard")
         except UnicodeError:
@@ -87,17 +91,19 @@ class Report:
             return
         # JSON has neither NaN nor infinity: null.
         finite = json.loads(json.dumps(record), parse_constant=lambda constant: None)
-        self._log.write(json.dumps(finite) + "\n")
-        self._log.flush()
+        with writing(self.path):
+            self._log.write(json.dumps(finite) + "\n")
+            self._log.flush()
         if self._board is not None:
-            for key, value in record.items():
-                if isinstance(value, (int, float)) and key != "step":
-                    self._board.add_scalar(key, value, record["step"])
+            with writing(self.path.with_name("tensorboard")):
+                for key, value in record.items():
+                    if isinstance(value, (int, float)) and key != "step":
+                        self._board.add_scalar(key, value, record["step"])
 
     def close(self) -> None:
         """Flush and close."""
         console.close()
-        if self._log is not None:
-            self._log.close()
-        if self._board is not None:
-            self._board.close()
+        for file in (self._log, self._board):
+            if file is not None:
+                with contextlib.suppress(OSError):  # every line was flushed, and told if it could not be
+                    file.close()

@@ -16,16 +16,16 @@ import torch
 from .. import console
 from ..data.datasets.samples import TrainingData
 from ..data.files import name_text
-from ..errors import RecipeError
+from ..errors import HieraxError, RecipeError
 from ..model.metrics import Accuracy
 from ..net.transfer import shown
 from ..schema import to_toml
-from ..weights.files import write_json
+from ..weights.files import write_json, write_text
 from ..weights.rename import flat_name
 from ..weights.write import write_weights
 from .batches import Views
 from .devices import Devices
-from .folder import check_free, claim
+from .folder import claim, keep_recipe
 from .loop import Loop
 from .methods import find_method
 from .pictures import draw_method, draw_run
@@ -144,13 +144,16 @@ def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> 
     if recipe.before is not None:
         first = run(recipe.before.data or data, folder / "before", recipe.before, resume=resume)
         recipe = dataclasses.replace(recipe, model=str(first.model), pretrained=True, before=None)
-    kind = find_method(recipe.method)
     if recipe.model is None and recipe.task == "pretrain":
         raise RecipeError("Pretraining needs a model; got none. Pass model=, e.g. 'mae_hiera_tiny_224'.")
-    started = time.perf_counter()
     devices = Devices(recipe)
-    if devices.main:
-        check_free(folder, resume=resume)
+    with claim(folder, resume=resume) if devices.main else contextlib.nullcontext():
+        return _train(data, folder, recipe, devices, resume=resume)
+
+
+def _train(data: Any, folder: Path, recipe: Recipe, devices: Devices, *, resume: bool) -> RunSummary:
+    """Train in a folder that is this run's."""
+    started, kind = time.perf_counter(), find_method(recipe.method)
     train, validation = kind.open(data, recipe)
     notes = _notes(train, validation, recipe)
     torch.manual_seed(recipe.seed)
@@ -159,21 +162,25 @@ def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> 
     notes += [*licence_note(weights), *method.advice(len(train))]
     views = Views(train, method.views(), method.weights.config, recipe)
     fingerprint = train.fingerprint()
-    folder.mkdir(parents=True, exist_ok=True)
     loop = Loop(method, views, validation, recipe, folder, devices)
-    mine = claim(folder, recipe, resume=resume, fingerprint=fingerprint)
-    with mine if devices.main else contextlib.nullcontext():
-        loop.open(resume=resume)
-        if devices.main:
-            _begin(loop, data, notes, fingerprint)
-        loop.run()
-        with loop.averaged():
-            result = None if validation is None else method.validate(validation, devices)
-            _publish(loop, data)
-            draw_method(method, views, devices, folder)
-        summary = _summary(loop, result, time.perf_counter() - started)
-        if devices.main:
-            _finish(loop, summary, result, notes)
+    if devices.main:
+        keep_recipe(folder, recipe, fingerprint)
+    loop.open(resume=resume)
+    if devices.main:
+        _begin(loop, data, notes, fingerprint)
+    loop.run()
+    if loop.skipped == loop.stream.total:
+        raise HieraxError(
+            f"A model must have learned something; all {loop.skipped} steps were skipped, because nothing could be "
+            f"read or was finite. First reason: {next(iter(loop.failures.values()), 'the loss was not finite')}"
+        )
+    with loop.averaged():
+        result = None if validation is None else method.validate(validation, devices)
+        _publish(loop, data)
+        draw_method(method, views, devices, folder)
+    summary = _summary(loop, result, time.perf_counter() - started)
+    if devices.main:
+        _finish(loop, summary, result, notes)
     return summary
 
 
@@ -195,7 +202,7 @@ def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe)
 def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     """Write down what is run, and say what a person should know."""
     recipe, devices, train = loop.recipe, loop.devices, loop.views.data
-    (loop.out / "recipe.toml").write_text(to_toml(to_record(recipe)), "utf-8")
+    write_text(loop.out / "recipe.toml", to_toml(to_record(recipe)))
     facts = {
         "data": shown(name_text(str(source))),
         "fingerprint": fingerprint,

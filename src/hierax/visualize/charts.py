@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from ..atomic import atomic_file
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError, MissingExtraError, writing
 
 _BLUE, _RED, _INK, _FAINT, _PAPER = "#2662c4", "#ce3c28", "#20242c", "#7a808a", "#fcfcfa"
 _LOG_FROM = 30  # largest over smallest loss at which the low end of a linear axis can no longer be read
@@ -144,7 +144,7 @@ def _chart(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks shows as boxes
         figure = Figure(figsize=size, layout="constrained")
         yield figure.add_subplot()
-        with atomic_file(path) as partial:
+        with writing(path), atomic_file(path) as partial:
             figure.savefig(partial)
 
 

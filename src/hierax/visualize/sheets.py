@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic import atomic_file
 from ..config import PreprocessSpec
-from ..errors import InputError
+from ..errors import InputError, writing
 
 Picture: TypeAlias = UInt8[ndarray, "h w 3"]
 PAPER, INK, FAINT = (252, 252, 250), (32, 36, 44), (122, 128, 138)
@@ -112,9 +112,9 @@ def write_picture(picture: Picture, path: Path) -> None:
     """Write a picture whole or not at all, in the format that the file name ends with.
 
     Raises:
-        OSError: The place cannot be written.
+        InputError: The place cannot be written.
     """
-    with atomic_file(path) as partial:
+    with writing(path), atomic_file(path) as partial:
         Image.fromarray(picture).save(partial)
 
 

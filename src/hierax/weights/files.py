@@ -282,6 +282,11 @@ def write_torch(path: Path, data: Any) -> Path:
     return write_atomic(path, save)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write text, whole or not at all."""
+    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> Path:
     """Write indented JSON, whole or not at all."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
