@@ -32,7 +32,7 @@ def split_windows(x: Float[Tensor, "b *grid c"], window: tuple[int, ...]) -> Flo
     pairs = [n for g, w in zip(grid, window, strict=True) for n in (g // w, w)]
     rank = len(grid)
     order = [0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1]
-    count = math.prod(g // w for g, w in zip(grid, window, strict=True))
+    count = math.prod([g // w for g, w in zip(grid, window, strict=True)])
     return x.reshape(b, *pairs, c).permute(order).reshape(b * count, *window, c)
 
 

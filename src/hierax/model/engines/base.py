@@ -41,19 +41,31 @@ class Engine(ABC):
 class Recent(Generic[V]):
     """A function whose few answers used last are kept; threads wait for each other while one is made.
 
+    Args:
+        limit: How many answers are kept.
+        make: The function.
+        size: Bytes of an answer.
+        most: Bytes of all that are kept; the last answer is kept whatever its size.
+
     Attributes:
         held: What is kept, by arguments, the one used last at the end.
     """
 
-    def __init__(self, limit: int, make: Callable[..., V]) -> None:
-        self.limit, self.make = limit, make
+    def __init__(
+        self, limit: int, make: Callable[..., V], size: Callable[[V], int] = lambda _: 0, most: int = 0
+    ) -> None:
+        self.limit, self.make, self.size, self.most = limit, make, size, most
         self.held: dict[tuple, V] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *key: Any) -> V:
         """What was made for these arguments."""
         with self._lock:
-            self.held[key] = found = self.held.pop(key) if key in self.held else self.make(*key)
-            if len(self.held) > self.limit:
+            known = key in self.held
+            self.held[key] = found = self.held.pop(key) if known else self.make(*key)
+            while not known and len(self.held) > 1 and self._too_much():
                 del self.held[next(iter(self.held))]
             return found
+
+    def _too_much(self) -> bool:
+        return len(self.held) > self.limit or sum(map(self.size, self.held.values())) > self.most

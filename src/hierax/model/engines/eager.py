@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from ..encoder import Encoder
 from .base import EMBEDDING, Engine, Recent
 from .blocks import FastBlock
 from .products import Product, product_kind
-from .schedule import Run, schedule
+from .schedule import Run, index_bytes, schedule
 from .threads import spread
 
 # The MLP's hidden layer and the qkv of as many tokens stay in the caches; fewer rows leave BLAS idle.
 HIDDEN_BYTES = 6_000_000
 FEWEST_ROWS = 784
-SIZES = 32  # position tables and schedules kept
+# Position tables and schedules kept: of that many sizes, and bytes of each kind.
+SIZES, TABLE_BYTES = 32, 64_000_000
 
 
 class TorchEngine(Engine):
@@ -46,8 +48,8 @@ class TorchEngine(Engine):
             with torch.inference_mode(False), torch.no_grad():
                 return encoder.position(grid).contiguous()
 
-        self.position = Recent(SIZES, position)
-        self.schedule = Recent(SIZES, partial(schedule, blocks, encoder.stage_ends))
+        self.position = Recent(SIZES, position, attrgetter("nbytes"), TABLE_BYTES)
+        self.schedule = Recent(SIZES, partial(schedule, blocks, encoder.stage_ends), index_bytes, TABLE_BYTES)
 
     def run(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
         """Stage maps, or the embedding: pooling takes tokens in any order, so none are put back for it."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module as hooked
 
 from ...errors import InputError
 from ..encoder import Encoder
@@ -19,25 +21,49 @@ from .base import EMBEDDING, Engine
 from .eager import TorchEngine
 
 _making = threading.RLock()
+SAMPLES = 16  # elements of each parameter that every call compares
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An engine and what it was made from; parameters are held, so that no later one can stand at their address."""
+
+    engine: Engine
+    weights: list[tuple]
+    held: list[Tensor]
+    views: list[Tensor]
+    sample: Tensor | None
 
 
 class FastEncoder(Encoder):
     """An encoder for inference: the numbers of the readable one within rounding, sooner.
 
-    Its parameters share memory with the model that it was made from. The engine is made again when weights changed,
-    were replaced, moved or cast; a change inside `parameter.data` leaves no trace and needs `refresh`. Inputs of
-    another floating type are cast to the parameters', and every answer has it. Outputs carry no gradient unless the
-    input asks for one: then, in train mode, under autocast and with `visible`, the readable encoder's own path runs.
+    Its parameters share memory with the model that it was made from. The engine is made again when weights were
+    changed, replaced, moved or cast; a change of a few elements behind torch's back (inside `parameter.data`, through
+    NumPy) may go unseen and needs `refresh`. Inputs of another floating type are cast to the parameters', and every
+    answer has it. Outputs carry no gradient unless the input asks for one: then, in train mode, under autocast, while
+    torch traces, with hooks inside or layers of other types, and with `visible`, the readable encoder's own path runs.
 
     Args:
         model: The encoder.
         make: What makes an engine of an encoder, a class or a `functools.partial` of one.
+
+    Raises:
+        InputError: The model's layers are not the encoder's own, or have hooks, which an engine would pass over.
     """
 
     def __init__(self, model: Encoder, make: Callable[[Encoder], Engine] = TorchEngine) -> None:
         with torch.device("meta"):
             super().__init__(model.config)
             self.set_num_classes(model.num_classes)
+        self._own = [type(module) for module in _inside(self)[1:]]
+        foreign = [name for name, module in model.named_modules() if name and _hooked(module)]
+        if foreign or [type(module) for module in _inside(model)[1:]] != self._own:
+            raise InputError(
+                f"A fast encoder runs the encoder's own layers; {foreign[0] if foreign else 'some'} of this model "
+                "has hooks or is of another type. Merge or remove what was added (adapters, parametrizations, hooks) "
+                "first; hooks may be registered on the result."
+            )
         self.load_state_dict(model.state_dict(), assign=True)
         for ours, theirs in zip(self.blocks, model.blocks, strict=True):
             ours.window, ours.q_stride = theirs.window, theirs.q_stride
@@ -48,23 +74,24 @@ class FastEncoder(Encoder):
     @property
     def choice(self) -> str:
         """One line that says what runs."""
-        return self.current().choice
+        return "the readable encoder, for hooks or other layers inside" if self._foreign() else self.current().choice
 
     def refresh(self) -> None:
-        """Forget everything made from the weights, as is needed after a change inside `parameter.data`."""
-        self._state: tuple[list[tuple], Engine, list[Tensor]] | None = None
+        """Forget everything made from the weights, as is needed after a change that leaves no trace."""
+        self._state: _Made | None = None
 
     def current(self) -> Engine:
         """The engine for the weights as they are, made again if they changed."""
-        weights, state = _weights(self), self._state
-        if state is None or state[0] != weights:
+        parameters = [p for module in _inside(self) for p in module._parameters.values() if p is not None]
+        weights = [(id(p), p.data_ptr(), None if p.is_inference() else p._version) for p in parameters]
+        if not _fits(state := self._state, weights):
             with _making:
-                state = self._state
-                if state is None or state[0] != weights:
-                    # Held, so that no later tensor can stand at the address of one that was replaced.
-                    storages = [tensor for p in self.parameters() for tensor in (p, p.data)]
-                    self._state = state = (weights, self.make(self), storages)
-        return state[1]
+                if not _fits(state := self._state, weights):
+                    views = [_sampled(p) for p in parameters if p.device.type == "cpu"]  # elsewhere it would wait
+                    sample = torch.cat(views) if views else None
+                    held = [tensor for p in parameters for tensor in (p, p.data)]
+                    self._state = state = _Made(self.make(self), weights, held, views, sample)
+        return state.engine  # type: ignore[union-attr]
 
     def stages(
         self,
@@ -99,19 +126,50 @@ class FastEncoder(Encoder):
         return x if torch.is_autocast_enabled(x.device.type) else x.to(self.patch_embed.proj.weight.dtype)
 
     def _readable(self, x: Tensor) -> bool:
-        """Whether the readable encoder's path must run: gradients, autocast, or nothing to do."""
+        """Whether the readable encoder's path must run: gradients, autocast, tracing, hooks, or nothing to do."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return True
         differentiable = self.training or (torch.is_grad_enabled() and x.requires_grad)
-        return differentiable or torch.is_autocast_enabled(x.device.type) or x.shape[0] == 0
+        if differentiable or torch.is_autocast_enabled(x.device.type) or x.shape[0] == 0:
+            return True
+        return self._foreign()
+
+    def _foreign(self) -> bool:
+        """Whether something stands inside that an engine would pass over."""
+        modules = _inside(self)[1:]
+        if hooked._global_forward_hooks or hooked._global_forward_pre_hooks:
+            return True
+        return [type(m) for m in modules] != self._own or any(_hooked(m) or m.training for m in modules)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles keep how the engine is made, and make their own."""
         return {**self.__dict__, "_state": None}
 
 
-def _weights(encoder: Encoder) -> list[tuple]:
-    """What tells one state of the weights from another: each parameter's identity, address and version."""
+def _inside(encoder: Encoder) -> list[Any]:
+    """An encoder and the modules inside but for its head, which no engine replaces."""
     modules: list[Any] = [encoder]
-    for module in modules:  # `parameters()` also spells every name, which takes twice as long
-        modules.extend(child for child in module._modules.values() if child is not None)
-    found = [p for module in modules for p in module._parameters.values() if p is not None]
-    return [(id(p), p.data_ptr(), None if p.is_inference() else p._version) for p in found]
+    for module in modules:  # `modules()` also spells every name, which takes twice as long
+        modules.extend(
+            m for name, m in module._modules.items() if m is not None and (module is not encoder or name != "head")
+        )
+    return modules
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def _sampled(parameter: Tensor) -> Tensor:
+    """Elements spread over a parameter, as a view of their bits: NaN equals itself."""
+    extent = 1 + sum((n - 1) * step for n, step in zip(parameter.shape, parameter.stride(), strict=True))
+    count = min(SAMPLES, extent)
+    view = parameter.detach().as_strided((count,), (max(1, (extent - 1) // max(1, count - 1)),))
+    return view.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[parameter.element_size()])
+
+
+def _fits(state: _Made | None, weights: list[tuple]) -> bool:
+    """Whether an engine was made from the weights as they are."""
+    if state is None or state.weights != weights:
+        return False
+    return state.sample is None or torch.equal(torch.cat(state.views), state.sample)

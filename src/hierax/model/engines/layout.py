@@ -97,7 +97,6 @@ def order(layout: Layout) -> Tensor:
     return torch.cat(parts)
 
 
-@functools.lru_cache(maxsize=256)
 def moves(source: Layout, target: Layout) -> Tensor | None:
     """Which token of the source layout stands at each place of the target; None where nothing moves."""
     with torch.inference_mode(False):

@@ -17,7 +17,8 @@ from .base import Engine, Recent
 from .encoder import FastEncoder
 from .graph import export
 
-MODELS, PROGRAMS = 8, 8  # kept; each program holds its own copy of the weights
+# Kept; each program holds its own copy of the weights, each request of a program the tokens of one call.
+MODELS, PROGRAMS, REQUESTS = 8, 8, 8
 # A batch runs in a program for a larger one while blank images make up at most a third of that: repeated, more of
 # them would cost more than the second or so that a program of its own takes once.
 FILLED = 1.5
@@ -94,5 +95,6 @@ class Program:
             request = self._compiled.create_infer_request()
         found = request.infer([x.float().contiguous().numpy()], share_inputs=True)
         outputs = [torch.from_numpy(found[i].copy()) for i in range(len(found))]
-        self._idle.append(request)
+        if len(self._idle) < REQUESTS:
+            self._idle.append(request)
         return outputs

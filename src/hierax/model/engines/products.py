@@ -18,6 +18,7 @@ from torch import Tensor
 from . import processor
 
 _scratch = threading.local()  # by name: large temporaries cost more in page faults than in arithmetic
+KEPT_BYTES = 32_000_000  # of a buffer; each thread that runs products keeps two
 
 
 class Product:
@@ -53,7 +54,7 @@ class Plain(Product):
             # A tensor born in inference mode could not be written to outside of it.
             with torch.inference_mode(False):
                 held = torch.empty(math.prod(shape), dtype=x.dtype, device=x.device)
-            setattr(_scratch, buffer, held)
+            setattr(_scratch, buffer, held if held.nbytes <= KEPT_BYTES else None)
         return torch.addmm(self.bias, x, self.weight, out=held[: math.prod(shape)].view(shape))
 
     def gelu(self, x: Tensor, buffer: str = "") -> Tensor:

@@ -34,6 +34,11 @@ class Run:
     back: Tensor | None
 
 
+def index_bytes(runs: tuple[Run, ...]) -> int:
+    """Memory of the indices of a schedule."""
+    return sum(index.nbytes for run in runs for index in (run.move, run.back) if index is not None)
+
+
 def schedule(blocks: Sequence[Block], stage_ends: Sequence[int], grid: tuple[int, ...]) -> tuple[Run, ...]:
     """Cut the blocks into runs, so that windows are split as seldom as possible.
 
