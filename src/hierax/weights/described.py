@@ -3,7 +3,7 @@
 A tensor is described by the place where its values lie, a namespace by a dictionary, a size or a path by a tuple. The
 table below is all that a pickle may name. Nothing is copied here, so that what is described stays as small as the file.
 
-Source: docs/decisions/0007-own-torch-reader.md.
+Source: docs/decisions/0009-own-torch-reader.md.
 """
 
 from __future__ import annotations

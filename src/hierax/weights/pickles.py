@@ -4,7 +4,7 @@ It knows the two dozen instructions that state dicts are written in; what global
 Only strings and numbers are hashed, memory stays in proportion to the pickle, and what was built is checked to be a
 tree of bounded depth and size before anybody walks it.
 
-Source: https://docs.python.org/3/library/pickletools.html; docs/decisions/0007-own-torch-reader.md.
+Source: https://docs.python.org/3/library/pickletools.html; docs/decisions/0009-own-torch-reader.md.
 """
 
 from __future__ import annotations
