@@ -23,6 +23,7 @@ from ..schema import conform, read, read_toml
 from .card import ModelCard, allows_commerce
 
 FORMATS = ("hierax", "meta", "sam2", "transformers", "timm", "birder")
+_LONGEST_PATH = 1000
 _SHIPPED = Path(__file__).with_name("catalog.toml")
 
 
@@ -117,7 +118,7 @@ def _catalog() -> Catalog:
     private = os.environ.get("HIERAX_CATALOG", "")
     if not private:
         return _read_catalogs(None, 0)
-    path = Path(private).expanduser()
+    path = Path(os.path.expanduser(private))
     try:
         return _read_catalogs(path.absolute(), path.stat().st_mtime_ns)
     except OSError as error:
@@ -206,7 +207,9 @@ def _entry(path: Path, model: Mapping[str, Any], shared: Shared) -> CatalogEntry
     fields["citation"] = "\n\n".join(_lookup(shared, "citation", key).strip() for key in cited)
     fields["preprocess"] = PreprocessSpec.from_dict({"size": config.input_size[-2:], **recipe})
     if "path" in fields:
-        fields["path"] = (path.parent / Path(str(fields["path"])).expanduser()).resolve()
+        local = str(fields["path"])
+        _need(local.isprintable() and len(local) < _LONGEST_PATH, "path", "must be a path of letters that print")
+        fields["path"] = (path.parent / os.path.expanduser(local)).resolve()
     fields.setdefault("commercial", allows_commerce(str(fields.get("license", ""))) is not False)
     entry = read(CatalogEntry, {**fields, "config": config, "catalog": path}, where="A [[model]]", error=HieraxError)
     _need(task in (None, entry.task), "task", f"must be {entry.task!r} for this network; got {task!r}")

@@ -7,6 +7,7 @@ the catalogue knows a SHA-256 of is hashed once; a wrong file is deleted, fetche
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -42,7 +43,7 @@ def fetch(entry: CatalogEntry, *, revision: str | None = None, progress: bool = 
     if not entry.pretrained:
         raise CheckpointError(_no_weights(entry))
     if entry.path is not None:
-        if not entry.path.exists():
+        if not os.path.exists(entry.path):
             raise CheckpointError(f"{entry.name!r} must lie at {entry.path} ({entry.catalog} says so); it does not.")
         return entry.path
     announce_license(entry)

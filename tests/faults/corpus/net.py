@@ -361,7 +361,41 @@ def _secrets(folder: Path) -> list[str]:
     return re.findall(".{0,80}s3cret", found)
 
 
+def _catalogs() -> list[Case]:
+    model = '[[model]]\nname = "toy"\narchitecture = "hiera_tiny_224"\nformat = "meta"\nlicense = "mit"\n'
+
+    def catalog(text: str) -> Callable[[Path], None]:
+        return lambda folder: (folder / "c.toml").write_text(text) and None
+
+    def load(folder: Path) -> Any:
+        os.environ["HIERAX_CATALOG"] = str(folder / "c.toml")
+        with hub(folder):
+            return hierax.load("toy")
+
+    texts = {
+        "home_of_nobody": model + 'path = "~nobody.of.that.name/x.pth"\n',
+        "nul": model + 'path = "a\\u0000b"\n',
+        "long_path": model + f'path = "{"a" * 5000}"\n',
+        "long_name": model + f'path = "{"a" * 500}"\n',
+        "file_up": model + 'repo = "org/repo"\nfile = "../../../canary.pth"\n',
+        "revision_up": model + 'repo = "org/repo"\nrevision = "../../../../canary"\n',
+        "repo_up": model + 'repo = "../../x"\n',
+        "ftp": model + 'url = "ftp://127.0.0.1/x"\n',
+        "local_file": model + 'url = "file:///etc/passwd"\n',
+        "deep": "a = " + "[" * 100_000,
+        "deep_keys": "a" + ".a" * 100_000 + " = 1",
+        "digits": "model = " + "9" * 100_000,
+        "types": "model = [1, 2]",
+        "text_of_megabytes": model + f'url = "http://h/{"x" * 5_000_000}"\n',
+    }
+    return [
+        Case(f"catalogue_{name}", make=catalog(text), act=load, raises=HieraxError, match="must|is none|mean|exist|id")
+        for name, text in texts.items()
+    ]
+
+
 CASES = [
+    *_catalogs(),
     Case("secrets", act=_secrets, expect=lambda found: not found, seconds=120.0, megabytes=1500),
     *_hostile_headers(),
     *_names(),
