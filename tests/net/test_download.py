@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import types
 import urllib.request
@@ -13,7 +14,7 @@ from huggingface_hub import constants
 
 from hierax.errors import InputError, IntegrityError
 from hierax.net import connection, transfer
-from hierax.net.cache import Published, cache_root
+from hierax.net.cache import Published, cache_root, short_hash
 from hierax.net.download import download
 from hierax.net.transfer import Kind
 
@@ -334,3 +335,29 @@ def test_where_earlier_versions_put_a_file_it_is_still_found(toy, web, cache):
     path.rename(earlier)
     assert download(toy, KIND) == earlier
     assert len(web.log) == 1
+
+
+def test_what_a_killed_download_left_is_cleaned_in_the_end(toy, web, cache):
+    """A signed address is never asked for again: its half file would lie in the cache for ever."""
+    web.faults["*"] = [("cut", 3000)]
+    for query in ("?old", "?new"):
+        with pytest.raises(InputError):
+            download(toy + query, KIND)
+    old = next(path for path in cache.rglob("*.part") if path.parent.name == short_hash(f"{toy}?old", 16))
+    os.utime(old, (1, 1))
+    web.faults.clear()
+    download(toy, KIND)
+    assert files(cache) == ["toy.bin", "toy.bin.part", "toy.bin.part.etag"]
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_was_put_in_the_place_of_a_partial_file_is_taken_away(toy, web, cache, tmp_path, kind):
+    """Opened, a link overwrites the file that it leads to, and a pipe waits for ever."""
+    mine, part = tmp_path / "mine", cache / "toys" / short_hash(toy, 16) / "toy.bin.part"
+    mine.write_bytes(b"years of work")
+    part.parent.mkdir(parents=True)
+    for place in (part, part.with_name("toy.bin.part.etag")):
+        place.symlink_to(mine) if kind == "link" else os.mkfifo(place)
+    assert download(toy, KIND).read_bytes() == TOY
+    assert mine.read_bytes() == b"years of work"

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..console import say
 from ..errors import CheckpointError, HieraxError
 
 _CHUNK_BYTES = 1 << 20
+_LEFT_ALONE_S = 14 * 86400.0
 
 
 def offline() -> bool:
@@ -95,6 +97,19 @@ def alone(thing: str, error: type[HieraxError] = CheckpointError) -> Iterator[No
             if isinstance(problem, HieraxError):
                 raise
             raise disk_refused(thing, problem, error) from problem
+
+
+def sweep() -> None:
+    """Delete what downloads left that were killed and never went on: a signed address is another one the next time.
+
+    No download takes as long as what is deleted here has been left alone.
+    """
+    oldest = time.time() - _LEFT_ALONE_S
+    with contextlib.suppress(OSError):
+        for part in [*cache_root().glob("*/*/*.part"), *hub_cache().glob("models--*/blobs/*.part")]:
+            if part.lstat().st_mtime < oldest:
+                part.with_name(f"{part.name}.etag").unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
 
 
 def own(path: Path) -> Path:

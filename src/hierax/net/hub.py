@@ -188,7 +188,7 @@ def _link(blob: Path, pointer: Path) -> None:
     """Let a snapshot's file be a link to its content; where there are no links, the content itself."""
     from huggingface_hub import constants
 
-    temporary = pointer.with_name(f".{pointer.name}.{os.getpid()}")
+    temporary = pointer.with_name(f".{pointer.name}.hierax")  # one at a time: whoever links holds the lock
     temporary.unlink(missing_ok=True)
     try:
         if getattr(constants, "HF_HUB_DISABLE_SYMLINKS", False):

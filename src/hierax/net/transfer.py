@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from ..console import show
 from ..errors import CheckpointError, HieraxError
 from .address import file_name, shown
-from .cache import cached_place, own, short_hash
+from .cache import cached_place, own, short_hash, sweep
 from .connection import Clock, open_url
 
 # "identity": a compressed body has another length than the file.
@@ -187,6 +187,7 @@ class Transfer:
             raise self.nothing_of_the_kind(trouble)
         self.part.replace(self.path)
         self.drop()
+        sweep()
 
     def drop(self) -> None:
         """Start again at the next attempt."""
