@@ -184,7 +184,7 @@ def _layer(path: Path, shared: Shared) -> dict[str, CatalogEntry]:
                 taken[word] = name
     except HieraxError as error:
         rule = "" if place else " Models are [[model]] blocks with a name, the rest [TABLE.NAME] tables."
-        raise HieraxError(f"Catalogue {path}{place}: {error}{rule}") from error
+        raise HieraxError(f"Catalogue {path}{place[:120]}: {str(error)[:500]}{rule}") from error
     return found
 
 
