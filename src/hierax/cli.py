@@ -100,11 +100,12 @@ def _refuses(stream: TextIO) -> OSError | None:
 @contextlib.contextmanager
 def _stopped_in_order() -> Iterator[None]:
     """Ctrl-C and SIGTERM end a command in order; a second one at once, and the next run cleans up."""
-    numbers, owner = (signal.SIGINT, signal.SIGTERM), os.getpid()
-    alone = threading.current_thread() is threading.main_thread()
-    if not alone or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # Each that nobody else takes: a shell ignores Ctrl-C for what it runs in the background.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    numbers, owner = [number for number, handler in usual.items() if signal.getsignal(number) is handler], os.getpid()
 
     def stop(number: int, frame: object) -> None:
         if os.getpid() != owner:  # a worker
