@@ -77,6 +77,9 @@ def open_inputs(
     if not paths:
         kind = "clips" if video else "images"
         raise InputError(f"{predictor.card.name!r} takes {kind}; none are among the {len(found)} files found.")
+    if len(paths) < len(found):
+        takes, left = ("clips", "images") if video else ("images", "clips")
+        console.say(f"{len(found) - len(paths)} {left} were passed over: {predictor.card.name!r} takes {takes}")
     from ..bulk.run import run
 
     return predictor, paths, functools.partial(run, predictor, paths)

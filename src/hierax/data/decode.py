@@ -24,6 +24,7 @@ from ..errors import InputError
 from .files import open_regular
 from .memory import PIXELS
 from .rgb import rgb_of
+from .sources import weights_hint
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
@@ -184,7 +185,10 @@ def _explain(source: Any, name: str, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"An image may not declare more pixels than the limit; {name}: {error} Scale it down first."
     if isinstance(error, UnidentifiedImageError):
-        return f"An image must be one of {', '.join(_formats())}; {name} is none of them{_guess(source)}."
+        hint = weights_hint(source) if isinstance(source, (str, os.PathLike)) else ""
+        return (
+            f"An image must be one of {', '.join(_formats())}; {name} is none of them{_guess(source)}. {hint}".strip()
+        )
     if isinstance(error, MemoryError):
         return f"An image must fit into memory; {name} does not."
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,8 @@ VIDEO_EXTENSIONS = frozenset((
 # fmt: on
 
 _WILDCARDS = frozenset("*?[")
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".pt", ".pth", ".bin", ".ckpt")
+_REMEDY = "Name a file, a folder, a glob or '-'."
 _log = logging.getLogger(__name__)
 
 
@@ -33,12 +36,14 @@ class FoundFiles(list[Path]):
     Attributes:
         skipped: How many hidden entries, resource forks (`._name`) and `__MACOSX` folders were not taken.
         unreadable: Folders that could not be listed.
+        repeated: How many folders came up again, and were not walked again.
     """
 
     def __init__(self, extensions: frozenset[str]) -> None:
         super().__init__()
         self.skipped = 0
         self.unreadable: list[Path] = []
+        self.repeated = 0
         self._extensions, self._visited = extensions, set[tuple[int, int]]()
 
     def take(self, text: str) -> None:
@@ -82,6 +87,7 @@ class FoundFiles(list[Path]):
             try:
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in self._visited:
+                    self.repeated += 1
                     continue
                 self._visited.add((status.st_dev, status.st_ino))
                 names = sorted(os.listdir(path), reverse=True)
@@ -118,11 +124,11 @@ def find_images(
     named = [_public(item) for item in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     if not named:
         raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
-    found = FoundFiles(extensions)
+    found, empty = FoundFiles(extensions), list[str]()
     for item in named:
         if not isinstance(item, (str, os.PathLike)) or isinstance(os.fspath(item), bytes):
             raise InputError(f"An input must be a path; got {type(item).__name__}.")
-        text = os.fspath(item)
+        text, before = os.fspath(item), (len(found), found.repeated)
         if text == "-":
             for line in getattr(sys.stdin, "buffer", sys.stdin):
                 # Bytes are decoded as the file system does, so any name survives.
@@ -132,13 +138,29 @@ def find_images(
             found.take_glob(text)
         else:
             found.take(text)
+        if (len(found), found.repeated) == before:
+            empty.append(text)
     if not any(os.path.lexists(path) for path in found):
         raise InputError(_nothing_found(named, found, extensions))
     if found.skipped:
         _log.info("skipped %d hidden or resource-fork entries", found.skipped)
     for folder in found.unreadable:
         _log.warning("cannot list folder %r", str(folder))
+    for text in empty:
+        _log.warning("%s", f"{text!r} holds no images and was passed over. {weights_hint(text)}".rstrip())
     return found
+
+
+def weights_hint(path: str | os.PathLike[str]) -> str:
+    """What to say of an input that is a model, or a folder of one; empty for any other."""
+    text = os.fspath(path)
+    try:
+        names = sorted(os.listdir(text)) if os.path.isdir(text) else [text]
+    except (OSError, ValueError):
+        return ""
+    if not any(name.lower().endswith(_WEIGHTS) for name in names):
+        return ""
+    return f"It holds the weights of a model: did you mean -m {shlex.quote(text)}?"
 
 
 def is_video(path: Any) -> bool:
@@ -172,5 +194,6 @@ def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[st
         notes += f", and {len(found.unreadable)} folders could not be listed"
     return (
         f"Inputs must hold at least one image; looked in {listed} for files ending in "
-        f"{' '.join(sorted(extensions))}, found none{notes}. Name a file, a folder, a glob or '-'."
+        f"{' '.join(sorted(extensions))}, found none{notes}. "
+        f"{' '.join(filter(None, map(weights_hint, named[:3]))) or _REMEDY}"
     )
