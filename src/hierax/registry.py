@@ -57,7 +57,7 @@ def load(  # noqa: PLR0913 - the public signature
         device: Where the model goes.
         dtype: Parameter type, e.g. "bfloat16"; None is float32. With fast=True also "int8" and "auto".
         fast: Run through an engine (`hierax.optimize`).
-        engine: Which one.
+        engine: Which one; refused without fast=True.
         strict: False loads what matches and says what stayed random.
 
     Raises:
@@ -70,6 +70,8 @@ def load(  # noqa: PLR0913 - the public signature
     deferred = str(dtype) in ("int8", "auto")
     if deferred and not fast:
         raise InputError(f"dtype={dtype!r} needs an engine: pass fast=True.")
+    if engine != "auto" and not fast:
+        raise InputError(f"engine={engine!r} is for the fast door: pass fast=True (--fast) too.")
     precision = None if dtype is None or deferred else as_dtype(dtype)
     weights = find_weights(source, name=name, revision=revision, strict=strict)
     weights = adapted(weights, input_size=input_size, num_classes=num_classes)

@@ -286,8 +286,8 @@ def test_bomb__refused_before_pixels(tmp_path):
 
     lying = png(65500, 65500, 8, 2, b"\0")
     rows = zlib.compressobj(1)
-    body = b"".join(rows.compress(bytes(2_400_100)) for _ in range(80)) + rows.flush()
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24000, 8000, 8, 0, 0, 0, 0))
+    body = b"".join(rows.compress(bytes(3_200_100)) for _ in range(80)) + rows.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 32000, 8000, 8, 0, 0, 0, 0))
     real = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
     gif = b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0\2\0;"
     bitmap = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 60, 0, 0, 54, 40, 65500, 65500, 1, 24, 0, 0, 0, 0, 0, 0) + b"abc"
@@ -310,6 +310,12 @@ def test_max_pixels__is_the_exact_limit(monkeypatch):
     for source in (data, picture((50, 40))):
         with pytest.raises(InputError, match="1,999"):
             decode_image(source)
+    monkeypatch.setenv("HIERAX_MAX_PIXELS", "2000")
+    assert decode_image(data).shape == (40, 50, 3)
+    for text in ("0", "-1", "many", "9" * 5000):
+        monkeypatch.setenv("HIERAX_MAX_PIXELS", text)
+        with pytest.raises(InputError, match="at least 1"):
+            decode_image(data)
 
 
 def test_max_pixels__can_exceed_pillows_limit(monkeypatch):

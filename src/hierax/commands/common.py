@@ -25,7 +25,10 @@ Output = Annotated[Path, arg(aliases=["-o"])]
 Device = Annotated[str, arg(help="Where to run, e.g. cpu or cuda.")]
 Dtype = Annotated[str | None, arg(help="Parameter type, e.g. bfloat16.")]
 BatchSize = Annotated[int, arg(help="Images at a time.")]
-Fast = Annotated[bool, arg(help="Use the fast engine.")]
+Fast = Annotated[bool, arg(help="Use a fast engine.")]
+Engine = Annotated[str, arg(help="Which one --fast uses: auto, torch, compile or openvino.")]
+InputSize = Annotated[str | None, arg(metavar="SIZE", help="Pixels, e.g. 512 or 512x768 (height x width).")]
+MaxPixels = Annotated[int | None, arg(help="Largest image that is decoded, e.g. 400000000; 200 million without it.")]
 Views = Annotated[int, arg(help="Clips taken from each video, whose answers are averaged.")]
 
 
@@ -48,12 +51,38 @@ class Paths(Sequence[Path]):
         return Path(self._texts[index]) if isinstance(index, int) else [Path(text) for text in self._texts[index]]
 
 
+def load(
+    model: str | None, *, input_size: str | None = None, max_pixels: int | None = None, **options: Any
+) -> Predictor:
+    """`hierax.load` with the options as they are typed; the largest image is one of this process.
+
+    Raises:
+        HieraxError: As `hierax.load`.
+    """
+    if max_pixels is not None:  # an environment reaches the processes that read, too
+        from ..data import decode
+
+        os.environ[decode.PIXELS_VARIABLE] = str(max_pixels)
+        decode.max_pixels()
+    from .. import load as load_model  # torch, some seconds
+
+    return load_model(model, input_size=None if input_size is None else _sides(input_size), **options)
+
+
+def _sides(text: str) -> int | tuple[int, int]:
+    """A size as it is typed: 512, or 512x768."""
+    sides = [int(side) for side in text.lower().split("x") if side.isdecimal() and len(side) < 6]
+    if len(sides) != text.lower().count("x") + 1 or len(sides) > 2:
+        raise InputError(f"--input-size is a side, or height x width, in pixels; got {text!r}. Write 512 or 512x768.")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
 def open_inputs(
     inputs: Sequence[str], model: str | None, views: int = 1, **options: Any
 ) -> tuple[Predictor, Paths, Callable[..., Iterator[Row]]]:
     """The model, loaded with options, the files for it, and `bulk.run` of both.
 
-    A wrong path is told before a model is loaded.
+    A wrong path is told before a model is loaded, for which nobody should wait.
 
     Raises:
         InputError: No file that the model takes, or several views for a model of images.
@@ -64,8 +93,6 @@ def open_inputs(
     if not inputs:
         raise InputError("Name at least one file, folder or glob, or - for a list on stdin.")
     found = Paths(find_images(inputs, extensions=IMAGE_EXTENSIONS | VIDEO_EXTENSIONS))
-    from .. import load  # torch, some seconds, which a wrong path does not wait for
-
     predictor = load(model, **options)
     video = predictor.encoder.config.is_video
     if views < 1 or (views > 1 and not video):

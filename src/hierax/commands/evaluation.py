@@ -9,7 +9,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from .. import console
-from .common import BatchSize, Device, Model, exit_code
+from .common import BatchSize, Device, Dtype, Engine, Fast, InputSize, MaxPixels, Model, exit_code, load
 
 
 def accuracy(
@@ -20,6 +20,11 @@ def accuracy(
     frame_stride: int | None = None,
     batch_size: BatchSize = 32,
     device: Device = "cpu",
+    dtype: Dtype = None,
+    fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
     format: Literal["text", "json"] = "text",
 ) -> int:
     """Measure top-1 and top-5 accuracy on labelled images, with exact counts.
@@ -31,11 +36,11 @@ def accuracy(
         frame_stride: For clips, source frames from one frame to the next; the checkpoint's without it.
         format: How to print.
     """
-    from .. import load
     from ..evaluate.accuracy import accuracy as measured
 
     options = {"protocol": protocol, "split": split, "frame_stride": frame_stride, "batch_size": batch_size}
-    result = measured(data, load(model, device=device), **options)
+    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
+    result = measured(data, load(model, max_pixels=max_pixels, **loading), **options)
     console.emit(json.dumps(result.to_dict()) if format == "json" else str(result))
     console.name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))

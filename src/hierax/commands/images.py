@@ -13,7 +13,20 @@ from .. import console
 from ..bulk.write import OutputFile, claimed, provenance, write_maps, write_vectors
 from ..errors import InputError, writing
 from . import common
-from .common import BatchSize, Device, Dtype, Fast, Inputs, Model, Output, Views, open_inputs
+from .common import (
+    BatchSize,
+    Device,
+    Dtype,
+    Engine,
+    Fast,
+    Inputs,
+    InputSize,
+    MaxPixels,
+    Model,
+    Output,
+    Views,
+    open_inputs,
+)  # fmt: skip
 from .csv_text import as_path, as_text, csv_line
 
 if TYPE_CHECKING:
@@ -30,6 +43,9 @@ def classify(
     dtype: Dtype = None,
     batch_size: BatchSize = 32,
     fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
     views: Views = 1,
     format: Literal["table", "json", "jsonl", "csv"] = "table",
 ) -> int:
@@ -40,7 +56,8 @@ def classify(
         format: How to print; jsonl and csv print as results come. In csv an apostrophe marks a label that a
             spreadsheet would run as a formula.
     """
-    predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
+    options = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
+    predictor, paths, run = open_inputs(inputs, model, views, max_pixels=max_pixels, **options)
     predictor.classify([], top_k=top_k)  # what it refuses is refused before any file is opened
     bar = format in ("table", "json") or not sys.stdout.isatty()  # between lines that come it would tear
     rows = run(predictor.classify, batch_size=batch_size, progress=bar, top_k=top_k)
@@ -75,6 +92,9 @@ def embed(
     dtype: Dtype = None,
     batch_size: BatchSize = 32,
     fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
     views: Views = 1,
     overwrite: bool = False,
 ) -> int:
@@ -85,8 +105,9 @@ def embed(
         normalize: Scale each vector to length 1.
         overwrite: Replace an existing output.
     """
+    options = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
     with claimed(output, (".parquet", ".npz"), overwrite=overwrite) as out:
-        predictor, paths, run = open_inputs(inputs, model, views, device=device, dtype=dtype, fast=fast)
+        predictor, paths, run = open_inputs(inputs, model, views, max_pixels=max_pixels, **options)
         from ..bulk.run import Tally
 
         rows = Tally(run(predictor.embed, batch_size=batch_size, normalize=normalize))
@@ -107,6 +128,9 @@ def features(
     dtype: Dtype = None,
     batch_size: BatchSize = 8,
     fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
     overwrite: bool = False,
 ) -> int:
     """Write the stage maps of each image, and draw them as colours beside it.
@@ -120,10 +144,11 @@ def features(
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
     if not wanted:
         raise InputError(f"--stages must name at least one of stage1 to stage4; got {stages!r}.")
+    options = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
     with contextlib.ExitStack() as held:
         picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
         with claimed(output, (".npz",), overwrite=overwrite) as out:
-            predictor, paths, run = open_inputs(inputs, model, device=device, dtype=dtype, fast=fast)
+            predictor, paths, run = open_inputs(inputs, model, max_pixels=max_pixels, **options)
             if picture is not None and predictor.encoder.config.is_video:
                 raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
             predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened

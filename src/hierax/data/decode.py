@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from .files import open_regular
 from .memory import PIXELS
 from .rgb import rgb_of
@@ -28,7 +28,8 @@ from .sources import weights_hint
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
-MAX_PIXELS = 100_000_000  # of one image, width times height
+MAX_PIXELS = 200_000_000  # of one image, width times height, where nobody says otherwise: what phones take
+PIXELS_VARIABLE = "HIERAX_MAX_PIXELS"
 # Only these decoders ever run. Phones write MPO under the name .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO")
 
@@ -68,6 +69,23 @@ if hasattr(os, "register_at_fork"):
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+def max_pixels() -> int:
+    """How many pixels an image may declare: what HIERAX_MAX_PIXELS says, or `MAX_PIXELS`.
+
+    Raises:
+        InputError: The variable is no positive whole number.
+    """
+    text = os.environ.get(PIXELS_VARIABLE, "")
+    if not text:
+        return MAX_PIXELS
+    if text.isdecimal() and len(text) < 16 and int(text):
+        return int(text)
+    raise InputError(
+        f"--max-pixels and {PIXELS_VARIABLE} are whole numbers of at least 1; got {brief(text)}. "
+        f"Write e.g. {MAX_PIXELS}."
+    )
+
+
 def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
     """Decode an image to RGB bytes.
 
@@ -83,7 +101,7 @@ def decode_image(source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
         RGB bytes. A contiguous NumPy source is returned itself; everything else is new and writable.
 
     Raises:
-        InputError: The source cannot be opened, identified or decoded whole, declares more than `MAX_PIXELS` pixels
+        InputError: The source cannot be opened, identified or decoded whole, declares more than `max_pixels()` pixels
             (checked before any is allocated), or is of another type.
     """
     with decoded(source) as pixels:
@@ -183,7 +201,8 @@ def _open_stream(source: Any) -> BinaryIO:
 
 def _explain(source: Any, name: str, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return f"An image may not declare more pixels than the limit; {name}: {error} Scale it down first."
+        remedy = f"Scale it down, or raise {PIXELS_VARIABLE}."
+        return f"An image may not declare more pixels than the limit; {name}: {error} {remedy}"
     if isinstance(error, UnidentifiedImageError):
         hint = weights_hint(source) if isinstance(source, (str, os.PathLike)) else ""
         return (
@@ -214,10 +233,11 @@ def _decode(image: Image.Image, name: str, upright: bool, held: contextlib.ExitS
     width, height = image.size
     if width * height == 0:
         raise InputError(f"An image must have at least one pixel; {name} is {width} x {height}.")
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels():
         raise InputError(
-            f"An image may have at most {MAX_PIXELS:,} pixels; {name} declares {width} x {height} = "
-            f"{width * height:,}. Scale it down first."
+            f"An image may have at most {max_pixels():,} pixels; {name} declares {width} x {height} = "
+            f"{width * height:,}. Scale it down, or allow it: --max-pixels {width * height}, or "
+            f"{PIXELS_VARIABLE}={width * height}."
         )
     held.enter_context(PIXELS.hold(_bytes_to_decode(image)))
     image.load()
@@ -241,7 +261,7 @@ def _pillow_session() -> Iterator[None]:
     """Hold Pillow's switches while images are decoded; sessions run side by side.
 
     Truncated files are refused, whatever other packages have set. Pillow's own size limit is only ever raised: whoever
-    decodes checks `MAX_PIXELS`. Its warnings are silenced meanwhile, by one filter that is added and removed, because
+    decodes checks `max_pixels()`. Its warnings are silenced meanwhile, by one filter that is added and removed, because
     `warnings.catch_warnings` would undo what other threads do.
     """
     global _running
@@ -260,9 +280,9 @@ def _pillow_session() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _switched() -> Iterator[None]:
-    truncated, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    truncated, limit, ours = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, max_pixels()
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, MAX_PIXELS)
+    Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, ours)
     warnings.filterwarnings("ignore", module=r"PIL\b")
     entry = warnings.filters[0]
     yield

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..config import PreprocessSpec
 from ..errors import InputError, MissingExtraError
 from ..schema import positive
-from .decode import MAX_PIXELS
 from .files import open_regular
 from .memory import PIXELS
 from .preprocess import preprocess
@@ -23,6 +22,7 @@ from .preprocess import preprocess
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif"
 # Whatever a container names, nothing but itself is opened.
 _RESTRICTED = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+MAX_FRAME_PIXELS = 100_000_000
 _CLIP_BYTES = 4 << 30  # of the frames that are taken
 
 
@@ -111,9 +111,9 @@ def _read_file(path: Any, size: int | None, wanted: Callable[[int], list[list[in
             if not container.streams.video:
                 raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
             stream = container.streams.video[0]
-            if stream.width * stream.height > MAX_PIXELS:
+            if stream.width * stream.height > MAX_FRAME_PIXELS:
                 raise InputError(
-                    f"A frame may have at most {MAX_PIXELS:,} pixels; {os.fspath(path)!r} declares "
+                    f"A frame may have at most {MAX_FRAME_PIXELS:,} pixels; {os.fspath(path)!r} declares "
                     f"{stream.width} x {stream.height}."
                 )
             times = _frame_times(container, stream)
@@ -162,9 +162,9 @@ def _pick(container: Any, stream: Any, times: list[int | None], indices: list[in
     picked: list[np.ndarray] = []
     for index, frame in _frames_from(container, stream, times, indices[0]):
         if index >= indices[len(picked)]:
-            if frame.width * frame.height > MAX_PIXELS:
+            if frame.width * frame.height > MAX_FRAME_PIXELS:
                 raise InputError(
-                    f"A frame may have at most {MAX_PIXELS:,} pixels; one has {frame.width} x {frame.height}."
+                    f"A frame may have at most {MAX_FRAME_PIXELS:,} pixels; one has {frame.width} x {frame.height}."
                 )
             array = _to_rgb(frame, size)
             if picked and array.shape != picked[0].shape:
