@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import console
 from ..config import PreprocessSpec
 from ..data.datasets.open import open_data
+from ..data.datasets.samples import SPLITS, TrainingData
+from ..data.datasets.seen import find_held_out, seen_in
 from ..data.inputs import plain_batches
-from ..errors import InputError, UnknownNameError, nearest
+from ..errors import HieraxError, InputError, UnknownNameError, nearest
 from ..model.metrics import Accuracy, count_correct
 from ..predictor import Predictor
+from ..schema import read_json
 from .classes import model_classes
 
 # How the origins evaluate, at the size of the checkpoint.
@@ -36,6 +40,9 @@ def accuracy(
 ) -> Accuracy:
     """Count right answers on labelled images or clips.
 
+    Where a run of hierax trained the model (its folder still lies in the run's), and held some of these data out, only
+    those are counted; whatever else was trained on is counted with a warning.
+
     Args:
         data: As for `finetune`; a split folder or column is used where there is one.
         predictor: A classifier.
@@ -54,7 +61,7 @@ def accuracy(
     count = predictor.encoder.num_classes
     if count == 0:
         raise InputError(f"Accuracy needs a classifier; {predictor.card.name!r} has no classes. Fine-tune it first.")
-    samples = open_data(data, split=split)
+    samples = _samples(data, predictor, split)
     labels = model_classes(samples, count, predictor.labels)
 
     def logits(inputs: Tensor) -> Tensor:
@@ -63,6 +70,37 @@ def accuracy(
 
     batches = plain_batches(samples, predictor.encoder.config, spec, batch_size=batch_size, workers=0)
     return count_correct(logits, batches, samples, labels=labels)
+
+
+def _samples(data: Any, predictor: Predictor, split: str) -> TrainingData:
+    """The samples to count, those that the model's run held out where it held out any of these data."""
+    run = _run_of(predictor)
+    held = find_held_out(data, run) if split in SPLITS["validation"] else None
+    if held is not None:
+        console.say(
+            f"counting the {len(held)} samples that training held out; the model was trained on the other "
+            f"{run.get('samples')}. All of them: split 'all'."
+        )
+        return held
+    samples = open_data(data, split=split)
+    if seen_in(samples, run):
+        console.say(
+            f"the model {predictor.card.name!r} was trained on samples that are counted here, so the result says "
+            "little about new ones. Name data that training never saw."
+        )
+    return samples
+
+
+def _run_of(predictor: Predictor) -> dict[str, Any]:
+    """What was written of the run that a model is the result of; empty where it is not in a run's folder."""
+    if predictor.card.path is None:
+        return {}
+    path = predictor.card.path.resolve().parent.parent / "run.json"
+    try:
+        found = read_json(path, what="What a run wrote down", error=InputError) if path.is_file() else {}
+    except (HieraxError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def protocol_spec(protocol: str, spec: PreprocessSpec) -> PreprocessSpec:

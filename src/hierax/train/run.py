@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from .. import console
+from ..data.datasets import seen
 from ..data.datasets.samples import TrainingData
 from ..data.files import name_text
 from ..errors import HieraxError, RecipeError
@@ -201,13 +202,14 @@ def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe)
 
 def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     """Write down what is run, and say what a person should know."""
-    recipe, devices, train = loop.recipe, loop.devices, loop.views.data
+    recipe, devices, train, held = loop.recipe, loop.devices, loop.views.data, loop.validation
     write_text(loop.out / "recipe.toml", to_toml(to_record(recipe)))
     facts = {
         "data": shown(name_text(str(source))),
         "fingerprint": fingerprint,
         "samples": len(train),
         "classes": train.classes,
+        **seen.record(train, held, split=recipe.split, fraction=recipe.validation_fraction, seed=recipe.seed),
         "steps": loop.stream.total,
         "peak_lr": recipe.peak_lr,
         "precision": devices.precision,
