@@ -14,7 +14,7 @@ import numpy as np
 import hierax
 from hierax.data.datasets.shapes import render_folder
 from hierax.visualize.maps import pca_maps
-from hierax.visualize.sheets import feature_sheet, stack_sheets, write_picture
+from hierax.visualize.sheets import feature_sheet, seen_pixels, stack_sheets, write_picture
 
 predictor = hierax.load()
 folder = render_folder("photos", count=32, seed=2, size=96, image_format="png")
@@ -44,7 +44,9 @@ sheets = []
 for index, path in enumerate(paths):
     from hierax.data.decode import decode_image
 
-    sheets.append(feature_sheet(decode_image(path), {stage: found[index] for stage, found in colours.items()}))
+    seen = seen_pixels(predictor.prepare(path).numpy(), predictor.preprocess)  # maps are maps of this
+    drawn = {stage: found[index] for stage, found in colours.items()}
+    sheets.append(feature_sheet(decode_image(path), drawn, seen=seen, name=path.parent.name))
 write_picture(stack_sheets(sheets), Path("colours-sheet.png"))
 
 # %% [markdown]

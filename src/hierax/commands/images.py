@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,8 +32,13 @@ from .csv_text import as_path, as_text, csv_line
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
+    from ..predictor import Predictor
 
 _DRAWN = 16  # images on a picture of stage maps
+_READING = (
+    "Colours are the three strongest directions of a stage's features, red the strongest: within one column equal "
+    "colours mean equal features, in all images; colours of different columns have nothing to do with each other."
+)
 
 
 def classify(
@@ -138,7 +144,8 @@ def features(
     Args:
         output: A .npz file.
         stages: Which maps, with commas between.
-        plot: A .png that shows each image beside its maps in colours of their principal components.
+        plot: A .png that shows images, what the network saw of them, and their maps in colours of their principal
+            components; the first 16.
         overwrite: Replace existing outputs.
     """
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
@@ -166,7 +173,7 @@ def features(
             shapes = ", ".join(f"{stage} {'x'.join(map(str, rows.first[0].value[stage].shape))}" for stage in wanted)
             console.say(f"{out.path}: {good} maps each of {shapes}")
         if picture is not None:
-            _draw(rows.first, picture)
+            _draw(predictor, rows.first, good, picture)
     console.name_problems(rows.failed)
     return common.exit_code(len(paths), len(rows.failed))
 
@@ -198,8 +205,8 @@ def _print_csv(records: Iterable[dict[str, Any]]) -> None:
             console.emit(csv_line(cells), end="\r\n", now=True)
 
 
-def _draw(rows: Sequence[Row], picture: OutputFile) -> None:
-    """Draw images beside their maps; nothing where there are none."""
+def _draw(predictor: Predictor, rows: Sequence[Row], good: int, picture: OutputFile) -> None:
+    """Draw images, what the network saw of them, and their maps; nothing where there are none."""
     import numpy as np
     from PIL import Image
 
@@ -212,7 +219,12 @@ def _draw(rows: Sequence[Row], picture: OutputFile) -> None:
         return
     colors = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
     maps = [dict(zip(colors, found, strict=True)) for found in zip(*colors.values(), strict=True)]
-    drawn = [sheets.feature_sheet(decode_image(row.path), found) for row, found in zip(rows, maps, strict=True)]
+    drawn = []
+    for row, found in zip(rows, maps, strict=True):
+        seen = sheets.seen_pixels(predictor.prepare(row.path).numpy(), predictor.preprocess)
+        name = console.printable(os.path.basename(row.name))
+        drawn.append(sheets.feature_sheet(decode_image(row.path), found, seen=seen, name=name))
+    count = f"{len(rows)} images" if len(rows) == good else f"the first {len(rows)} of {good} images"
     with writing(picture.path):
-        Image.fromarray(sheets.stack_sheets(drawn)).save(picture.partial)
-    console.say(f"{picture.path}: {len(rows)} images beside their maps")
+        Image.fromarray(sheets.stack_sheets(drawn, note=f"{_READING} Drawn: {count}.")).save(picture.partial)
+    console.say(f"{picture.path}: {count} beside their maps")

@@ -50,19 +50,37 @@ def contact_sheet(images: Sequence[Picture], captions: Sequence[str]) -> Picture
     return np.asarray(sheet)
 
 
-def feature_sheet(image: Picture, maps: Mapping[str, Picture]) -> Picture:
+def feature_sheet(
+    image: Picture, maps: Mapping[str, Picture], *, seen: Picture | None = None, name: str = "image"
+) -> Picture:
     """One image beside its stage maps, cells enlarged without smoothing.
 
     Args:
         image: RGB pixels.
         maps: Per stage, one image's map as `maps.pca_maps` colours it.
+        seen: What the network saw of the image, as `seen_pixels` gives it: maps are maps of that. Without it they are
+            drawn as if of the whole image.
+        name: What stands under the image, such as its file name.
     """
-    panels = [(_fitted(image, _PANEL), "image", f"{image.shape[1]} x {image.shape[0]} px")]
+    panels = [(_fitted(image, _PANEL), name, f"{image.shape[1]} x {image.shape[0]} px")]
+    if seen is not None:
+        panels.append((_fitted(seen, _PANEL), "seen by the network", f"{seen.shape[1]} x {seen.shape[0]} px"))
+    size = panels[-1][0].size
     for stage, cells in maps.items():
-        # Maps share the panel of the image, whose shape squash preprocessing may have changed.
-        panel = Image.fromarray(cells).resize(panels[0][0].size, Image.Resampling.NEAREST)
+        panel = Image.fromarray(cells).resize(size, Image.Resampling.NEAREST)
         panels.append((panel, stage, f"{cells.shape[1]} x {cells.shape[0]}"))
     return _row_of(panels)
+
+
+def seen_pixels(image: Float[ndarray, "3 h w"], spec: PreprocessSpec) -> Picture:
+    """A preprocessed image as colours again: what a network sees.
+
+    Args:
+        image: One preprocessed image.
+        spec: Its mean and std turn values back into colours.
+    """
+    rgb = image.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)
+    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
 def masked_triptych(
@@ -81,7 +99,7 @@ def masked_triptych(
         spec: Its mean and std turn values back into colours.
         normalized: Whether targets were normalised.
     """
-    true, made = _colors(image, spec), _colors(rebuilt, spec)
+    true, made = seen_pixels(image, spec), seen_pixels(rebuilt, spec)
     seen = np.where(visible[..., None], true, _HIDDEN)
     note = "un-normalised with the original's patch mean and std" if normalized else "as predicted"
     return _row_of(
@@ -93,8 +111,12 @@ def masked_triptych(
     )
 
 
-def stack_sheets(sheets: Sequence[Picture]) -> Picture:
+def stack_sheets(sheets: Sequence[Picture], *, note: str = "") -> Picture:
     """Several sheets, one below another.
+
+    Args:
+        sheets: The sheets.
+        note: What stands below them, such as how to read them.
 
     Raises:
         InputError: There is none.
@@ -105,7 +127,22 @@ def stack_sheets(sheets: Sequence[Picture]) -> Picture:
     stack = [np.full((len(sheet), width, 3), PAPER, np.uint8) for sheet in sheets]
     for wide, sheet in zip(stack, sheets, strict=True):
         wide[:, : sheet.shape[1]] = sheet
-    return np.concatenate(stack)
+    return np.concatenate([*stack, _note(note, width)] if note else stack)
+
+
+def _note(text: str, width: int) -> Picture:
+    """A paragraph, wrapped to a width."""
+    lines, font = [""], _font(0)
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and font.getlength(longer) > width - 2 * _GAP:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    sheet = Image.new("RGB", (width, _GAP + len(lines) * (_TEXT + 6)), PAPER)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(sheet).text((_GAP, number * (_TEXT + 6)), line, INK, font)
+    return np.asarray(sheet)
 
 
 def write_picture(picture: Picture, path: Path) -> None:
@@ -125,12 +162,6 @@ def _fitted(image: Picture, tile: int) -> Image.Image:
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     # Small images are shown as what they are: pixels.
     return picture.resize(size, Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS)
-
-
-def _colors(image: Float[ndarray, "3 h w"], spec: PreprocessSpec) -> Picture:
-    """Undo the statistics of preprocessing."""
-    rgb = image.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)
-    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
 def _row_of(panels: Sequence[tuple[Image.Image, str, str]]) -> Picture:
