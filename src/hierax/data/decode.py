@@ -25,6 +25,7 @@ from .files import open_regular
 from .memory import PIXELS
 from .rgb import rgb_of
 from .sources import weights_hint
+from .tiff import check_tiff
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
@@ -144,9 +145,13 @@ def _pixels(source: ImageSource, upright: bool, held: contextlib.ExitStack) -> n
         with _pillow_session():
             if isinstance(source, Image.Image):
                 with _IMAGE_LOCKS[id(source) % len(_IMAGE_LOCKS)]:
+                    if source.format == "TIFF" and getattr(source, "fp", None) is not None:  # not loaded yet
+                        check_tiff(source.fp, name)
                     return _decode(source, name, upright, held)
-            with _open_stream(source) as stream, Image.open(stream, formats=_formats()) as image:
-                return _decode(image, name, upright, held)
+            with _open_stream(source) as stream:
+                check_tiff(stream, name)
+                with Image.open(stream, formats=_formats()) as image:
+                    return _decode(image, name, upright, held)
     except InputError:
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
