@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .target import ROOT
 
+STARTS_S = 600.0  # wall time until the first input: imports, instrumented, of ten targets on a busy machine
 HANGS_S = 60.0  # wall time for one input; far above the bound on processor time, because the machine may be busy
 
 
@@ -136,11 +137,11 @@ def _watched(command: Sequence[str], folders: Sequence[Path]) -> str:
             try:
                 code = process.wait(timeout=1)
             except subprocess.TimeoutExpired:
-                inputs = (folder / "current" for folder in folders)
-                latest = max((path.stat().st_mtime for path in inputs if path.exists()), default=started)
-                if time.time() - latest > HANGS_S:
+                inputs = [path.stat().st_mtime for folder in folders if (path := folder / "current").exists()]
+                patience = HANGS_S if inputs else STARTS_S
+                if time.time() - max(inputs, default=started) > patience:
                     process.kill()
-                    return f"hang of more than {HANGS_S:.0f} s"
+                    return f"hang of more than {patience:.0f} s"
                 continue
             return "" if code == 0 else f"death by signal {-code}" if code < 0 else f"exit of the process with {code}"
 
