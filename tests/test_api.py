@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parent / "golden" / "api.txt"
 METHODS = {
     "Encoder": ("forward", "forward_features", "embedding", "classify", "detection_features", "stages"),
     "MaskedAutoencoder": ("forward",),
-    "Predictor": ("classify", "embed", "features", "save"),
+    "Predictor": ("classify", "embed", "embed_files", "features", "save"),
 }
 
 

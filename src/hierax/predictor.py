@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from .config import STAGE_NAMES
 from .data.inputs import network_input
 from .data.loader import map_batches
+from .data.rows import Rows, map_rows
+from .data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images, stands_for_many
 from .errors import CheckpointError, InputError, UnknownNameError, brief, nearest
 from .model.encoder import Encoder
 from .schema import positive
@@ -128,7 +131,7 @@ class Predictor:
             views: As for `classify`.
 
         Raises:
-            InputError: An image cannot be read, or a vector would not be finite.
+            InputError: An image cannot be read, or a vector would not be finite; `embed_files` gives a reason for each.
         """
         none = torch.zeros(0, self.encoder.embedding_size)
         parts = list(self._run(images, batch_size, views, self.encoder.embedding))
@@ -137,6 +140,33 @@ class Predictor:
         if normalize:  # in a type that holds the square of any float32
             vectors = torch.nn.functional.normalize(vectors.double(), dim=-1).float()
         return vectors.numpy()
+
+    def embed_files(
+        self,
+        source: str | Path | Iterable[str | Path],
+        *,
+        normalize: bool = False,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> Rows:
+        """An embedding, float32 (c,), of each of many files, or the reason why there is none.
+
+        Rows come in sorted order as batches are done, in memory that does not grow with their number; one file that
+        cannot be read stops none of the others. `.to_arrow()` and `.to_pandas()` make a table of them.
+
+        Args:
+            source: A folder, which is walked, a glob, a file, or several of these.
+            normalize: Scale each vector to length 1.
+            batch_size: Files at a time.
+            progress: A progress bar.
+
+        Raises:
+            InputError: No file was found, or batch_size is impossible.
+        """
+        extensions = VIDEO_EXTENSIONS if self.encoder.config.is_video else IMAGE_EXTENSIONS
+        paths, empty = find_images(source, extensions=extensions), (3, *self.encoder.config.input_size)
+        options = {"batch_size": batch_size, "progress": progress, "normalize": normalize}
+        return Rows(map_rows(paths, self.prepare, self.embed, empty=empty, **options))
 
     def features(
         self, images: Any, *, stages: Sequence[str] = STAGE_NAMES, batch_size: int = 32
@@ -332,6 +362,11 @@ def _as_list(images: Any, rank: int) -> list[Any]:
             f"got shape {tuple(images.shape)}."
         )
     is_many = hasattr(images, "__iter__") and not isinstance(images, (str, bytes, bytearray, dict))
+    if not is_many and stands_for_many(images):
+        raise InputError(
+            f"Images are named one by one; {os.fspath(images)!r} is a folder or a glob. predictor.embed_files takes "
+            "these; elsewhere pass a list of files, e.g. sorted(Path(...).glob('*.jpg'))."
+        )
     items = list(images) if is_many else [images]
     for item in items:
         if not isinstance(item, (str, Path, Image.Image, Tensor, np.ndarray)):

@@ -1,39 +1,13 @@
-"""Apply a network to many files; a file that cannot be read becomes a row with an error and stops nobody."""
+"""Apply a predictor to many files, and keep count of what failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from .. import console
-from ..data.files import name_text
-from ..data.loader import map_batches
-from ..errors import InputError
+from ..data.rows import Row, map_rows
 from ..predictor import Predictor
-
-
-@dataclass(frozen=True)
-class Row:
-    """What became of one file.
-
-    Attributes:
-        path: The file.
-        value: The answer, None where there is an error.
-        error: Why there is no answer, None where there is one.
-    """
-
-    path: Path
-    value: Any = None
-    error: str | None = None
-
-    @property
-    def name(self) -> str:
-        r"""The path as text; bytes that are no UTF-8 become `\xNN`."""
-        return name_text(self.path)
 
 
 class Tally:
@@ -64,52 +38,16 @@ class Tally:
             yield row
 
 
-def run(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    method: Callable[..., Any],
-    *,
-    batch_size: int = 32,
-    progress: bool = True,
-    **options: Any,
-) -> Iterator[Row]:
+def run(predictor: Predictor, paths: Sequence[Path], method: Callable[..., Any], **options: Any) -> Iterator[Row]:
     """Rows in the order of `paths`, one for each, as batches are done.
 
     Args:
         predictor: Decodes and preprocesses.
         paths: Image or clip files.
         method: Gives one answer per sample of a preprocessed batch, as a sequence or an array; a predictor's method.
-        batch_size: Files at a time.
-        progress: A progress bar where a person watches.
-        **options: Of the method.
+        **options: Of `map_rows`, and of the method.
 
     Raises:
         InputError: batch_size is impossible.
     """
-    shape = (3, *predictor.encoder.config.input_size)
-    batches = map_batches(paths, predictor.prepare, batch_size=min(batch_size, max(1, len(paths))), empty=shape)
-    done = failed = 0
-    with console.bar(total=len(paths), unit="img", wanted=progress) as bar:
-        for batch in batches:
-            answers = _answers(method, batch.tensor, options)
-            found = dict(zip(batch.indices, answers, strict=True))
-            count = len(batch.indices) + len(batch.errors)
-            for index in range(done, done + count):
-                value, error = found.get(index) or (None, batch.errors[index])
-                failed += error is not None
-                yield Row(paths[index], value, error)
-            done += count
-            bar.set_postfix(errors=failed, refresh=False)
-            bar.update(count)
-
-
-def _answers(method: Callable[..., Any], batch: Tensor, options: dict[str, Any]) -> list[tuple[Any, str | None]]:
-    """Answer or error of each sample; one whose answer is no number stops none of the others."""
-    if not len(batch):
-        return []
-    try:
-        return [(value, None) for value in method(batch, batch_size=len(batch), **options)]
-    except InputError as error:
-        if len(batch) == 1:
-            return [(None, str(error))]
-    return [answer for sample in batch.split(1) for answer in _answers(method, sample, options)]
+    return map_rows(paths, predictor.prepare, method, empty=(3, *predictor.encoder.config.input_size), **options)

@@ -151,6 +151,13 @@ def find_images(
     return found
 
 
+def stands_for_many(path: Any) -> bool:
+    """Whether a path is a folder or a glob rather than a file."""
+    if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
+        return False
+    return os.path.isdir(path) or (bool(_WILDCARDS & set(os.fspath(path))) and not os.path.lexists(path))
+
+
 def weights_hint(path: str | os.PathLike[str]) -> str:
     """What to say of an input that is a model, or a folder of one; empty for any other."""
     text = os.fspath(path)
