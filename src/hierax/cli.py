@@ -99,12 +99,14 @@ def _refuses(stream: TextIO) -> OSError | None:
 
 @contextlib.contextmanager
 def _stopped_in_order() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a command in order; a second one at once, and the next run cleans up."""
+    """Ctrl-C, SIGTERM and SIGHUP end a command in order; a second one at once, and the next run cleans up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Each that nobody else takes: a shell ignores Ctrl-C for what it runs in the background.
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    # Each that nobody else takes: a shell ignores Ctrl-C for what it runs in the background, nohup SIGHUP.
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if hasattr(signal, "SIGHUP"):
+        usual[signal.SIGHUP] = signal.SIG_DFL
     numbers, owner = [number for number, handler in usual.items() if signal.getsignal(number) is handler], os.getpid()
 
     def stop(number: int, frame: object) -> None:
@@ -112,8 +114,8 @@ def _stopped_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        for each in numbers:
-            signal.signal(each, lambda *_: os._exit(Exit.INTERRUPTED))
+        if stopped:
+            os._exit(Exit.INTERRUPTED)
         stopped.append(number)
         raise KeyboardInterrupt
 

@@ -20,5 +20,5 @@ MEANINGS = {
     Exit.FAILURE: "failed, and stderr says why",
     Exit.USAGE: "no such command or option",
     Exit.PARTIAL: "done, but some files could not be read",
-    Exit.INTERRUPTED: "stopped by Ctrl-C or SIGTERM",
+    Exit.INTERRUPTED: "stopped by Ctrl-C, SIGTERM or SIGHUP",
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +20,9 @@ from .datasets.samples import TrainingData
 from .decode import decoded
 from .preprocess import preprocess
 from .video import preprocess_clip, read_clip
+
+# What systemd and batch schedulers send to every process of a run, and a terminal to the group in front.
+_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views: int = 1) -> Tensor:
@@ -75,18 +82,22 @@ def loaded(
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_as_worker,
         prefetch_factor=ahead if workers else None,
         pin_memory=pin_memory,
     )
     try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+        with _starting():
+            found = iter(loader)
+        yield from found
+    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # The others come of a worker that died while it answered.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in reason and "shared memory" not in str(error):
             raise
         raise HieraxError(
-            f"The processes that read must live; one died ({str(error).splitlines()[0]}). Memory, or shared memory "
-            "(/dev/shm), is probably full: set fewer workers, or workers=0. A run goes on with --resume."
+            f"The processes that read must live; one died ({reason}). Memory, or shared memory (/dev/shm), is probably "
+            "full: set fewer workers, or workers=0. A run goes on with --resume."
         ) from error
 
 
@@ -101,5 +112,34 @@ class _Plain(Dataset):
             return index, str(error) or type(error).__name__
 
 
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # of one worker: there are many
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Start processes that get no signal that asks to stop, and whose death is told where their answer is awaited.
+
+    torch tells of it in a signal handler, which raises anywhere in the main thread, inside a checkpoint too.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before, mask = signal.getsignal(signal.SIGCHLD), signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+
+
+def _as_worker(_: int) -> None:
+    """One thread, for there are many workers; and the run, not its workers, heeds a signal to stop."""
+    torch.set_num_threads(1)
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_heed_parent, daemon=True).start()
+
+
+def _heed_parent() -> None:
+    """Take the signals that were held back: SIGTERM from the parent, as for a worker that hangs, ends this one."""
+    while True:
+        found = signal.sigwaitinfo(_STOPS)
+        if found.si_signo == signal.SIGTERM and found.si_pid == os.getppid():
+            os._exit(0)

@@ -80,7 +80,7 @@ class Loop:
         """Train to the end.
 
         Raises:
-            HieraxError: Too many steps in a row were not finite; the batch is saved.
+            HieraxError: Too many steps in a row were not finite; the batch is saved. Or a process that reads died.
             KeyboardInterrupt: The person or the machine asked to stop; the run is saved first.
         """
         start, devices = self.resumed_from, self.devices
@@ -95,6 +95,8 @@ class Loop:
                     self._after(step + 1)
                     if stopping or (devices.world == 1 and stop.is_set()):
                         self.save(step + 1)
+                        say = f"stopped after step {step + 1} of {self.stream.total}, which is saved in {self.out}"
+                        console.say(f"{say}; go on by --resume (in Python resume=True)")
                         raise KeyboardInterrupt
         finally:
             self.report.close()
@@ -266,7 +268,10 @@ def _spread(saved: Tensor, like: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask the loop to stop after the step; a second Ctrl-C stops at once."""
+    """Ctrl-C, SIGTERM and SIGHUP ask the loop to stop after the step; a second one stops at once.
+
+    What is ignored stays so: nohup does it to SIGHUP, and a shell to Ctrl-C for its background.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -277,7 +282,9 @@ def _stop_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in known if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield stop
     finally:
