@@ -190,7 +190,8 @@ def positive(**numbers: Any) -> None:
         InputError: Names the argument.
     """
     for key, value in numbers.items():
-        _converted(key, value, Positive, InputError)
+        # However large: what there is bounds how many are taken of it.
+        _converted(key, min(value, 1 << 62) if type(value) is int else value, Positive, InputError)
 
 
 def plain(value: Any) -> Any:
