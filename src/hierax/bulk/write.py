@@ -19,6 +19,7 @@ import numpy as np
 from ..atomic import atomic_file
 from ..data.files import name_bytes
 from ..errors import InputError, MissingExtraError, nearest, writing
+from ..weights.digest import weights_digest
 from .npz import Columns
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def provenance(predictor: Predictor, **more: Any) -> dict[str, str]:
     card = predictor.card
     known = {
         "model": card.name,
-        **{key: getattr(card, key) or "" for key in ("architecture", "sha256", "license")},
+        **{key: getattr(card, key) or "" for key in ("architecture", "license", "base_model")},
+        "sha256": weights_digest(card),
         "preprocess": json.dumps(predictor.preprocess.to_dict()),
         "version": __version__,
         "schema": SCHEMA_VERSION,

@@ -24,6 +24,24 @@ _WRITTEN = ("model", "checkpoints", "tensorboard", "recipe.toml", "run.json", "s
 _RECIPE = "run_recipe.json"
 
 
+def check_apart(data: Any, folder: Path) -> None:
+    """Refuse a run's folder inside its data: the next look at the data would take its pictures for samples.
+
+    Raises:
+        InputError: It lies there, or is the data's own folder.
+    """
+    try:
+        inside = isinstance(data, (str, os.PathLike)) and os.path.isdir(data)
+        if not inside or not folder.resolve().is_relative_to(Path(data).resolve()):
+            return
+    except (OSError, ValueError):  # told by whoever opens the data
+        return
+    raise InputError(
+        f"A run's folder must lie outside its data, or its pictures are taken for samples; {str(folder)!r} lies in "
+        f"{str(data)!r}. Name another folder."
+    )
+
+
 def check_free(folder: Path, *, resume: bool) -> None:
     """Refuse a folder that a run would damage, before time is spent on data and weights.
 

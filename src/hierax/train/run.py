@@ -21,18 +21,20 @@ from ..errors import HieraxError, RecipeError
 from ..model.metrics import Accuracy
 from ..net.transfer import shown
 from ..schema import to_toml
+from ..weights.card import RANDOM
+from ..weights.digest import weights_digest
 from ..weights.files import write_json, write_text
 from ..weights.rename import flat_name
 from ..weights.write import write_weights
 from .batches import Views
 from .devices import Devices
-from .folder import claim, keep_recipe
+from .folder import check_apart, claim, keep_recipe
 from .loop import Loop
 from .methods import find_method
 from .pictures import draw_method, draw_run
 from .reading import read_recipe, to_record, with_options
 from .recipe import Recipe
-from .start import derived, licence_note, starting_weights
+from .start import derived, licence_note, start_line, starting_weights
 
 _ALL = "all are in summary.json. The first:"
 
@@ -142,6 +144,7 @@ def finetune(
 def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> RunSummary:
     """Train as a recipe says, whatever its task and method; arguments and errors as `finetune`."""
     folder = Path(out)
+    check_apart(data, folder)
     if recipe.before is not None:
         first = run(recipe.before.data or data, folder / "before", recipe.before, resume=resume)
         recipe = dataclasses.replace(recipe, model=str(first.model), pretrained=True, before=None)
@@ -160,6 +163,7 @@ def _train(data: Any, folder: Path, recipe: Recipe, devices: Devices, *, resume:
     torch.manual_seed(recipe.seed)
     weights = starting_weights(recipe, notes)
     method = kind(weights, recipe, train.classes)
+    notes.insert(0, start_line(weights, recipe, method.weights.config))
     notes += [*licence_note(weights), *method.advice(len(train))]
     views = Views(train, method.views(), method.weights.config, recipe)
     fingerprint = train.fingerprint()
@@ -204,7 +208,12 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     """Write down what is run, and say what a person should know."""
     recipe, devices, train, held = loop.recipe, loop.devices, loop.views.data, loop.validation
     write_text(loop.out / "recipe.toml", to_toml(to_record(recipe)))
+    began = loop.method.weights.card
     facts = {
+        "model": began.config.name,
+        "weights": began.name if began.pretrained else RANDOM,
+        "weights_sha256": weights_digest(began),
+        "license": began.license,
         "data": shown(name_text(str(source))),
         "fingerprint": fingerprint,
         "samples": len(train),
@@ -219,12 +228,14 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     }
     write_json(loop.out / "run.json", facts)
     trained = sum(parameter.numel() for _, parameter in loop.trained())
+    apart = "held out" if facts["held_out"]["count"] else "to validate on"
+    console.say(notes[0])
     console.say(
-        f"{len(train)} samples, {loop.stream.total} steps of {recipe.batch_size}, "
-        f"{trained / 1e6:.2f} M trained parameters, peak learning rate {recipe.peak_lr:.3g}, "
+        f"{len(train)} samples to train on{f', {len(held)} {apart}' if held else ''}; {loop.stream.total} steps of "
+        f"{recipe.batch_size}, {trained / 1e6:.2f} M trained parameters, peak learning rate {recipe.peak_lr:.3g}, "
         f"{devices.precision} on {devices.world} x {devices.device}"
     )
-    for note in notes:
+    for note in notes[1:]:
         console.say(note)
     console.name_problems(train.problems, f"left out of the data; {_ALL}")
 

@@ -9,7 +9,7 @@ from ..errors import UnknownNameError
 from ..registry import find_weights, is_local
 from ..weights import catalog
 from ..weights.adapt import to_input_size
-from ..weights.card import ModelCard, Weights
+from ..weights.card import RANDOM, ModelCard, Weights
 from .recipe import Recipe
 
 
@@ -28,7 +28,7 @@ def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
     config = _random_architecture(recipe, notes)
     if config is not None:
         spec = catalog.resolve(config.name).preprocess.with_size(config.input_size)
-        weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec))
+        weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec, base_model=RANDOM))
     else:
         weights = find_weights(recipe.model)
         weights = dataclasses.replace(weights, tensors={name: t.float() for name, t in weights.tensors.items()})
@@ -51,13 +51,28 @@ def _random_architecture(recipe: Recipe, notes: list[str]) -> ModelConfig | None
     name = entry.name if entry.name in ARCHITECTURES else entry.architecture
     if recipe.pretrained:
         notes.append(f"no weights are published for {name}: it starts at random")
+    elif entry.pretrained:
+        notes.append(
+            f"the published weights of {entry.name} are not used, as this recipe says pretrained = false: to go on "
+            "from them, --set pretrained=true"
+        )
     return architecture(name)
+
+
+def start_line(weights: Weights, recipe: Recipe, config: ModelConfig) -> str:
+    """What is trained, and where its weights come from; `config` is the network with the task's head."""
+    card, size = weights.card, "x".join(map(str, config.input_size))
+    start = f"{RANDOM} (seed {recipe.seed})"
+    if card.pretrained:
+        start = f"weights of {card.name}, licence {card.license or 'unknown'}"
+    classes = f", {config.num_classes} classes" if recipe.task == "finetune" else ""
+    return f"model {config.name} from {start}; input {size}{classes}"
 
 
 def licence_note(weights: Weights) -> list[str]:
     """What the licence of the parent means for the result; nothing after a random start or with a free licence."""
     parent = weights.card
-    if not weights.tensors or parent.commercial:
+    if not parent.pretrained or parent.commercial or (parent.license is None and parent.base_model == RANDOM):
         return []
     if parent.license is None:
         return [f"the licence of {parent.name} is unknown, so the result's is too: ask whoever gave you the weights"]
@@ -76,7 +91,7 @@ def derived(weights: Weights, recipe: Recipe, data: str) -> Weights:
         license=parent.license,
         commercial=parent.commercial,
         dataset=", then ".join(filter(None, (parent.dataset, data))),
-        base_model=parent.base_model or (parent.name if weights.tensors else None),
+        base_model=parent.base_model or parent.name,
         citation=parent.citation,
     )
     return dataclasses.replace(weights, card=card, raw=None)

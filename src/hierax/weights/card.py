@@ -29,6 +29,7 @@ _SHOWN = (
 # fmt: on
 # What follows weights through every conversion, beside what a format has its own words for.
 FACTS = ("license", "commercial", "dataset", "base_model", "citation")
+RANDOM = "random weights"  # the base_model of what was trained from no other weights
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ModelCard:
         revision: Branch, tag or commit of the repository; empty is its default branch.
         sha256: Digest of the published file, 64 hexadecimal digits.
         citation: BibTeX of the works behind it.
-        base_model: The checkpoint that these weights were derived from.
+        base_model: The checkpoint that these weights were derived from, or `RANDOM`.
         pretrained: Whether there are weights.
         candidates: Architectures that a local file may hold, where neither its tensors nor its metadata say which.
         report: What became of the file's tensors; None before they were read.

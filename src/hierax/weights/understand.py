@@ -181,5 +181,7 @@ def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogE
         return dataclasses.replace(known, **found, **parent, **rest)
     stem, folder = raw.path.stem, raw.path.parent.name
     name = folder if folder and stem in ("model", "pytorch_model") else stem
+    if name == "model":  # the result of a run, whose folder tells it from that of another
+        name = "/".join(filter(None, (raw.path.absolute().parent.parent.name, name)))
     commercial = allows_commerce(license) if said.commercial is None else said.commercial
     return ModelCard(name=name, license=license, commercial=commercial, pretrained=True, **found, **texts)

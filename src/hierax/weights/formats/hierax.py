@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...config import ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, HieraxError
 from ...schema import pick
-from ..card import FACTS
+from ..card import FACTS, RANDOM
 from ..files import README_TAGS, RawCheckpoint, write_atomic, write_json, write_safetensors
 from ..geometry import Geometry
 from .base import Facts, Format
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..card import Weights
+
+_UNKNOWN = "unknown: ask whoever gave you the weights"
+_OWN = "none given; no other weights went into these, so whoever trained them says"
 
 
 class Hierax(Format):
@@ -124,7 +127,7 @@ def write_readme(folder: Path, weights: Weights, library: str) -> Path:
         f"{config.num_classes} classes.",
         "",
         f"- Weights from: {card.base_model or card.name} ({card.origin or 'hierax'} format)",
-        f"- Licence: {card.license or 'unknown: ask whoever gave you the weights'}"
+        f"- Licence: {card.license or (_OWN if card.base_model == RANDOM else _UNKNOWN)}"
         f"{' (no commercial use)' if card.commercial is False else ''}",
         f"- Trained on: {card.dataset or 'unknown'}",
         "",
