@@ -151,13 +151,16 @@ NOTES = [
     "## A tuned trunk back into a SAM 2 file",
     "",
     "```",
+    "hierax finetune photos OUT -m sam2.1_hiera_tiny --set input_size=224",
     "cp sam2.1_hiera_tiny.pt tuned.pt",
     "hierax convert OUT/model tuned.pt --to sam2",
     "```",
     "",
     "Where the destination is a whole SAM 2 file, only its trunk is exchanged. Every other tensor stays bit for bit,",
     "and the file as it was is kept beside it as `tuned.pt.bak`. A file that is no SAM 2 file, or has another trunk,",
-    "is left alone.",
+    "is left alone. The classifier that was tuned with the trunk stays behind, with the norm in front of it: neither",
+    "touches the maps that SAM 2's neck reads. Those are the tuned trunk's; what SAM 2 makes of them has to be",
+    "measured, because its other parts were trained with the old trunk.",
 ]
 
 

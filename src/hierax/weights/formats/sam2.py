@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..card import Weights
 
+log = logging.getLogger("hierax")
 NAMES = tuple(name for name in ARCHITECTURES if name.startswith("sam2_"))
 TRUNK = "image_encoder.trunk."
 DIALECT = Dialect(parts=(("mlp.fc1.", "mlp.layers.0."), ("mlp.fc2.", "mlp.layers.1.")))
@@ -70,7 +72,7 @@ class Sam2(Format):
             (family != "hieradet", f"it is a {family!r} network, and SAM 2 files hold HieraDet trunks only"),
             (None in config.windows, divides_by_zero),
             (config.layer_scale is not None, "SAM 2's blocks have no layer scale"),
-            (config.num_classes, "SAM 2 has no classification head; load with num_classes=0 first"),
+            (config.num_classes, "SAM 2 has no classification head; name a whole SAM 2 file to exchange its trunk"),
             (eps != 1e-6, f"SAM 2's norms use epsilon 1e-6; this network's use {eps}"),
             (not public, f"no public SAM 2 trunk has {shape} {config.global_blocks}, and the file cannot carry them"),
         )
@@ -95,6 +97,9 @@ class Sam2(Format):
 def graft(weights: Weights, path: Path) -> Weights:
     """The weights with everything beside the trunk taken from a whole SAM 2 file, ready to be written over it.
 
+    A classifier stays behind with the norm before it: that norm reads the trunk's last map, as SAM 2's neck does, and
+    changes none of its maps.
+
     Raises:
         CheckpointError: The file is no whole SAM 2 file, or its trunk is another one.
     """
@@ -108,6 +113,11 @@ def graft(weights: Weights, path: Path) -> Weights:
             f"The trunk in {path} has width {geometry.embed_dim} and depths {geometry.depths}; {weights.config.name!r} "
             f"has {weights.config.embed_dim} and {weights.config.depths}. Nothing was changed."
         )
+    if weights.config.num_classes:
+        log.warning("%s: the classifier and its norm stay behind; the trunk's maps are as trained.", weights.card.name)
+        bare = dataclasses.replace(weights.config.with_num_classes(0), head="pool")
+        kept = {key: tensor for key, tensor in weights.tensors.items() if not key.startswith(("head.", "norm."))}
+        weights = dataclasses.replace(weights, tensors=kept, labels=None).with_card(config=bare)
     return dataclasses.replace(weights, raw=raw)
 
 
