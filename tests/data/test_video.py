@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import weakref
 
 import numpy as np
 import pytest
@@ -201,3 +202,78 @@ def test_frames_beyond_memory(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="fewer views"):
         read_clip(path, frames=4, views=2)
     assert read_clip(path, frames=4, views=2, size=16).shape == (2, 4, 16, 24, 3)
+
+
+def test_nothing_else_is_opened(tmp_path, monkeypatch):
+    """A list that names another video, with the name of a video itself: FFmpeg plays the other file."""
+    write_clip(tmp_path / "other.mp4", numbered(20))
+    path = tmp_path / "clip.mp4"
+    path.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"clip\.mp4"):
+        read_clip("clip.mp4", frames=2)
+    formats = f"{video._CONTAINERS},concat"
+    monkeypatch.setattr(video, "_RESTRICTED", {**video._RESTRICTED, "format_whitelist": formats})
+    with pytest.raises(InputError, match=r"clip\.mp4"):  # the second bar holds alone
+        read_clip("clip.mp4", frames=2)
+    import av
+
+    with open("clip.mp4", "rb") as file, av.open(file) as container:  # what the bars are for
+        assert next(container.decode(video=0)).width == 48
+
+
+def test_prepared_as_read(tmp_path):
+    """What is prepared frame by frame is what whole clips give, for several views and a video that is too short."""
+    spec = PreprocessSpec(size=(24, 24), frame_stride=2)
+    for count in (40, 5):
+        path = write_clip(tmp_path / f"{count}.mp4", numbered(count))
+        clips = read_clip(path, frames=4, stride=2, views=3)
+        want = torch.stack([preprocess_clip(clip, spec) for clip in clips])
+        assert torch.equal(video.read_prepared(path, spec, frames=4, views=3), want)
+        assert torch.equal(video.read_prepared(clips[0], spec, frames=4, views=1), want[:1])
+
+
+def test_one_frame_at_a_time(tmp_path, monkeypatch):
+    """Sixteen frames of 8K that are held until they are prepared take 1.6 GB, and their copies as much again."""
+    path = write_clip(tmp_path / "clip.mp4", numbered(64))
+    spec, held = PreprocessSpec(size=(24, 24)), []
+    real = video._to_rgb
+    monkeypatch.setattr(video, "_to_rgb", lambda *given: held.append(weakref.ref(got := real(*given))) or got)
+    monkeypatch.setattr(
+        video, "preprocess", lambda *given: preprocess(*given) * (sum(each() is not None for each in held) <= 2)
+    )
+    got = video.read_prepared(path, spec, frames=16, views=1)
+    assert len(held) == 16
+    assert all(got[0, :, place].any() for place in range(16))
+
+
+def test_no_key_frames(tmp_path, monkeypatch):
+    """Kilobytes hold hours of large frames, which are all decoded on the way to the middle."""
+    monkeypatch.setattr(video, "_DECODED_PIXELS", 40 * 32 * 48)
+    still = np.full((200, 32, 48, 3), 90, np.uint8)
+    assert read_clip(write_clip(tmp_path / "key.mp4", still, gop=10), frames=4, stride=2).shape[1] == 4
+    with pytest.raises(InputError, match="key frames"):
+        read_clip(write_clip(tmp_path / "no.mp4", still, gop=600), frames=4, stride=2)
+
+
+def test_millions_of_frames(tmp_path, monkeypatch):
+    """A table of frames takes a hundred bytes of memory a byte of file."""
+    monkeypatch.setattr(video, "_MAX_FRAMES", 20)
+    assert read_clip(write_clip(tmp_path / "20.mp4", numbered(20)), frames=4).shape[1] == 4
+    with pytest.raises(InputError, match="at most 20 frames"):
+        read_clip(write_clip(tmp_path / "21.mp4", numbered(21)), frames=4)
+
+
+def test_no_pictures(tmp_path):
+    """A container of sound has a stream, but none of pictures."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        frame.rate = 8000
+        frame.planes[0].update(bytes(4096))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="video stream"):
+        read_clip(path)

@@ -19,7 +19,7 @@ from ..errors import HieraxError, InputError
 from .datasets.samples import TrainingData
 from .decode import decoded
 from .preprocess import preprocess
-from .video import preprocess_clip, read_clip
+from .video import read_prepared
 
 # What systemd and batch schedulers send to every process of a run, and a terminal to the group in front.
 _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -34,9 +34,8 @@ def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views:
     if not config.is_video:
         with decoded(source) as pixels:
             return preprocess(pixels, spec)
-    clips = read_clip(source, frames=config.input_size[0], stride=spec.frame_stride, views=views)
-    inputs = [preprocess_clip(clip, spec) for clip in clips]
-    return inputs[0] if views == 1 else torch.stack(inputs)
+    inputs = read_prepared(source, spec, frames=config.input_size[0], views=views)
+    return inputs[0] if views == 1 else inputs
 
 
 def plain_batches(

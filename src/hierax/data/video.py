@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +25,11 @@ _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,f
 # Whatever a container names, nothing but itself is opened.
 _RESTRICTED = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
 MAX_FRAME_PIXELS = 100_000_000
-_CLIP_BYTES = 4 << 30  # of the frames that are taken
+_MAX_FRAMES = 2_000_000  # of a file: 18 hours at 30 a second
+_DECODED_PIXELS = 20_000_000_000  # for one file: 600 frames of 8K, ten thousand of 1080p
+_CLIP_BYTES = 2 << 30  # of the frames that are returned
+_DECODER_BYTES = 35  # a pixel: sixteen reference frames, and the one that is converted and prepared
+_COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 
 
 def read_clip(
@@ -69,7 +75,17 @@ def read_clip(
         return video[np.array(clip_indices(len(video), frames, stride, views, start))]
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"A clip must be a video file or a NumPy array; got {type(source).__name__}.")
-    return _read_file(source, size, lambda total: clip_indices(total, frames, stride, views, start))
+    out: list[np.ndarray] = []
+
+    def take(view: int, places: list[int], pixels: np.ndarray) -> None:
+        if not out:
+            out.append(np.empty((views, frames, *pixels.shape), np.uint8))
+        out[0][view, places] = pixels
+
+    _read_file(
+        source, size, lambda total: clip_indices(total, frames, stride, views, start), take, keeps=views * frames
+    )
+    return out[0]
 
 
 def clip_indices(total: int, frames: int, stride: int, views: int, start: float | None = None) -> list[list[int]]:
@@ -100,48 +116,117 @@ def _check_frames(video: Any) -> np.ndarray:
     return array
 
 
-def _read_file(path: Any, size: int | None, wanted: Callable[[int], list[list[int]]]) -> np.ndarray:
-    """The frames that are wanted of as many as the file has, (views, t, h, w, 3)."""
+def read_prepared(source: Any, spec: PreprocessSpec, *, frames: int, views: int) -> Float[Tensor, "views 3 t h w"]:
+    """`read_clip` and `preprocess_clip` at once: of frames however large one is held at a time.
+
+    Raises:
+        InputError: As `read_clip`.
+        MissingExtraError: As `read_clip`.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        clips = read_clip(source, frames=frames, stride=spec.frame_stride, views=views)
+        return torch.stack([preprocess_clip(clip, spec) for clip in clips])
+    positive(frames=frames, views=views)
+    out = torch.empty(views, 3, frames, *spec.size)
+
+    def take(view: int, places: list[int], pixels: np.ndarray) -> None:
+        out[view, :, places] = preprocess(pixels, spec)[:, None]
+
+    _read_file(source, None, lambda total: clip_indices(total, frames, spec.frame_stride, views), take, keeps=1)
+    return out
+
+
+# What is done with a frame: its view, its places in it, and its RGB bytes (h, w, 3), the same in all calls.
+_Take: TypeAlias = Callable[[int, list[int], np.ndarray], None]
+
+
+def _read_file(
+    path: Any, size: int | None, wanted: Callable[[int], list[list[int]]], take: _Take, *, keeps: int
+) -> None:
+    """Hand over the frames that are wanted of as many as the file has; `keeps` are held in memory."""
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("video", "av") from error
     try:
         with open_regular(path) as file, av.open(file, options=_RESTRICTED) as container:
-            if not container.streams.video:
-                raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
-            stream = container.streams.video[0]
-            if stream.width * stream.height > MAX_FRAME_PIXELS:
-                raise InputError(
-                    f"A frame may have at most {MAX_FRAME_PIXELS:,} pixels; {os.fspath(path)!r} declares "
-                    f"{stream.width} x {stream.height}."
-                )
+            stream = _picture_stream(path, container)
             times = _frame_times(container, stream)
             views = wanted(len(times))
-            with PIXELS.hold(_clip_bytes(path, stream, views, size)):
-                return np.stack([_pick(container, stream, times, each, size) for each in views])
+            limits = _Limits()
+            with PIXELS.hold(_clip_bytes(path, stream, keeps, size)):
+                for view, indices in enumerate(views):
+                    _pick(container, stream, times, indices, size, limits, functools.partial(take, view))
     except InputError:
         raise
     except Exception as error:  # FFmpeg's errors, and whatever PyAV raises on hostile bytes
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"A clip must be a video file; {os.fspath(path)!r} is not: {reason}.") from error
+        raise InputError(
+            f"A clip must be a video file; {os.fspath(path)!r} is not: {reason.splitlines()[0][:200]}."
+        ) from error
 
 
-def _clip_bytes(path: Any, stream: Any, views: list[list[int]], size: int | None) -> int:
-    """What the frames of all views take.
+def _picture_stream(path: Any, container: Any) -> Any:
+    """The first stream of moving pictures; a cover is none where there is another."""
+    if not container.streams.video:
+        raise InputError(f"A clip must hold a video stream; {os.fspath(path)!r} has none.")
+    covers = [int(stream.disposition) & _COVER for stream in container.streams.video]
+    stream = container.streams.video[covers.index(0) if 0 in covers else 0]
+    if stream.width * stream.height > MAX_FRAME_PIXELS:
+        raise InputError(
+            f"A frame may have at most {MAX_FRAME_PIXELS:,} pixels; {os.fspath(path)!r} declares "
+            f"{stream.width} x {stream.height}."
+        )
+    return stream
+
+
+def _clip_bytes(path: Any, stream: Any, keeps: int, size: int | None) -> int:
+    """What the frames that are held take, and the decoder.
 
     Raises:
-        InputError: More than `_CLIP_BYTES`.
+        InputError: The frames more than `_CLIP_BYTES`.
     """
     shorter = min(stream.width, stream.height)
     scale = size / shorter if size is not None and size < shorter else 1.0
-    needed = int(stream.width * stream.height * scale**2 * 3) * sum(map(len, views))
+    needed = int(stream.width * stream.height * scale**2 * 3) * keeps
     if needed > _CLIP_BYTES:
         raise InputError(
-            f"The frames of a clip may take at most {_CLIP_BYTES >> 30} GiB; {os.fspath(path)!r} needs {needed:,} "
-            f"bytes for {sum(map(len, views))} frames of {stream.width} x {stream.height}. Take fewer views."
+            f"The frames of a clip may take at most {_CLIP_BYTES / 2**30:.1f} GiB; {os.fspath(path)!r} needs "
+            f"{needed:,} bytes for {keeps} frames of {stream.width} x {stream.height}. Take fewer views."
         )
-    return needed
+    return needed + stream.width * stream.height * _DECODER_BYTES
+
+
+class _Limits:
+    """What holds for all frames of a file: one size, and so many pixels to decode.
+
+    A file of kilobytes may hold hours of large frames, and without key frames all before the wanted ones are decoded.
+    """
+
+    def __init__(self) -> None:
+        self.decoded, self.size = 0, (0, 0)
+
+    def count(self, frame: Any) -> None:
+        """A frame that was decoded."""
+        if frame.width * frame.height > MAX_FRAME_PIXELS:
+            raise InputError(
+                f"A frame may have at most {MAX_FRAME_PIXELS:,} pixels; one has {frame.width} x {frame.height}."
+            )
+        self.decoded += frame.width * frame.height
+        if self.decoded > _DECODED_PIXELS:
+            raise InputError(
+                f"At most {_DECODED_PIXELS:,} pixels may have to be decoded for the frames of a clip; a video of "
+                f"{frame.width} x {frame.height} with so few key frames needs more. Encode it anew, smaller."
+            )
+
+    def check(self, index: int, frame: Any) -> None:
+        """A frame that is taken."""
+        self.size = self.size if self.size[0] else (frame.width, frame.height)
+        if self.size != (frame.width, frame.height):
+            raise InputError(
+                f"The frames of a clip must have one size; frame {index} has {frame.width} x {frame.height} pixels, "
+                f"those before it {self.size[0]} x {self.size[1]}. Encode the video anew."
+            )
 
 
 def _frame_times(container: Any, stream: Any) -> list[int | None]:
@@ -149,7 +234,10 @@ def _frame_times(container: Any, stream: Any) -> list[int | None]:
 
     Containers state a frame count too, but it is often absent and sometimes wrong.
     """
-    times = [packet.pts for packet in container.demux(stream) if packet.size]
+    packets = (packet.pts for packet in container.demux(stream) if packet.size)
+    times = list(itertools.islice(packets, _MAX_FRAMES + 1))
+    if len(times) > _MAX_FRAMES:
+        raise InputError(f"A video may have at most {_MAX_FRAMES:,} frames; this one has more. Cut it.")
     if not times:
         raise InputError("A clip must hold at least one frame; this video has none.")
     if any(time is None for time in times) or len(set(times)) < len(times):
@@ -157,28 +245,30 @@ def _frame_times(container: Any, stream: Any) -> list[int | None]:
     return sorted(times)
 
 
-def _pick(container: Any, stream: Any, times: list[int | None], indices: list[int], size: int | None) -> np.ndarray:
-    """The frames at these ascending indices; what the decoder does not deliver repeats the frame before."""
-    picked: list[np.ndarray] = []
+def _pick(
+    container: Any,
+    stream: Any,
+    times: list[int | None],
+    indices: list[int],
+    size: int | None,
+    limits: _Limits,
+    take: Callable[[list[int], np.ndarray], None],
+) -> None:
+    """Take the frames at these ascending indices; what the decoder does not deliver repeats the frame before."""
+    done, pixels = 0, None
     for index, frame in _frames_from(container, stream, times, indices[0]):
-        if index >= indices[len(picked)]:
-            if frame.width * frame.height > MAX_FRAME_PIXELS:
-                raise InputError(
-                    f"A frame may have at most {MAX_FRAME_PIXELS:,} pixels; one has {frame.width} x {frame.height}."
-                )
-            array = _to_rgb(frame, size)
-            if picked and array.shape != picked[0].shape:
-                raise InputError(
-                    f"The frames of a clip must have one size; frame {index} has {array.shape[1]} x {array.shape[0]} "
-                    f"pixels, those before it {picked[0].shape[1]} x {picked[0].shape[0]}. Encode the video anew."
-                )
-            while len(picked) < len(indices) and indices[len(picked)] <= index:
-                picked.append(array)
-        if len(picked) == len(indices):
-            break
-    if not picked:
+        limits.count(frame)
+        if index >= indices[done]:
+            limits.check(index, frame)
+            places = [place for place in range(done, len(indices)) if indices[place] <= index]
+            pixels = _to_rgb(frame, size)
+            take(places, pixels)
+            done += len(places)
+        if done == len(indices):
+            return
+    if pixels is None:
         raise InputError("A clip must decode; none of this video's frames did.")
-    return np.stack(picked + [picked[-1]] * (len(indices) - len(picked)))
+    take(list(range(done, len(indices))), pixels)
 
 
 def _frames_from(container: Any, stream: Any, times: list[int | None], first: int) -> Iterator[tuple[int, Any]]:

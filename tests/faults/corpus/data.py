@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,51 @@ def _decode_all(folder: Path) -> list[str]:
     return [error for batch in batches for error in batch.errors.values()]
 
 
+def _tiffs(folder: Path) -> None:
+    """A TIFF of 64 x 64 pixels in one tile of 940 MB; the second one in four million strips."""
+    for name, parts in (
+        ("tile.tif", ((322, 4, 1, 20_000), (323, 4, 1, 16_384), (324, 4, 1, 300), (325, 4, 1, 1000))),
+        ("strips.tif", ((273, 1, 4_000_000, 300), (278, 3, 1, 1))),
+    ):
+        sizes = ((256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (259, 3, 1, 5 if name == "tile.tif" else 1))
+        entries = sorted((*sizes, (262, 3, 1, 1), (277, 3, 1, 1), *parts))
+        rows = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + rows
+        (folder / name).write_bytes(head + bytes(4_100_000 if name == "strips.tif" else 2000))
+
+
+def _large_frames(folder: Path) -> None:
+    """A video of some kilobytes whose frames take 25 MB each."""
+    import av
+    import numpy as np
+
+    with av.open(str(folder / "large.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 3840, 2160, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((2160, 3840, 3), np.uint8), format="rgb24")
+        for number in range(24):
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _prepare_clip(folder: Path) -> tuple[int, ...]:
+    """What every command gives a network of clips."""
+    from types import SimpleNamespace
+
+    from hierax.config import PreprocessSpec
+    from hierax.data.inputs import network_input
+
+    config: Any = SimpleNamespace(is_video=True, input_size=(16, 32, 32))
+    return tuple(network_input(folder / "large.mp4", config, PreprocessSpec(size=(32, 32), frame_stride=1)).shape)
+
+
+def _decode(name: str) -> Callable[[Path], Any]:
+    from hierax.data.decode import decode_image
+
+    return lambda folder: decode_image(folder / name)
+
+
 def _text(name: str, data: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(data) and None
 
@@ -69,6 +115,9 @@ CASES = [
     Case("bombs_gif", _decode_all, _bombs("GIF", transparency=0), expect=lambda e: e == [], megabytes=450, seconds=30),
     Case("bombs_webp", _decode_all, _bombs("WEBP", lossless=True, method=0), expect=lambda e: e == [], megabytes=550, seconds=30),
     Case("bombs_jpeg", _decode_all, _bombs("JPEG", progressive=True, subsampling=0), expect=lambda e: e == [], megabytes=450, seconds=30),
+    Case("tiff_tile", _decode("tile.tif"), _tiffs, raises=InputError, match="tile", megabytes=50),
+    Case("tiff_strips", _decode("strips.tif"), _tiffs, raises=InputError, match="StripOffsets", megabytes=50),
+    Case("large_frames", _prepare_clip, _large_frames, expect=lambda shape: shape == (3, 16, 32, 32), megabytes=300, seconds=20),
     Case("names", lambda folder: hierax("classify", folder, "--format", "jsonl"), _odd_names,
          expect=lambda ran: ran.code == 0 and ran.out.count("\n") == 5, seconds=10),
     Case("label_of_300_million", lambda folder: open_data("t.csv").classes, _text("t.csv", b"path,label\na,300000000\nb,7\n"),
