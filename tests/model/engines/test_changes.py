@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -16,10 +15,9 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from hierax.errors import InputError
 from hierax.model.encoder import Encoder
-from hierax.model.engines import FastEncoder, eager, openvino, optimize, products
-from hierax.model.engines.base import Recent
+from hierax.model.engines import FastEncoder, optimize
 
-from ...members import det_config, loud, pixels, plain_config
+from ...members import loud, pixels, plain_config
 from ...tolerance import FP32, LOUD, distance
 
 
@@ -255,6 +253,21 @@ def test_changes__traced(how: str) -> None:
         assert distance(fast(x), exact(x)) <= FP32
 
 
+def test_changes__function_transforms() -> None:
+    """Swapped-in weights must answer, not the model's own; under vmap nothing has an address to compare."""
+    exact, x = encoder(), pixels(3, 3, 64, 64)
+    fast, other = optimize(exact), loud(Encoder(exact.config), seed=3)
+    with torch.no_grad():
+        assert distance(torch.func.functional_call(fast, other.state_dict(), x), other(x)) <= FP32
+        assert distance(fast(x), exact(x)) <= FP32
+        assert distance(torch.func.vmap(lambda image: fast(image[None])[0])(x), exact(x)) <= FP32
+        both = {key: torch.stack([exact.state_dict()[key], value]) for key, value in other.state_dict().items()}
+        found = torch.func.vmap(lambda state: torch.func.functional_call(fast, state, x))(both)
+        assert distance(found, torch.stack([exact(x), other(x)])) <= FP32
+    ours, theirs = (torch.func.grad(lambda image, e=e: e(image).square().sum())(x) for e in (fast, exact))
+    assert distance(ours, theirs) <= FP32
+
+
 def embedded(fast: FastEncoder, x: Tensor) -> Tensor:
     """In another process."""
     torch.set_num_threads(1)
@@ -285,107 +298,3 @@ def test_changes__copies_share_nothing() -> None:
     assert apart(deep, loud(Encoder(exact.config)), x) <= FP32
     assert apart(fast.share_memory(), other, x) <= FP32
     assert apart(deep.double().float(), loud(Encoder(exact.config)), x) <= FP32
-
-
-SIZES = ((32, 32), (4096, 32), (32, 2048), (64, 96), (128, 32), (96, 96), (32, 64), (160, 64))
-
-
-def test_sizes__eight_threads() -> None:
-    """Each with a size of its own, so that tables are made and thrown away while others read theirs."""
-    exact = encoder()
-    fast = optimize(exact)
-    inputs = [pixels(1, 3, *size) for size in SIZES]
-    with torch.inference_mode():
-        expected = [exact.embedding(x) for x in inputs]
-
-    def work(index: int) -> float:
-        with torch.inference_mode():
-            return max(distance(fast.embedding(inputs[index]), expected[index]) for _ in range(3))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert max(pool.map(work, range(8))) <= FP32
-
-
-@pytest.mark.parametrize("size", [(1, 1), (0, 32), (32, 0), (31, 32), (4097, 32), (16, 16), (32, 33)])
-@pytest.mark.parametrize("make", [lambda: encoder(), lambda: loud(Encoder(det_config()))])
-def test_sizes__illegal_or_right(size: tuple[int, int], make: Callable[[], Encoder]) -> None:
-    """Plain and fast agree on what a size may be, and on its answer."""
-    exact = make()
-    fast, x = optimize(exact), torch.zeros(1, 3, *size)
-    try:
-        exact.config.check_size(size)
-    except InputError:
-        for e in (fast, exact):
-            with pytest.raises(InputError):
-                e.embedding(x)
-    else:
-        assert apart(fast, exact, pixels(1, 3, *size)) <= FP32
-
-
-def test_sizes__tables_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty-two tables of large images are gigabytes."""
-    monkeypatch.setattr(eager, "TABLE_BYTES", 100_000)
-    exact = loud(Encoder(det_config()))
-    fast = optimize(exact)
-    for width in range(32, 800, 32):
-        fast.embedding(pixels(1, 3, 64, width))
-    engine = fast.current()
-    for cache in (engine.position, engine.schedule):
-        assert 1 <= len(cache.held) < 24
-        assert sum(map(cache.size, cache.held.values())) <= 100_000
-    fast.embedding(x := pixels(1, 3, 512, 512))  # larger than all together
-    assert list(engine.position.held) == [((128, 128),)]
-    assert distance(fast.embedding(x), exact.embedding(x)) <= FP32
-
-
-def test_sizes__large_buffers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One large image would otherwise hold its largest product in each thread until that ends."""
-    monkeypatch.setattr(products, "KEPT_BYTES", 200_000)
-    monkeypatch.setattr(products, "_scratch", type("Scratch", (), {})())
-    exact = encoder()
-    fast = FastEncoder(exact, partial(eager.TorchEngine, products="plain"))
-    for x in (pixels(1, 3, 32, 32), pixels(2, 3, 256, 256), pixels(1, 3, 32, 32)):
-        assert apart(fast, exact, x) <= FP32
-        held = [value.nbytes for value in vars(products._scratch).values() if value is not None]
-        assert max(held, default=0) <= 200_000
-
-
-def test_recent__keeps_the_last() -> None:
-    """A limit that counted the wrong end, or threw away the only answer, would make each of them again."""
-    made: list[int] = []
-    recent = Recent(3, lambda n: made.append(n) or n, lambda n: n, 10)
-    for n in (4, 5, 4, 1, 99, 99, 4):
-        assert recent(n) == n
-    assert made == [4, 5, 1, 99, 4]
-    assert list(recent.held.values()) == [4]
-
-
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> openvino.Program:
-    """A program whose requests answer with what they were given."""
-    monkeypatch.setattr(openvino, "REQUESTS", 2)
-
-    class Compiled:
-        def create_infer_request(self) -> Compiled:
-            return self
-
-        def infer(self, inputs: list, share_inputs: bool) -> list:
-            inner(inputs)
-            return [inputs[0]]
-
-    program = object.__new__(openvino.Program)
-    program._compiled, program._idle = Compiled(), []
-    depth = [0]
-
-    def inner(inputs: list) -> None:
-        depth[0] += 1
-        if depth[0] < 5:
-            program(torch.zeros(1))
-
-    return program
-
-
-def test_openvino__few_requests_are_kept(requests: openvino.Program) -> None:
-    """Each holds the tokens of a call: a burst of threads would leave one for each of them."""
-    requests(torch.zeros(1))
-    assert len(requests._idle) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from hierax.errors import HieraxError
 from hierax.model.encoder import Encoder
-from hierax.model.engines import optimize
+from hierax.model.engines import compiled, optimize
 
 from ...members import det_config, loud, pixels
 from ...tolerance import FP32, distance
@@ -70,6 +71,25 @@ def test_compile__follows_changed_weights() -> None:
     fast.load_state_dict(other.state_dict())
     with torch.inference_mode():
         assert distance(fast.embedding(x), other.embedding(x)) <= FP32
+
+
+@pytest.mark.nightly
+@needs_compiler
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch packs float32 weights with MKL only")
+def test_compile__old_programs_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor lists every module it generated: each size would keep the weights twice for the process's life."""
+    monkeypatch.setattr(compiled, "PROGRAMS", 2)
+    fast, before = optimize(encoder(), engine="compile"), packed()
+    for width in range(32, 32 * 6, 32):
+        fast.detection_features(pixels(1, 3, 32, width), ["stage1"])
+    products = 4  # of the only block
+    assert 2 * products <= packed() - before <= 3 * products  # five programs were made; Dynamo may hold the last
+
+
+def packed() -> int:
+    """Weights that a program packed and somebody holds."""
+    gc.collect()
+    return sum(type(thing) is torch.Tensor and thing.is_mkldnn for thing in gc.get_objects())
 
 
 def test_compile__without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

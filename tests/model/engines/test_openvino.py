@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from hierax.errors import MissingExtraError
+from hierax.errors import InputError, MissingExtraError
 from hierax.model.encoder import Encoder
 from hierax.model.engines import openvino, optimize
 from hierax.model.engines.base import EMBEDDING
@@ -109,6 +109,24 @@ def test_openvino__a_program_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> 
     assert [batch for *_, batch in fast.current()._program.held] == [4, 8]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_openvino__what_it_cannot_answer(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """int8 gave confident classes for an image of NaN, and OpenVINO's norms for one whose squares overflow."""
+    monkeypatch.setattr(openvino, "has_openvino", lambda: True)
+    monkeypatch.setattr(openvino, "Program", Standin)
+    monkeypatch.setattr(Standin, "made", [], raising=False)
+    exact, x = encoder(), pixels(2, 3, 64, 64)
+    monkeypatch.setattr(Standin, "encoder", exact, raising=False)
+    fast = optimize(exact, engine="openvino")
+    x[1, 0, 3, 5] = value
+    with torch.no_grad():
+        assert torch.equal(fast(x).isnan(), exact(x).isnan())
+        assert Standin.made == []
+        exact.blocks[2].mlp.fc1.weight.view(-1)[7] = value
+    with pytest.raises(InputError, match=r"blocks\.2\.mlp\.fc1\.weight.*engine='torch'"):
+        optimize(exact, engine="openvino").embedding(x[:1])
+
+
 def test_openvino__a_request_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that two threads used at once would mix their images, or refuse the second."""
     together = threading.Barrier(3, timeout=30)
@@ -132,6 +150,37 @@ def test_openvino__a_request_for_each_caller(monkeypatch: pytest.MonkeyPatch) ->
         found = [done[0] for done in pool.map(program, inputs)]
     assert all(torch.equal(a, b + 1) for a, b in zip(found, inputs, strict=True))
     assert len(made) == 3
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> openvino.Program:
+    """A program whose requests answer with what they were given."""
+    monkeypatch.setattr(openvino, "REQUESTS", 2)
+
+    class Compiled:
+        def create_infer_request(self) -> Compiled:
+            return self
+
+        def infer(self, inputs: list, share_inputs: bool) -> list:
+            inner(inputs)
+            return [inputs[0]]
+
+    program = object.__new__(openvino.Program)
+    program._compiled, program._idle = Compiled(), []
+    depth = [0]
+
+    def inner(inputs: list) -> None:
+        depth[0] += 1
+        if depth[0] < 5:
+            program(torch.zeros(1))
+
+    return program
+
+
+def test_openvino__few_requests_are_kept(requests: openvino.Program) -> None:
+    """Each holds the tokens of a call: a burst of threads would leave one for each of them."""
+    requests(torch.zeros(1))
+    assert len(requests._idle) == 2
 
 
 def test_openvino__missing(monkeypatch: pytest.MonkeyPatch) -> None:

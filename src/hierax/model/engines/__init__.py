@@ -49,9 +49,9 @@ def optimize(
 
     Args:
         model: An `Encoder`, or any module that holds one or more: the result is a copy with fast ones in their places.
-        dtype: None keeps the model's; "auto" takes bfloat16 where the processor has it natively; a floating type; or
-            "int8" (extra `int8`), whose `report` compares it with float32. Parameters and answers have that type,
-            float32 with int8.
+        dtype: None keeps the model's, each part its own; "auto" takes bfloat16 where the processor has it natively; a
+            floating type; or "int8" (extra `int8`), whose `report` compares it with float32. Parameters and answers
+            have that type, float32 with int8.
         engine: "torch" needs nothing more; "compile" is torch.compile and needs a C++ compiler; "openvino" needs the
             extra `openvino`; "auto" takes what is best for this machine and dtype.
         input_size: Pixels of the images that int8 is measured on, an int or (height, width); any size can be run.
@@ -79,8 +79,9 @@ def optimize(
         encoder.config.check_size(size)
         twins[key] = _fast(encoder, engine, dtype, size, calibration)
         log.info("%s", twins[key].choice)
-    first = next(iter(twins.values()))
-    return _copied(model, twins).to(next(first.parameters()).dtype)
+    before, after = (next(next(iter(of.values())).parameters()).dtype for of in (encoders, twins))
+    fast = _copied(model, twins)
+    return fast if dtype in (None, "auto") and after == before else fast.to(after)
 
 
 def _fast(

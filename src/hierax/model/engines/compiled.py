@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -53,6 +55,26 @@ def _compiled(encoder: Encoder, shape: tuple[int, ...], last: int) -> Callable[[
     program = torch.compile(graph, dynamic=False)
     # torch.compile(options={"freezing": True}) freezes nothing: Dynamo, which decides whether weights are
     # constants, reads the global setting (torch 2.13), and compiles at the first call.
-    with config.patch(freezing=True):
+    with config.patch(freezing=True), _unlisted():
         program(x)
     return program
+
+
+@contextlib.contextmanager
+def _unlisted() -> Iterator[None]:
+    """Leave what inductor generates meanwhile to the program alone.
+
+    It lists every module that it ever generated, and a frozen one holds its weights, twice where they are packed
+    (torch 2.13): a program that was thrown away would stay.
+    """
+    from torch._inductor.codecache import PyCodeCache
+
+    modules = PyCodeCache.modules
+    known = set(map(id, modules))
+    try:
+        yield
+    finally:
+        for module in [module for module in modules if id(module) not in known]:
+            modules.remove(module)
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]

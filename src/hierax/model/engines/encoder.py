@@ -126,8 +126,11 @@ class FastEncoder(Encoder):
         return x if torch.is_autocast_enabled(x.device.type) else x.to(self.patch_embed.proj.weight.dtype)
 
     def _readable(self, x: Tensor) -> bool:
-        """Whether the readable encoder's path must run: gradients, autocast, tracing, hooks, or nothing to do."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        """Whether the readable encoder's path must run: gradients, autocast, tracing, vmap, hooks, or nothing."""
+        transformed = (
+            torch._C._functorch.peek_interpreter_stack() is not None
+        )  # vmap and others: nothing has an address
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
             return True
         differentiable = self.training or (torch.is_grad_enabled() and x.requires_grad)
         if differentiable or torch.is_autocast_enabled(x.device.type) or x.shape[0] == 0:

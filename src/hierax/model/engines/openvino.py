@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import InputError, MissingExtraError
 from ..encoder import Encoder
 from .base import Engine, Recent
+from .eager import TorchEngine
 from .encoder import FastEncoder
 from .graph import export
 
@@ -22,6 +23,14 @@ MODELS, PROGRAMS, REQUESTS = 8, 8, 8
 # A batch runs in a program for a larger one while blank images make up at most a third of that: repeated, more of
 # them would cost more than the second or so that a program of its own takes once.
 FILLED = 1.5
+# Between the two, no sum of squares of the network overflows. Beyond, int8 gives finite answers where the network
+# has NaN, and so do OpenVINO's norms.
+LARGEST = 1e4
+
+
+def _within(x: Tensor) -> bool:
+    """Whether all elements are numbers that OpenVINO answers for like torch."""
+    return x.numel() == 0 or bool(x.abs().amax() <= LARGEST)  # false for NaN
 
 
 def has_openvino() -> bool:
@@ -51,6 +60,12 @@ class OpenVINOEngine(Engine):
                 f"The openvino engine takes float32 or bfloat16 parameters on the CPU; got {self.dtype} on "
                 f"{self.device}. Use engine='torch'."
             )
+        for name, parameter in encoder.named_parameters():
+            if not name.startswith("head.") and not _within(parameter.detach()):
+                raise InputError(
+                    f"The openvino engine takes weights between -{LARGEST:g} and {LARGEST:g}; {name} has others, or no "
+                    "numbers. Load sound weights, or use engine='torch', which answers like the readable network."
+                )
         self.choice = f"engine openvino, {'int8' if quantize else precision} on cpu"
         self.model = Recent(MODELS, partial(_converted, encoder, quantize))
         self._program = Recent(PROGRAMS, partial(Program, self.model, precision))
@@ -58,6 +73,9 @@ class OpenVINOEngine(Engine):
     def run(self, x: Tensor, last: int) -> list[Tensor]:
         """Stage maps or embedding from the compiled program."""
         size, b = tuple(x.shape[1:]), x.shape[0]
+        if not _within(x):
+            with torch.inference_mode(False), torch.no_grad():
+                return TorchEngine(self.encoder).run(x, last)
         batches = [batch for *what, batch in list(self._program.held) if what == [size, last]]
         batch = min((held for held in batches if b <= held <= FILLED * b), default=b)
         blank = x.new_zeros(batch - b, *size)

@@ -103,6 +103,8 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     images = textures(CALIBRATION_IMAGES, size) if images is None else images
     if images.ndim != len(size) + 2 or images.shape[0] == 0:
         raise InputError(f"Calibration images must be preprocessed (n, 3, h, w); got {tuple(images.shape)}.")
+    if not images.isfinite().all():
+        raise InputError("Calibration images must be finite numbers; got NaN or infinity. Leave the broken ones out.")
     held_out = torch.arange(len(images)) % 4 == 0  # spread out, for sets sorted by class
     seen, unseen = (images, images) if len(images) < FEWEST_TO_SPLIT else (images[~held_out], images[held_out])
     precision = "bf16" if processor.native_bfloat16() else "f32"
