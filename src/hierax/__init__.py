@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .model.engines import optimize
     from .model.mae import MAEOutput, MaskedAutoencoder
     from .predictor import Prediction, Predictor
-    from .registry import convert, create, describe, load
+    from .registry import convert, create, describe, load, save
     from .train import finetune, pretrain
     from .weights.card import ModelCard
     from .weights.catalog import list_models
@@ -41,7 +41,7 @@ __all__ = [
     "CheckpointError", "Encoder", "HieraxError", "InputError", "IntegrityError", "MAEOutput", "MaskedAutoencoder",
     "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec", "RecipeError",
     "UnknownNameError", "__version__", "convert", "create", "describe", "finetune", "list_models", "load", "optimize",
-    "pretrain",
+    "pretrain", "save",
 ]  # fmt: skip
 
 _HOMES = {
@@ -50,7 +50,7 @@ _HOMES = {
     "model.engines": ("optimize",),
     "model.mae": ("MAEOutput", "MaskedAutoencoder"),
     "predictor": ("Prediction", "Predictor"),
-    "registry": ("convert", "create", "describe", "load"),
+    "registry": ("convert", "create", "describe", "load", "save"),
     "train": ("finetune", "pretrain"),
     "weights.card": ("ModelCard",),
     "weights.catalog": ("list_models",),

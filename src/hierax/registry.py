@@ -7,16 +7,18 @@ import dataclasses
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from .config import ModelConfig, architecture
-from .errors import CheckpointError, InputError
+from .config import ModelConfig, PreprocessSpec, architecture
+from .errors import CheckpointError, InputError, brief
+from .model.encoder import Encoder
 from .model.init import build
+from .model.mae import MaskedAutoencoder
 from .model.precision import as_dtype
 from .net.address import is_address
 from .predictor import Predictor
@@ -24,7 +26,7 @@ from .weights import catalog
 from .weights.adapt import adapted
 from .weights.card import ModelCard, Weights
 from .weights.geometry import AmbiguousError
-from .weights.network import to_module
+from .weights.network import from_module, to_module
 from .weights.understand import read_weights
 from .weights.write import write_weights
 
@@ -159,6 +161,47 @@ def create(
         grows = config.position_size == config.birder_table and config.layer_scale is None
         config = config.with_input_size(input_size, birder=grows)
     return build(config)
+
+
+def save(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    preprocess: PreprocessSpec | None = None,
+    format: str = "hierax",
+) -> Path:
+    """Write any network of ours, however it was trained, so that `load` gives it back.
+
+    Args:
+        module: An `Encoder` or `MaskedAutoencoder`; also compiled, or inside DistributedDataParallel.
+        path: Folder or file; an earlier save there is replaced, files of anybody else are not.
+        labels: Class names by index.
+        preprocess: How images became its input; None is the plain recipe at its input size.
+        format: As for `convert`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: Not a network of ours, or not one label for each class.
+        CheckpointError: The format cannot express the network, files are in the way, or writing failed.
+    """
+    while isinstance(inner := getattr(module, "module", getattr(module, "_orig_mod", None)), nn.Module):
+        module = inner
+    if not isinstance(module, (Encoder, MaskedAutoencoder)):
+        raise InputError(
+            f"save takes a network of hierax; got {type(module).__name__}. Pass what hierax.create(...) gives, or the "
+            "encoder inside your module; a Predictor has a save of its own."
+        )
+    config = module.config
+    named = labels is None or (not isinstance(labels, str) and all(isinstance(label, str) for label in labels))
+    if not named or (labels is not None and len(labels) != config.num_classes):
+        raise InputError(f"Labels are a text for each of {config.num_classes} classes, by index; got {brief(labels)}.")
+    spec = PreprocessSpec().with_size(config.input_size) if preprocess is None else preprocess
+    card = ModelCard(config=config, preprocess=spec, origin="hierax", pretrained=True)
+    weights = from_module(module, Weights(card=card, tensors={}, labels=None if labels is None else list(labels)))
+    return write_weights(weights, Path(path).expanduser(), to=format)
 
 
 def convert(source: str | Path, destination: str | Path, *, to: str, name: str | None = None) -> Path:

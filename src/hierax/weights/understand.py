@@ -59,6 +59,7 @@ def understand(
     tensors, notes = unwrap(raw.tensors)
     raw = dataclasses.replace(raw, tensors=tensors, notes=(*raw.notes, *notes))
     kind = recognise(raw)
+    known = None if kind.anonymous(raw) else known
     theirs = kind.our_names(raw)
     try:
         geometry = measure({ours: raw.tensors[name] for ours, name in theirs.items()})

@@ -44,6 +44,10 @@ class Format(ABC):
     def matches(self, raw: RawCheckpoint) -> bool:
         """Whether the content (never the file name) is of this format."""
 
+    def anonymous(self, raw: RawCheckpoint) -> bool:
+        """Whether these are somebody's own weights, of which the catalogue knows nothing whatever name was given."""
+        return False
+
     def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
         """Prefix of the encoder's names in this file, and the rename table; as we name them unless the format says."""
         return "", Dialect()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...config import ModelConfig, PreprocessSpec
+from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, HieraxError
 from ...schema import pick
 from ..card import FACTS, RANDOM
 from ..files import README_TAGS, RawCheckpoint, write_atomic, write_json, write_safetensors
-from ..geometry import Geometry
+from ..geometry import Geometry, adapt, choose
+from ..rename import Dialect, flat_name
 from .base import Facts, Format
 
 if TYPE_CHECKING:
@@ -30,9 +32,24 @@ class Hierax(Format):
     name = "hierax"
 
     def matches(self, raw: RawCheckpoint) -> bool:
-        """`model_type` in the config, and position tables stored as grids."""
-        table = raw.tensors.get("pos_embed", raw.tensors.get("pos_embed_spatial"))
-        return raw.config.get("model_type") == "hierax" and table is not None and table.ndim == 4
+        """`model_type` in the config, or a plain state dict of ours; position tables stored as grids, channels last."""
+        table = _table(raw)
+        if table is None or table.ndim != 4:
+            return False
+        if not self.anonymous(raw):
+            return True
+        names = {flat_name(name): tensor for name, tensor in raw.tensors.items()}
+        patches = names.get("patch_embed.proj.weight")
+        ours = "blocks.0.mlp.fc1.weight" in names and not {"head.norm.weight", "head.fc.weight"} & set(names)
+        return ours and patches is not None and table.shape[-1] == patches.shape[0]
+
+    def anonymous(self, raw: RawCheckpoint) -> bool:
+        """A state dict alone: trained by hand."""
+        return raw.config.get("model_type") != "hierax"
+
+    def dialect(self, raw: RawCheckpoint) -> tuple[str, Dialect]:
+        """A module's own names have `encoder.` in front inside a masked autoencoder."""
+        return "encoder." if "encoder.patch_embed.proj.weight" in raw.tensors else "", Dialect()
 
     def laid_out(self, ours: str, tensor: Tensor, config: ModelConfig) -> Tensor:
         """Tables are stored as they are."""
@@ -40,10 +57,12 @@ class Hierax(Format):
 
     def before(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig) -> ModelConfig:
         """config.json says what it is."""
-        return named
+        return super().before(raw, geometry, named) if self.anonymous(raw) else named
 
     def config(self, raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
-        """What config.json says, if the tensors agree; a name cannot overrule it."""
+        """What config.json says, if the tensors agree; a name cannot overrule it. A state dict alone needs the name."""
+        if self.anonymous(raw):
+            return _of_a_state_dict(raw, geometry, named)
         try:
             config = ModelConfig.from_dict(raw.config.get("architecture"))
         except HieraxError as error:
@@ -62,7 +81,9 @@ class Hierax(Format):
         return config
 
     def preprocess(self, raw: RawCheckpoint, config: ModelConfig) -> PreprocessSpec:
-        """`preprocessor_config.json` in full."""
+        """`preprocessor_config.json` in full; the plain recipe beside a state dict alone."""
+        if self.anonymous(raw):
+            return PreprocessSpec().with_size(config.input_size)
         try:
             return PreprocessSpec.from_dict(raw.preprocessor.get("hierax", {}))
         except HieraxError as error:
@@ -93,6 +114,23 @@ class Hierax(Format):
         write_readme(destination, weights, "hierax")
         write_json(destination / "config.json", data)
         return destination
+
+
+def _table(raw: RawCheckpoint) -> Tensor | None:
+    """The background position table, by our names."""
+    names = ("pos_embed", "pos_embed_spatial", "encoder.pos_embed", "encoder.pos_embed_spatial")
+    return next((raw.tensors[name] for name in names if name in raw.tensors), None)
+
+
+def _of_a_state_dict(raw: RawCheckpoint, geometry: Geometry, named: ModelConfig | None) -> ModelConfig:
+    """A network without its config: shapes, which our tables keep, and the name where they do not decide."""
+    config = choose(geometry, ARCHITECTURES, str(raw.path)) if named is None else named
+    table = _table(raw)
+    grid = () if table is None else tuple(table.shape[1:-1])
+    if geometry.position == "window":
+        return adapt(config, dataclasses.replace(geometry, table=grid))
+    cells = (*((geometry.frames,) if geometry.frames else ()), *grid)
+    return adapt(config, geometry, tuple(n * stride for n, stride in zip(cells, config.patch_stride, strict=False)))
 
 
 def _readable_as(config: ModelConfig, named: ModelConfig) -> bool:
