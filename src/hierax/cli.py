@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from . import console
 from .commands import MEANINGS, Exit
-from .errors import HieraxError, cannot_write, nearest
+from .errors import HieraxError, InputError, cannot_write, nearest
 
 # Command -> (its function in commands/, the line in `hierax --help`, which is the first of its docstring).
 COMMANDS = {
@@ -150,6 +150,10 @@ def _run(arguments: list[str]) -> int:
         unknown = f"unknown command {given!r}. {nearest(given, COMMANDS)}See `hierax --help`."
         console.complain(f"{given} needs one of: {', '.join(groups)}" if groups else unknown)
         return Exit.USAGE
+    try:
+        os.getcwd()
+    except OSError as error:  # numeric libraries end the process where there is none
+        raise InputError("The folder to work in must exist; it was removed. Change to another: cd DIR.") from error
     import tyro
 
     rest = arguments[len(name.split()) :]

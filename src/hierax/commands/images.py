@@ -156,6 +156,8 @@ def features(
         picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
         with claimed(output, (".npz",), overwrite=overwrite) as out:
             predictor, paths, run = open_inputs(inputs, model, max_pixels=max_pixels, **options)
+            if plot is not None and any(_are_one(plot, path) for path in paths):
+                raise InputError(f"--plot must name a file of its own; {plot} is one of the inputs. Name another.")
             if picture is not None and predictor.encoder.config.is_video:
                 raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
             predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
@@ -176,6 +178,14 @@ def features(
             _draw(predictor, rows.first, good, picture)
     console.name_problems(rows.failed)
     return common.exit_code(len(paths), len(rows.failed))
+
+
+def _are_one(a: Path, b: Path) -> bool:
+    """Whether two paths lead to one file, under whatever names."""
+    try:
+        return a.expanduser().samefile(b)
+    except OSError:
+        return False
 
 
 def _is_unicode(stream: TextIO) -> bool:
