@@ -70,21 +70,6 @@ def check_free(folder: Path, *, resume: bool) -> None:
         )
 
 
-def check_apart(data: Any, folder: Path) -> None:
-    """Refuse a folder whose pictures would become samples of the run that goes on.
-
-    Raises:
-        InputError: It lies inside the data.
-    """
-    if not isinstance(data, (str, Path)) or not os.path.isdir(data):
-        return
-    inside, of = (Path(os.path.realpath(os.path.expanduser(path))) for path in (folder, data))
-    if inside.is_relative_to(of):
-        raise InputError(
-            f"The folder of a run must lie outside its data; {str(folder)!r} is in {str(data)!r}. Name another."
-        )
-
-
 @contextlib.contextmanager
 def claim(folder: Path, *, resume: bool) -> Iterator[None]:
     """Hold the folder for one run, from before any work is done.
