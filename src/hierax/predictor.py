@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,22 @@ class Prediction:
         """Plain JSON-able data."""
         return dataclasses.asdict(self)
 
+    def __repr__(self) -> str:
+        """Short enough for lists of them."""
+        return f"Prediction({self.label!r}, index={self.index}, score={self.score:.3f})"
+
+
+class Predictions(list[Any]):
+    """A list of predictions, or of such lists, that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for number, row in enumerate(self):
+            for guess in [row] if isinstance(row, Prediction) else row:
+                cells = (str(number), guess.label, f"{guess.score:.3f}")
+                rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        return f"<table><tr><th></th><th>label</th><th>score</th></tr><tr>{'</tr><tr>'.join(rows)}</tr></table>"
+
 
 class Predictor:
     """A network with its preprocess, class names and provenance.
@@ -61,6 +78,13 @@ class Predictor:
         self.views = 1
         self._weights = weights
         self._labels = weights.labels
+
+    def __repr__(self) -> str:
+        """Name, network, size, classes and place on one line."""
+        encoder = self.encoder
+        size, dtype = "x".join(map(str, encoder.input_size)), next(self.model.parameters()).dtype
+        parts = (self.card.name, type(self.model).__name__, size, f"{encoder.num_classes} classes", dtype, self.device)
+        return f"Predictor({', '.join(map(str, parts))})"
 
     @property
     def labels(self) -> list[str] | None:
@@ -105,14 +129,14 @@ class Predictor:
                 "or load a checkpoint with classes (`hierax list`)."
             )
         positive(top_k=top_k)
-        rows: list[list[Prediction]] = []
+        rows = Predictions()
         for logits in self._run(images, batch_size, views, self.encoder):
             self._finite(logits, len(rows))
             scores = _over_views(logits.double().softmax(-1))
             best = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 pairs = zip(values, indices, strict=True)
-                rows.append([Prediction(self.label(index), index, score) for score, index in pairs])
+                rows.append(Predictions(Prediction(self.label(index), index, score) for score, index in pairs))
         return rows
 
     def label(self, index: int) -> str:

@@ -139,7 +139,7 @@ def create(
     num_classes: int | None = None,
     input_size: int | tuple[int, int] | None = None,
     **config_overrides: Any,
-) -> nn.Module:
+) -> Encoder:
     """A randomly initialised network of a named architecture; a masked autoencoder for `mae_...` names.
 
     Args:
@@ -160,7 +160,7 @@ def create(
         # timm's abswin, told by its branch scales, keeps the table it was trained with.
         grows = config.position_size == config.birder_table and config.layer_scale is None
         config = config.with_input_size(input_size, birder=grows)
-    return build(config)
+    return build(config)  # type: ignore[return-value]  # a MaskedAutoencoder only where its name is asked for
 
 
 def save(

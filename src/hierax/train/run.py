@@ -73,6 +73,10 @@ class RunSummary:
     resumed_from: int
     seconds: float
 
+    def __repr__(self) -> str:
+        """One line, without the loss of every step."""
+        return f"RunSummary({str(self.model)!r}, {self.steps} steps, loss {self.loss:.4g}, {self.metrics})"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data without the loss of every step, which is in the log."""
         values = dataclasses.asdict(self) | {"out": str(self.out), "model": str(self.model)}

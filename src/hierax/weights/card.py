@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import itertools
 import math
 from collections import Counter
@@ -192,6 +193,17 @@ class ModelCard:
         width = max(map(len, texts))
         lines = [f"{key:<{width}}  {value}" for key, value in texts.items()]
         return "\n".join([*lines, "", self.blocks, *(["", self.citation.strip()] if self.citation else [])])
+
+    def __repr__(self) -> str:
+        """One line; `print(card)` shows everything."""
+        size, known = "x".join(map(str, self.input_size)), self.license or "licence unknown"
+        return f"ModelCard({self.name!r}, {self.architecture}, {size}, {self.num_classes} classes, {known})"
+
+    def _repr_html_(self) -> str:
+        known = {**self.to_dict(), "preprocess": preprocess_text(self.preprocess)}
+        texts = {key: _text(key, value) for key, value in known.items() if value not in (None, ())}
+        rows = (f"<tr><th>{key}</th><td>{html.escape(text)}</td></tr>" for key, text in texts.items())
+        return f"<table>{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True, kw_only=True)

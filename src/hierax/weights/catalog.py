@@ -27,7 +27,7 @@ _LONGEST_PATH = 1000
 _SHIPPED = Path(__file__).with_name("catalog.toml")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CatalogEntry(ModelCard):
     """The card of one published checkpoint, or of an architecture that has none (`pretrained` is False).
 
