@@ -19,7 +19,6 @@ import numpy as np
 from ..atomic import atomic_file
 from ..data.files import name_bytes
 from ..errors import InputError, MissingExtraError, nearest, writing
-from ..weights.digest import weights_digest
 from .npz import Columns
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ _ROWS_PER_GROUP = 4096
 def provenance(predictor: Predictor, **more: Any) -> dict[str, str]:
     """What a reader of the file must know to compare its vectors with others."""
     from .. import __version__
+    from ..weights.digest import weights_digest  # torch
 
     card = predictor.card
     known = {
