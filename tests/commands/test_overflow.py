@@ -109,3 +109,18 @@ def test_normalize__of_large_numbers() -> None:
         predictor.encoder.norm.bias.mul_(1e30)
     vector = predictor.embed(np.full((96, 96, 3), 255, np.uint8), normalize=True)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("colours", "code", "counts"), [("black white", 3, (1, 1)), ("white white", 1, (0, 2))])
+def test_accuracy__counts_no_answer_that_is_none(
+    colours: str, code: int, counts: tuple[int, int], folder: Path, tmp_path: Path
+) -> None:
+    """The largest of NaN logits is the first: all would be counted as answers "a", right where that is the truth."""
+    for label, colour in zip("ab", colours.split(), strict=True):
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (64, 64), colour).save(tmp_path / label / "0.png")
+    ran = command("eval", "accuracy", tmp_path, "-m", folder / "model", "--split", "all", "--format", "json")
+    assert ran.code == code
+    found = json.loads(ran.out, parse_constant=lambda constant: pytest.fail(constant))
+    assert (found["total"], found["unreadable"]) == counts
+    assert "NaN or infinite" in ran.err

@@ -41,7 +41,8 @@ def accuracy(
     options = {"protocol": protocol, "split": split, "frame_stride": frame_stride, "batch_size": batch_size}
     loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
     result = measured(data, load(model, max_pixels=max_pixels, **loading), **options)
-    console.emit(json.dumps(result.to_dict()) if format == "json" else str(result))
+    numbers = {name: value if value == value else None for name, value in result.to_dict().items()}  # NaN is no JSON
+    console.emit(json.dumps(numbers) if format == "json" else str(result))
     console.name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _WORST = 16
+_NO_NUMBER = "the network's answer is NaN or infinite: numbers overflow in it"
 # Positions of the samples that could be read, their inputs, and (name, reason) of the others.
 Inputs = tuple[list[int], Tensor, list[tuple[str, str]]]
 
@@ -26,7 +27,7 @@ class Accuracy:
         total: Samples that could be read.
         confusion: Samples by (true class, answered class).
         worst: The most confident mistakes: (confidence, sample name, true class, answered class, position).
-        unreadable: Samples that could not be read, as (name, reason).
+        unreadable: Samples that could not be read, or whose answer was no number, as (name, reason).
         data: The samples.
     """
 
@@ -98,9 +99,13 @@ def count_correct(
             if together:
                 logits(inputs.new_zeros(1, *inputs.shape[1:]))
             continue
-        scores = logits(inputs).softmax(-1)
+        scores = logits(inputs).softmax(-1)  # NaN all along the row if any logit is NaN or infinite
+        good = scores.isfinite().all(dim=-1).tolist()
+        found.unreadable += [(data.name(i), _NO_NUMBER) for i, fine in zip(indices, good, strict=True) if not fine]
         best = scores.topk(min(5, scores.shape[-1]), dim=-1)
-        for index, values, order in zip(indices, best.values.tolist(), best.indices.tolist(), strict=True):
+        for index, fine, values, order in zip(indices, good, best.values.tolist(), best.indices.tolist(), strict=True):
+            if not fine:
+                continue
             truth, answer = int(truths[index]), order[0]
             found.total += 1
             found.correct1 += answer == truth

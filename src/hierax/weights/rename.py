@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Added by training wrappers; stripped when every key carries them.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "_forward_module.")
+MOST_WRAPPERS = 8  # one around another; each is a pass over all names, which may be megabytes
 # The patch embedding's weight in each format: every copy of a network in a file has one.
 STARTS = (
     "patch_embed.proj.weight",
@@ -86,7 +87,7 @@ def _locate(n: int, depths: Sequence[int]) -> tuple[int, int]:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{\w+\\\}", r"(\\d+)", re.escape(template)))
+    return re.compile(re.sub(r"\\\{\w+\\\}", r"(\\d{1,6})", re.escape(template)), re.ASCII)
 
 
 def _swap(name: str, pairs: Pairs) -> str:
@@ -121,13 +122,11 @@ def unwrap(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ..
         others = ", ".join(repr(prefix) for prefix in sorted(copies) if prefix != root)
         notes = (f"weights taken from {root!r}; the file also holds {others}",)
         tensors = {key.removeprefix(first): value for key, value in tensors.items() if key.startswith(first)}
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in WRAPPERS:
-            if tensors and all(key.startswith(prefix) for key in tensors):
-                tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
-                stripped = True
+    for _ in range(MOST_WRAPPERS):
+        shared = next((p for p in WRAPPERS if tensors and all(key.startswith(p) for key in tensors)), None)
+        if shared is None:
+            break
+        tensors = {key[len(shared) :]: value for key, value in tensors.items()}
     return tensors, notes
 
 

@@ -60,8 +60,8 @@ def understand(
     raw = dataclasses.replace(raw, tensors=tensors, notes=(*raw.notes, *notes))
     kind = recognise(raw)
     known = None if kind.anonymous(raw) else known
-    theirs = kind.our_names(raw)
     try:
+        theirs = kind.our_names(raw)
         geometry = measure({ours: raw.tensors[name] for ours, name in theirs.items()})
         config = kind.config(raw, geometry, named and kind.before(raw, geometry, named))
         tensors = _matched(raw, kind, theirs, config)
@@ -109,8 +109,10 @@ def _matched(raw: RawCheckpoint, kind: Format, theirs: Mapping[str, str], config
         if not tensor.is_floating_point():
             raise CheckpointError(f"{name!r} in {raw.path} holds {tensor.dtype}, not floating-point weights.")
         # The sum is NaN or inf if any element is; only then is the slower exact test needed.
-        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
-            raise CheckpointError(f"{raw.path} holds NaN or infinite values in {ours!r}; it was not loaded.")
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
+            raise CheckpointError(
+                f"{raw.path} holds NaN or infinite values in {ours!r}, as float32; it was not loaded."
+            )
         tensors[ours] = tensor
     return tensors
 

@@ -340,3 +340,40 @@ def _deep() -> Any:
 
 CASES += [Case(f"image_{name}", act=_given(make), raises=HieraxError) for name, make in _arrays().items()]
 CASES += [Case(f"call_{name}", act=_called(call), raises=HieraxError) for name, call in _CALLS.items()]
+
+
+def _renamed(rename: Callable[[str], str], extra: str = "", factor: float = 1) -> Callable[[Path], None]:
+    """A whole folder whose tensors have other names or values, and one tensor more."""
+
+    def make(folder: Path) -> None:
+        import torch
+
+        from hierax.weights import files
+
+        path = written(MEMBERS["Hiera"], folder / "model", "hierax") / "model.safetensors"
+        raw = files.read(path)
+        tensors = {
+            rename(name): tensor if factor == 1 else tensor.double() * factor for name, tensor in raw.tensors.items()
+        }
+        files.write_safetensors(path, tensors | ({extra: torch.zeros(8)} if extra else {}), raw.metadata)
+
+    return make
+
+
+def _asking(folder: Path) -> None:
+    """A windowed table of 4 x 4 goes with any size; this file says 4096 x 4096."""
+    path = written(MEMBERS["birder abswin"], folder / "model", "hierax")
+    for name, key in (("config.json", "architecture"), ("preprocessor_config.json", "hierax")):
+        content = json.loads((path / name).read_text())
+        content[key]["input_size" if key == "architecture" else "size"] = [4096, 4096]
+        (path / name).write_text(json.dumps(content))
+
+
+CASES += [
+    # Each wrapper was a pass over names of megabytes, as many as there are.
+    _refused("name_of_wrappers", _renamed(lambda name: "module." * 10_000 + name), "none of the known formats"),
+    _refused("name_of_digits", _renamed(str, "blocks." + "1" * 5000 + ".norm1.weight"), "1 left over"),
+    _refused("name_of_foreign_digits", _renamed(str, "blocks.\u0667.norm1.weight"), "1 left over"),
+    _refused("beyond_float32", _renamed(str, factor=1e60), "infinite values in .*, as float32"),
+    _refused("asks_for_16_megapixels", _asking, "must be asked for"),
+]
