@@ -111,7 +111,7 @@ def test_normalize__of_large_numbers() -> None:
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(("colours", "code", "counts"), [("black white", 3, (1, 1)), ("white white", 1, (0, 2))])
+@pytest.mark.parametrize(("colours", "code", "counts"), [("black white", 3, (1, 1)), ("white white", 3, (0, 2))])
 def test_accuracy__counts_no_answer_that_is_none(
     colours: str, code: int, counts: tuple[int, int], folder: Path, tmp_path: Path
 ) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import RecipeError, UnknownNameError, nearest
+from ..errors import RecipeError, UnknownNameError, brief, nearest
 from ..net.address import shown
 from ..schema import plain, read, read_toml
 from .methods import METHODS, find_method
 from .presets import PRESETS
 from .recipe import Recipe, Task
 
+MOST_STAGES = 8  # recipes, one before the other
 _KEYS = [field.name for field in dataclasses.fields(Recipe) if field.name != "settings"]
 # What other trainers call some keys, where spelling alone would suggest another one.
 _ELSEWHERE = {
@@ -67,7 +68,7 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
     return recipe
 
 
-def recipe_of(data: Mapping[str, Any], where: str = "A recipe") -> Recipe:
+def recipe_of(data: Mapping[str, Any], where: str = "A recipe", stage: int = 1) -> Recipe:
     """A recipe from plain data; `to_dict` inverts it.
 
     The method's keys stand in a table of its name, or among the others, as hierax 0.1 wrote them.
@@ -76,13 +77,15 @@ def recipe_of(data: Mapping[str, Any], where: str = "A recipe") -> Recipe:
         UnknownNameError: No such method.
         RecipeError: An unknown key, one of another method, a value of the wrong type or an impossible one.
     """
+    if stage > MOST_STAGES:
+        raise RecipeError(f"At most {MOST_STAGES} recipes may run one before the other. Take a [before] away.")
     name = data.get("method") or _first(data.get("task", "finetune"))
     method = find_method(name)
     common, own = _sorted_keys(_without_old_defaults(data, name), name, where)
     before = common.get("before")
     if isinstance(before, Mapping):
         kind = {} if "method" in before else {"task": "pretrain"}
-        common["before"] = recipe_of({**kind, **before}, f"{where} [before]")
+        common["before"] = recipe_of({**kind, **before}, f"{where} [before]", stage + 1)
     settings = read(method.Settings, own, where=f"{where} [{name}]", error=RecipeError, elsewhere=_ELSEWHERE)
     recipe = Recipe(**{"task": method.task, **common, "method": name, "settings": settings})
     if recipe.task != method.task:
@@ -149,7 +152,7 @@ def _sorted_keys(data: Mapping[str, Any], method: str, where: str) -> tuple[dict
             _refuse(key, method, where)
     table = data.get(method, {})
     if not isinstance(table, Mapping):
-        raise RecipeError(f"{where} must have a table [{method}] of the method's keys; got {table!r}.")
+        raise RecipeError(f"{where} must have a table [{method}] of the method's keys; got {brief(table)}.")
     if twice := sorted(own.keys() & table.keys()):
         raise RecipeError(f"{where} must have each key once; {', '.join(twice)} also stands in [{method}].")
     return common, {**own, **table}
@@ -163,9 +166,9 @@ def _refuse(key: str, method: str, where: str) -> None:
             f"{where} for method {method!r} must have its keys only; {key!r} is a {what} of {owner!r}. Leave it out."
         )
     keys = [*_KEYS, *_names(method)]
-    known = _ELSEWHERE.get(key.lower())
-    close = f"Did you mean {known!r}? " if known in keys else nearest(key, keys)
-    raise RecipeError(f"{where} has the unknown key {key!r}. {close}The keys are {', '.join(keys)}.")
+    known = _ELSEWHERE.get(str(key).lower())
+    close = f"Did you mean {known!r}? " if known in keys else nearest(str(key), keys)
+    raise RecipeError(f"{where} has the unknown key {brief(key)}. {close}The keys are {', '.join(keys)}.")
 
 
 def _without_old_defaults(data: Mapping[str, Any], method: str) -> Mapping[str, Any]:

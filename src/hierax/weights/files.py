@@ -22,7 +22,7 @@ from torch import Tensor
 from .. import schema
 from ..atomic import atomic_file, folder_beside, put
 from ..errors import CheckpointError, brief, cannot_write, writing
-from .private import regular
+from .private import MAX_FILE_BYTES, regular
 from .safetensors_files import read_metadata, read_safetensors, save_safetensors
 from .torch_files import entry_names, read_torch
 
@@ -129,7 +129,11 @@ def weight_map(index: Path) -> dict[str, str]:
 def _read_shards(index: Path) -> RawCheckpoint:
     listing = weight_map(index)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(listing.values())):
+    names = sorted(set(listing.values()))
+    size = sum(path.stat().st_size for name in names if (path := index.parent / name).is_file())
+    if size > MAX_FILE_BYTES:
+        raise CheckpointError(f"A checkpoint has at most {MAX_FILE_BYTES} bytes; the files of {index} have {size}.")
+    for name in names:
         shard = read_file(index.parent / name).tensors
         if twice := tensors.keys() & shard.keys():
             raise CheckpointError(f"{name!r} and another file that {index} names both hold {min(twice)!r}.")

@@ -105,7 +105,10 @@ class _Zip:
     def read(self, wanted: set[str]) -> dict[str, Tensor]:
         found = {}
         order = self.records.get(f"{self.folder}/byteorder")
-        swapped = (b"little" if order is None else self._bytes(order, 6)).decode("latin1") != sys.byteorder
+        said = b"little" if order is None else self._bytes(order, 6)
+        if said not in (b"little", b"big"):
+            raise Damaged("a byte order that is neither little nor big")
+        swapped = said.decode() != sys.byteorder
         kept = {self._record(key).name: key for key in wanted}
         for record in self.records.values():
             if record.name in kept:
@@ -237,6 +240,8 @@ def _tensors_of(path: Path, source: _Source, state: Mapping[Any, Any], size: int
     if not stored:
         names = ", ".join(repr(str(key)[:80]) for key in list(state)[:5])
         raise CheckpointError(f"{path} holds no tensors (its entries are {names or 'none'}).")
+    if len(stored) != sum(isinstance(value, StoredTensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds two tensors of one name (as 1 and '1'). Save it again where it came from.")
     if len(stored) > MAX_TENSORS:
         raise CheckpointError(f"{path} lists more than {MAX_TENSORS} tensors; no Hiera checkpoint does.")
     total = sum(tensor.nbytes for tensor in stored.values())

@@ -126,7 +126,19 @@ def _sparse(folder: Path) -> None:
         stream.truncate(stream.seek(0, 2) + 2**40)
 
 
+def _sparse_shards(folder: Path) -> None:
+    """Forty shards, each small enough alone."""
+    index({str(number): f"{number}.safetensors" for number in range(40)})(folder)
+    entry = {"dtype": "F32", "shape": [2**28], "data_offsets": [0, 2**30]}
+    for number in range(40):
+        header = json.dumps({str(number): entry}).encode()
+        with (folder / f"m/{number}.safetensors").open("wb") as stream:
+            stream.write(struct.pack("<Q", len(header)) + header)
+            stream.truncate(8 + len(header) + 2**30)
+
+
 CASES = [
+    Case("sparse_shards", make=_sparse_shards, act=_load, raises=CheckpointError, match="at most"),
     Case("sparse_terabyte", make=_sparse, act=_load, raises=CheckpointError, match="at most"),
     *(
         Case(name, make=make, act=_load, raises=CheckpointError, match=match, seconds=2)

@@ -17,7 +17,7 @@ import hierax
 from .case import Case
 from .case import hierax as run
 from .case import refused as well_refused
-from .torch_files import START, archive, refused, state, tensor, text
+from .torch_files import START, archive, number, refused, state, tensor, text
 
 
 def saved(folder: Path) -> bytes:
@@ -84,6 +84,11 @@ def _byte_order(data: bytearray, directory: int) -> bytes:
     return bytes(data).replace(b"little", b"middle")
 
 
+def keys_alike() -> bytes:
+    """A state dict whose keys are one name as text and as a number."""
+    return b"}(" + text("1") + tensor() + number(1) + tensor() + b"u"
+
+
 ARCHIVES: dict[str, tuple[Callable[[Path], None], str]] = {
     "second_directory": (second_directory, "directory"),
     "flipped_weight": (changed(_flip(lambda size, directory: directory // 2)), "checksum"),
@@ -99,6 +104,8 @@ ARCHIVES: dict[str, tuple[Callable[[Path], None], str]] = {
     "local_size": (changed(_local_size), "checksum"),
     "encrypted": (changed(_encrypted), "encrypted"),
     "byte_order": (changed(_byte_order), "checksum|byte order"),
+    "byte_order_of_nobody": (archive(state(tensor()), {"byteorder": b"middle"}), "neither little nor big"),
+    "key_and_number": (archive(keys_alike()), "two tensors of one name"),
     "same_name_twice": (lambda folder: _twice(folder), "two records"),
     "deflated": (archive(state(tensor()), {"x": bytes(10**7)}, compression=zipfile.ZIP_DEFLATED), "compressed"),
     "other_folder": (archive(state(tensor()), {"../y/data.pkl": b""}), "none of the known"),
