@@ -288,7 +288,7 @@ def write_torch(path: Path, data: Any) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write text, whole or not at all."""
-    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8"))
+    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> Path:
