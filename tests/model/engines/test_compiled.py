@@ -76,7 +76,9 @@ def test_compile__follows_changed_weights() -> None:
 @pytest.mark.nightly
 @needs_compiler
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch packs float32 weights with MKL only")
-@pytest.mark.xfail(reason="25 packed weights stay under pytest, 12 of 24 in a plain process: who holds them is not known")
+@pytest.mark.xfail(
+    reason="25 packed weights stay under pytest, 12 of 24 in a plain process: who holds them is not known"
+)
 def test_compile__old_programs_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inductor lists every module it generated: each size would keep the weights twice for the process's life."""
     monkeypatch.setattr(compiled, "PROGRAMS", 2)
