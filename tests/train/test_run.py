@@ -332,7 +332,7 @@ def test_advice(tmp_path, start, capsys):
     said = capsys.readouterr().err
     for words in (
         "18 images are few for pretraining",
-        "nothing learned: 0.9987",
+        "predicting zero: 0.9987",
         "learning rate 2.5e-05 = 0.0008 x batch 8 / 256",
     ):
         assert words in said, words

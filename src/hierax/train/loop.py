@@ -237,7 +237,7 @@ class Loop:
         if result is not None:
             metrics = result.to_dict()
             self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})
-            console.say(f"step {done}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+            console.say(f"step {done}: validation {result}")
 
     def _restore(self, found: checkpoints.Checkpoint) -> None:
         """Go back to a checkpoint."""

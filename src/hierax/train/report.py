@@ -78,7 +78,7 @@ class Report:
         self.write({"step": step, "loss": mean, **values, **speed, "losses": recent})
         # Only this session's steps were made in this session's time.
         left = int((now - self._start) / (step - self._begun) * (self.total - step))
-        learned = "" if self.baseline is None else f" (nothing learned: {self.baseline:.4f})"
+        learned = "" if self.baseline is None else f" (predicting zero: {self.baseline:.4f})"
         line = (
             f"step {step}/{self.total}  loss {mean:.4f}{learned}  lr {values['lr']:.2e}  {rate:.1f} images/s  "
             f"data wait {waiting:.0%}  ETA {left // 3600}:{left % 3600 // 60:02}:{left % 60:02}"

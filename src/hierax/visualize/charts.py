@@ -17,6 +17,7 @@ from ..errors import InputError, MissingExtraError, writing
 
 _BLUE, _RED, _INK, _FAINT, _PAPER = "#2662c4", "#ce3c28", "#20242c", "#7a808a", "#fcfcfa"
 _LOG_FROM = 30  # largest over smallest loss at which the low end of a linear axis can no longer be read
+_SMOOTHED_FROM, _MEAN_OF = 100, 5  # steps from which on a mean is drawn, and the fewest that it is of
 _COUNTS_UP_TO, _LABELS_UP_TO = 20, 60  # classes whose cells have room for a count, and labels that fit on an axis
 _STYLE = {
     "agg.path.chunksize": 10_000,  # without it Agg refuses noisy lines of some hundred thousand points
@@ -49,7 +50,7 @@ def training_curves(losses: Sequence[float], path: Path, *, baseline: float | No
     values = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(values).all():
         raise InputError(f"Curves need at least one finite loss; none of {len(values)} is.")
-    window = max(1, len(values) // 50)
+    window = max(_MEAN_OF, len(values) // 50) if len(values) >= _SMOOTHED_FROM else 1
     means, steps = smoothed(values, window), np.arange(1, len(values) + 1)
     spread = [*means[~np.isnan(means)], *([] if baseline is None else [baseline])]
     with _chart(path, (8, 4.5)) as axes:
