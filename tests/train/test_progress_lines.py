@@ -31,3 +31,45 @@ def test_a_learning_autoencoder_is_not_told_that_it_learned_nothing(tmp_path, mo
     said = capsys.readouterr().err
     assert "nothing learned" not in said
     assert re.search(r"step 2/2  loss [\d.]+ \(predicting zero: 0\.99\d\d\)", said)
+
+
+def test_mistakes_name_the_file_and_both_classes(tmp_path, monkeypatch):
+    """A picture of mistakes said "97% dog, is cat" of images that nobody could find again, out of nobody knew how many."""
+    from hierax.visualize import sheets
+
+    monkeypatch.chdir(tmp_path)
+    coloured_classes(tmp_path / "data", per_class=4)
+    save_learner(tmp_path / "start")
+    captions, notes = [], []
+    draw, stack = sheets.contact_sheet, sheets.stack_sheets
+    monkeypatch.setattr(sheets, "contact_sheet", lambda images, said: captions.extend(said) or draw(images, said))
+    monkeypatch.setattr(sheets, "stack_sheets", lambda found, note="": notes.append(note) or stack(found, note=note))
+    settings = ["--set", "workers=0", "lr=0.0", "validation_fraction=0.5"]
+    assert main(["finetune", "data", "out", "-m", "start", "--steps", "1", "--batch-size", "4", *settings]) == 0
+    assert (tmp_path / "out" / "mistakes.png").is_file()
+    assert captions
+    for caption in captions:
+        file, labelled, seen = caption.split("\n")
+        assert re.fullmatch(r"00\d\.png", file)
+        assert re.fullmatch(r"labelled class_\d", labelled)
+        assert re.fullmatch(r"seen as class_\d [01]\.\d\d", seen)
+        assert labelled.split()[-1] != seen.split()[2]
+    assert notes == [f"{len(captions)} of 6 answered wrong; the surest first."]
+
+
+def test_curves_show_validation_and_learning_rate(tmp_path, monkeypatch):
+    """The loss alone tells neither overfitting nor a rate that was still warming up."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.chdir(tmp_path)
+    coloured_classes(tmp_path / "data", per_class=4)
+    save_learner(tmp_path / "start")
+    kept = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self) or save(self, *a, **k))
+    settings = ["--set", "workers=0", "validate_every=2", "validation_fraction=0.25"]
+    assert main(["finetune", "data", "out", "-m", "start", "--steps", "4", "--batch-size", "4", *settings]) == 0
+    panels = {axes.get_title(loc="left").split(":")[0]: axes.lines[0].get_xydata() for axes in kept[0].axes}
+    assert list(panels["Validation top-1"][:, 0]) == [2, 4]
+    assert list(panels["Learning rate"][:, 0]) == [1, 2, 3, 4]
+    assert list(panels["Training loss"][:, 0]) == [1, 2, 3, 4]

@@ -279,7 +279,9 @@ def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog, drawn):
     assert [message.split()[0] for message in caplog.messages if "was not drawn" in message] == names
     given = dict(drawn)
     assert given["confusion.png"][0].sum() == summary.metrics["total"]
-    assert given["curves.png"][-1] == {"baseline": pytest.approx(1 - 1 / 768)}
+    curves = given["curves.png"][-1]
+    assert curves["baseline"] == pytest.approx(1 - 1 / 768)
+    assert [step for step, _ in curves["below"]["Learning rate"]] == [1]
 
 
 def test_a_missing_matplotlib_is_one_note(tmp_path, start, capsys, monkeypatch):
@@ -299,7 +301,7 @@ def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
         (tmp_path / f"{path.name}.{os.getpid()}").touch()
 
     monkeypatch.setattr(sheets, "write_picture", mark)
-    monkeypatch.setattr(charts, "training_curves", lambda losses, path, *, baseline: mark(None, path))
+    monkeypatch.setattr(charts, "training_curves", lambda losses, path, **_: mark(None, path))
     settings = {**PLAIN, "steps": 2, "checkpoint_every": 1, "sharding": sharding}
     codes = runs.in_processes(lambda: pretrain(start[0], tmp_path / sharding, model=start[2], **settings), 2)
     assert codes == [0, 0]

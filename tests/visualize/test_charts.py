@@ -177,3 +177,17 @@ def test_charts__without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"hierax\[viz\]"):
         charts.training_curves([1.0], tmp_path / "c.png")
+
+
+def test_confusion__worst_pairs_are_listed(tmp_path, axes):
+    """From thirty classes on a red cell can hardly be found, and its labels not read."""
+    matrix = np.eye(30, dtype=int) * 5
+    matrix[3, 7], matrix[4, 8], matrix[5, 1] = 4, 9, 1
+    names = [f"class {k}" for k in range(30)]
+    charts.confusion(matrix, names, tmp_path / "m.png")
+    said = axes().get_xlabel().split("\n")
+    assert said[0] == "answered"
+    assert said[2:] == ["class 4 seen as class 8: 9 of 14", "class 3 seen as class 7: 4 of 9",
+                        "class 5 seen as class 1: 1 of 6"]  # fmt: skip
+    charts.confusion(matrix[:29, :29], names[:29], tmp_path / "n.png")
+    assert axes().get_xlabel() == "answered"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -30,17 +31,23 @@ def draw_run(
     if measured is not None:
         with _at_most_a_warning("mistakes.png"):
             images, captions = [], []
-            for confidence, _, truth, answer, index in measured.worst:
+            for confidence, name, truth, answer, index in measured.worst:
                 with contextlib.suppress(HieraxError, OSError):  # a clip, or a file that is gone
                     images.append(decode_image(measured.data.read(index)))
-                    captions.append(f"{confidence:.0%} {classes[answer]}\nis {classes[truth]}")
+                    seen = f"labelled {classes[truth]}\nseen as {classes[answer]} {confidence:.2f}"
+                    captions.append(f"{PurePosixPath(name).name}\n{seen}")
             if images:
-                sheets.write_picture(sheets.contact_sheet(images, captions), folder / "mistakes.png")
+                wrong = measured.total - measured.correct1
+                shown = f"the {len(images)} surest of them" if len(images) < wrong else "the surest first"
+                note = f"{wrong} of {measured.total} answered wrong; {shown}."
+                sheet = sheets.stack_sheets([sheets.contact_sheet(images, captions)], note=note)
+                sheets.write_picture(sheet, folder / "mistakes.png")
     if importlib.util.find_spec("matplotlib") is None:
         return [f"charts are not drawn. {MissingExtraError('viz', 'matplotlib')}"]
     if losses:
         with _at_most_a_warning("curves.png"):
-            charts.training_curves(losses, folder / "curves.png", baseline=baseline)
+            below = _history(folder / "log.jsonl", len(losses), measured)
+            charts.training_curves(losses, folder / "curves.png", baseline=baseline, below=below)
     if measured is not None and len(classes) > _CLASSES:
         return [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]
     if measured is not None:
@@ -50,6 +57,20 @@ def draw_run(
                 matrix[truth, answer] = count
             charts.confusion(matrix, classes, folder / "confusion.png")
     return []
+
+
+def _history(log: Path, steps: int, result: Accuracy | None) -> dict[str, list[tuple[int, float]]]:
+    """Validation and learning rate by step, as the log has them; the last validation comes after it."""
+    names = {"validation_top1": "Validation top-1", "lr": "Learning rate"}
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names.values()}
+    for line in log.read_text("utf-8").splitlines() if log.is_file() else ():
+        record = json.loads(line)
+        for key, name in names.items():
+            if isinstance(value := record.get(key), (int, float)):
+                found[name].append((record["step"], value))
+    if result is not None:
+        found["Validation top-1"].append((steps, result.top1))
+    return found
 
 
 def draw_method(method: Method, views: Views, devices: Devices, folder: Path) -> None:

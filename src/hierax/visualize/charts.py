@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..errors import InputError, MissingExtraError, writing
 
 _BLUE, _RED, _INK, _FAINT, _PAPER = "#2662c4", "#ce3c28", "#20242c", "#7a808a", "#fcfcfa"
 _LOG_FROM = 30  # largest over smallest loss at which the low end of a linear axis can no longer be read
+_PAIRS_FROM, _PAIRS = 30, 10  # classes from which on confused pairs are listed, and how many
 _SMOOTHED_FROM, _MEAN_OF = 100, 5  # steps from which on a mean is drawn, and the fewest that it is of
 _COUNTS_UP_TO, _LABELS_UP_TO = 20, 60  # classes whose cells have room for a count, and labels that fit on an axis
 _STYLE = {
@@ -34,13 +36,20 @@ _STYLE = {
 }
 
 
-def training_curves(losses: Sequence[float], path: Path, *, baseline: float | None = None) -> None:
+def training_curves(
+    losses: Sequence[float],
+    path: Path,
+    *,
+    baseline: float | None = None,
+    below: Mapping[str, Sequence[tuple[int, float]]] = types.MappingProxyType({}),
+) -> None:
     """Draw the loss of every step, faintly, and its moving mean; values that are not finite leave a gap.
 
     Args:
         losses: Loss of step 1, 2, ...
         path: Image file to write.
         baseline: The loss at which nothing has been learned, drawn as a dashed line.
+        below: What is drawn in panels of its own below the loss, by name, as (step, value); without values no panel.
 
     Raises:
         InputError: No loss is finite.
@@ -53,7 +62,8 @@ def training_curves(losses: Sequence[float], path: Path, *, baseline: float | No
     window = max(_MEAN_OF, len(values) // 50) if len(values) >= _SMOOTHED_FROM else 1
     means, steps = smoothed(values, window), np.arange(1, len(values) + 1)
     spread = [*means[~np.isnan(means)], *([] if baseline is None else [baseline])]
-    with _chart(path, (8, 4.5)) as axes:
+    panels = {name: points for name, points in below.items() if points}
+    with _chart(path, (8, 4.5 + 1.3 * len(panels)), panels=len(panels)) as (axes, *lower):
         alone = window == 1
         dots = "o" if len(values) < 50 else None  # a line alone shows nothing of a value between two gaps
         axes.plot(steps, values, marker=dots, ms=3.5, color=_BLUE, alpha=1 if alone else 0.3, lw=1, label="loss")
@@ -64,7 +74,17 @@ def training_curves(losses: Sequence[float], path: Path, *, baseline: float | No
         if np.nanmin(values) > 0 and max(spread) > _LOG_FROM * min(spread) > 0:
             axes.set_yscale("log")
         last = np.flatnonzero(~np.isnan(means))[-1]
-        axes.set(title=f"Training loss: {means[last]:.4g} at step {last + 1:,}", xlabel="step")
+        axes.set(title=f"Training loss: {means[last]:.4g} at step {last + 1:,}", xlabel="" if lower else "step")
+        for (name, points), panel in zip(panels.items(), lower, strict=True):
+            at, seen = zip(*points, strict=True)
+            panel.plot(at, seen, color=_BLUE, lw=1.5, marker="o" if len(at) < 50 else None, ms=3.5)
+            panel.set_title(f"{name}: {seen[-1]:.4g}", fontsize=9.0)
+            panel.set_xlim(axes.get_xlim())
+            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.grid(color="#e4e5e7", lw=0.8)
+            panel.spines[["top", "right"]].set_visible(False)
+        if lower:
+            lower[-1].set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#e4e5e7", lw=0.8)
         axes.set_axisbelow(True)
@@ -85,7 +105,8 @@ def smoothed(values: Float[ndarray, " n"], window: int) -> Float[ndarray, " n"]:
 def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], path: Path) -> None:
     """Draw counts by true class (rows) and answered class (columns): right answers blue, mistakes red.
 
-    The shade is the share of the row; a few classes have their counts in the cells, many have only some labels.
+    The shade is the share of the row; a few classes have their counts in the cells, many have only some labels, and
+    the pairs that are confused most often are listed below.
 
     Args:
         matrix: Counts.
@@ -102,7 +123,7 @@ def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], p
     side = float(np.clip(2 + 0.4 * total, 4.5, 12))
     names = [_shortened(name) for name in classes]
     labelled = np.arange(0, total, -(-total // _LABELS_UP_TO))
-    with _chart(path, (side, side)) as axes:
+    with _chart(path, (side, side)) as (axes,):
         axes.imshow(shades(counts), aspect="equal")
         small = {"fontsize": 9 if total <= _COUNTS_UP_TO else 7, "color": _INK, "parse_math": False}
         axes.set_xticks(labelled, [names[k] for k in labelled], rotation=90, **small)
@@ -110,6 +131,8 @@ def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], p
         right, seen = np.trace(counts), counts.sum()
         title = f"{right:,.0f} of {seen:,.0f} right ({right / max(seen, 1):.1%})"
         axes.set(xlabel="answered", ylabel="true", title=title)
+        if total >= _PAIRS_FROM and (pairs := worst_pairs(counts, names)):
+            axes.set_xlabel("\n".join(["answered", "", *pairs]), parse_math=False)
         if total > _COUNTS_UP_TO:
             return
         axes.set_xticks(np.arange(1, total) - 0.5, minor=True)
@@ -122,6 +145,14 @@ def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], p
             axes.text(column, row, f"{counts[row, column]:.4g}", color=ink, ha="center", va="center", fontsize=8)
 
 
+def worst_pairs(counts: Int[ndarray, "classes classes"], names: Sequence[str]) -> list[str]:
+    """The mistakes made most often, a line each; of equally frequent ones the larger share of their class first."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = [(counts[k, j], shares[k, j], k, j) for k, j in zip(*np.nonzero(counts), strict=True) if k != j]
+    worst = sorted(wrong, key=lambda pair: (-pair[0], -pair[1]))[:_PAIRS]
+    return [f"{names[k]} seen as {names[j]}: {count:,.0f} of {counts[k].sum():,.0f}" for count, _, k, j in worst]
+
+
 def shades(counts: Int[ndarray, "classes classes"]) -> UInt8[ndarray, "classes classes 3"]:
     """White to blue on the diagonal, white to red elsewhere; the square root lifts rare mistakes into sight."""
     blue, red = (np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)]) for color in (_BLUE, _RED))
@@ -131,8 +162,11 @@ def shades(counts: Int[ndarray, "classes classes"]) -> UInt8[ndarray, "classes c
 
 
 @contextlib.contextmanager
-def _chart(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """Axes to draw on, written when the block ends well; no pyplot, whose figures and backend are the process's."""
+def _chart(path: Path, size: tuple[float, float], *, panels: int = 0) -> Iterator[tuple[Any, ...]]:
+    """Axes to draw on, and those of low panels below them, written when the block ends well.
+
+    No pyplot is used, whose figures and backend are the process's.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -144,7 +178,9 @@ def _chart(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks shows as boxes
         figure = Figure(figsize=size, layout="constrained")
-        yield figure.add_subplot()
+        grid = figure.add_gridspec(1 + panels, 1, height_ratios=[3.5, *[1] * panels])
+        lower = [figure.add_subplot(grid[1 + k]) for k in range(panels)]
+        yield figure.add_subplot(grid[0]), *lower
         with writing(path), atomic_file(path) as partial:
             figure.savefig(partial)
 

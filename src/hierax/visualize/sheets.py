@@ -31,7 +31,7 @@ def contact_sheet(images: Sequence[Picture], captions: Sequence[str]) -> Picture
 
     Args:
         images: RGB images of any sizes.
-        captions: One per image; a second line, after a newline, is drawn fainter.
+        captions: One per image; further lines, after newlines, are drawn fainter.
 
     Raises:
         InputError: No image, or not one caption per image.
@@ -40,13 +40,14 @@ def contact_sheet(images: Sequence[Picture], captions: Sequence[str]) -> Picture
         raise InputError(f"A contact sheet has one caption per image; got {len(images)} and {len(captions)}.")
     columns = min(len(images), max(1, round(math.sqrt(len(images) * 4 / 3))))
     rows = -(-len(images) // columns)
-    step_x, step_y = _TILE + _GAP, _TILE + 3 * _GAP + _TEXT
+    further = max(caption.count("\n") for caption in captions)
+    step_x, step_y = _TILE + _GAP, _TILE + 3 * _GAP + _TEXT * max(1, further)
     sheet = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), PAPER)
     for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _GAP + k % columns * step_x, _GAP + k // columns * step_y
         picture = _fitted(image, _TILE)
         sheet.paste(picture, (x + (_TILE - picture.width) // 2, y + (_TILE - picture.height) // 2))
-        _write_caption(sheet, (x, y + _TILE), _TILE, *caption.split("\n", 1))
+        _write_caption(sheet, (x, y + _TILE), _TILE, *caption.split("\n"))
     return np.asarray(sheet)
 
 
@@ -180,11 +181,12 @@ def _row_of(panels: Sequence[tuple[Image.Image, str, str]]) -> Picture:
     return np.asarray(sheet)
 
 
-def _write_caption(sheet: Image.Image, corner: tuple[int, int], width: int, name: str, detail: str = "") -> None:
-    """Write a name and a fainter detail below it, cut to a width."""
+def _write_caption(sheet: Image.Image, corner: tuple[int, int], width: int, name: str, *details: str) -> None:
+    """Write a name and fainter details below it, each cut to a width."""
     draw, (x, y) = ImageDraw.Draw(sheet), corner
     draw.text((x, y + 5), _clipped(name, _font(1), width), INK, _font(1))
-    draw.text((x, y + 9 + _TEXT), _clipped(detail, _font(-1), width), FAINT, _font(-1))
+    for line, detail in enumerate(details, start=1):
+        draw.text((x, y + 9 + line * _TEXT), _clipped(detail, _font(-1), width), FAINT, _font(-1))
 
 
 def _font(larger: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
