@@ -22,6 +22,9 @@ def rgb_of(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     """
     convert = _deep(image) if _is_deep(image) else _flat
     out = np.empty((image.height, image.width, 3), np.uint8)
+    if image.width * image.height <= _BAND_PIXELS:
+        out[:] = convert(image)
+        return out
     for top, band in _bands(image):
         out[top : top + band.height] = convert(band)
     return out
@@ -39,7 +42,7 @@ def _flat(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*WHITE, 255))
         image = Image.alpha_composite(canvas, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _is_deep(image: Image.Image) -> bool:
