@@ -271,6 +271,8 @@ def _kept(path: Path) -> Iterator[None]:
         except OSError:  # a file system without hard links
             shutil.copy2(path, backup)
     except OSError as error:
+        if not isinstance(error, FileExistsError):
+            backup.unlink(missing_ok=True)  # half a copy
         raise CheckpointError(f"Cannot keep a copy of {path}: {error.strerror or error}.") from error
     try:
         yield

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 import hierax
+from hierax import registry
 from hierax.errors import CheckpointError
 from hierax.weights.formats import FORMAT_NAMES
 from hierax.weights.network import to_module
@@ -94,3 +99,33 @@ def test_licence__goes_along(to: str, suffix: str, tmp_path: Path) -> None:
     assert hierax.describe(again).license == "cc-by-nc-4.0"
     if to in ("hierax", "transformers"):
         assert "license: cc-by-nc-4.0" in (path / "README.md").read_text()
+
+
+def test_backup__half_a_copy_goes(tmp_path, monkeypatch):
+    """Where links are impossible and the disk fills up, half a `.bak` left behind would stop every later attempt."""
+    file = tmp_path / "x.pt"
+    file.write_bytes(b"whole")
+
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def full(_: Path, to: Path) -> None:
+        to.write_bytes(b"wh")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(CheckpointError, match="No space left"), registry._kept(file):
+        pytest.fail("the file would be replaced without a copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+    assert file.read_bytes() == b"whole"
+
+
+def test_readme__names_without_utf8(tmp_path):
+    """A lone surrogate, as in the name of a file that is no UTF-8, must not end the saving of a trained network."""
+    weights = weights_of(MEMBERS["Hiera"])
+    odd = dataclasses.replace(
+        weights, card=dataclasses.replace(weights.card, dataset="photos-\udcff", name="net-\udcff")
+    )
+    folder = write_weights(odd, tmp_path / "net", to="hierax")
+    assert "\\udcff" in (folder / "README.md").read_text("utf-8") or hierax.load(folder).card.name

@@ -288,11 +288,10 @@ def write_torch(path: Path, data: Any) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write text, whole or not at all."""
+    # Names of files that are no UTF-8 have lone surrogates; the escapes are those of JSON and TOML.
     return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> Path:
     """Write indented JSON, whole or not at all."""
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    # Names of files that are no UTF-8 have lone surrogates, which JSON writes as an escape.
-    return write_atomic(path, lambda to: to.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    return write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")

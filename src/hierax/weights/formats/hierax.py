@@ -12,7 +12,7 @@ from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, HieraxError
 from ...schema import pick
 from ..card import FACTS, RANDOM
-from ..files import README_TAGS, RawCheckpoint, write_atomic, write_json, write_safetensors
+from ..files import README_TAGS, RawCheckpoint, write_json, write_safetensors, write_text
 from ..geometry import Geometry, adapt, choose
 from ..rename import Dialect, flat_name
 from .base import Facts, Format
@@ -179,4 +179,4 @@ def write_readme(folder: Path, weights: Weights, library: str) -> Path:
     if card.citation:
         lines += ["", "```bibtex", card.citation.strip(), "```"]
     text = "\n".join(lines) + "\n"
-    return write_atomic(folder / "README.md", lambda to: to.write_text(text, encoding="utf-8"))
+    return write_text(folder / "README.md", text)
