@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hierax.model.encoder import Encoder
 from hierax.model.engines import FastEncoder, native_bfloat16, processor
+from hierax.model.engines.base import EMBEDDING
 from hierax.model.engines.eager import TorchEngine
 from hierax.model.engines.openvino import has_openvino
 from hierax.model.engines.products import Packed
@@ -99,7 +100,9 @@ def _openvino_product(a: Tensor, b: Tensor) -> Callable[[], object]:
 def useful_flops(encoder: Encoder, x: Tensor) -> dict[str, float]:
     """FLOPs of one embedding by kind, of real tokens only: what windows are padded with is nobody's work."""
     fast = FastEncoder(encoder, partial(TorchEngine, products="plain"))
-    return {kind: len(x) * count for kind, count in flops(lambda: fast.embedding(x[:1])).items()}
+    with torch.no_grad():
+        # The engine itself: torch's counter is a hook, and with hooks the readable path answers.
+        return {kind: len(x) * n for kind, n in flops(lambda: fast.current().run(x[:1], EMBEDDING)).items()}
 
 
 def flops(function: Callable[[], object]) -> dict[str, float]:

@@ -96,17 +96,21 @@ def find_weights(
 ) -> Weights:
     """The weights of a source, local or published, with their card."""
     named = None if name is None else catalog.resolve(name)
-    source = EMBEDDED if source is None else source
-    if is_local(source):
-        path, known = Path(source).expanduser(), named
-    else:
-        from .weights.hub import fetch_source
-
-        path, known = fetch_source(str(source), revision=revision)
+    path, known = find_source(source, revision=revision)
     # An architecture, not what the catalogue says of one file: sizes and classes are read off the tensors.
     wanted = named or known
     network = None if wanted is None else architecture(wanted.architecture)
     return read_weights(path, named=network, known=known or named, strict=strict)
+
+
+def find_source(source: str | Path | None, *, revision: str | None = None) -> tuple[Path, catalog.CatalogEntry | None]:
+    """Where the weights of a source lie, fetched where they are not local, and what is published of them."""
+    source = EMBEDDED if source is None else source
+    if is_local(source):
+        return Path(source).expanduser(), None
+    from .weights.hub import fetch_source
+
+    return fetch_source(str(source), revision=revision)
 
 
 def _bounded(weights: Weights) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from ..console import emit, printable
-from ..errors import UnknownNameError, nearest
+from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
 from .common import table
 
 
@@ -94,14 +94,23 @@ def verify(source: Positional[str], name: str | None = None) -> None:
         name: Architecture, where the tensors do not determine it.
     """
     from ..net.trust import proof
-    from ..registry import find_weights
-    from ..weights.files import weight_map
+    from ..registry import find_source, find_weights
+    from ..weights.files import files_of
 
-    weights = find_weights(source, name=name)
+    try:
+        weights = find_weights(source, name=name)
+    except CheckpointError as damage:
+        try:
+            for path in files_of(find_source(source)[0]):
+                proof(path, None, source)
+        except IntegrityError:  # a file of the cache was changed: that is what to know
+            raise
+        except (HieraxError, OSError):
+            pass
+        raise damage
     emit(printable(f"{weights.config.name}: {weights.report}", keep="\n"))
     if weights.raw is not None:
-        found = weights.raw.path
-        parts = sorted(set(weight_map(found).values())) if found.name.endswith(".index.json") else []
-        for path in (found, *(found.parent / part for part in parts)):
+        files = files_of(weights.raw.path)
+        for path in files:
             says = proof(path, weights.card.sha256, weights.card.name)
-            emit(printable(f"{path.name}: {says}" if parts else says))
+            emit(printable(f"{path.name}: {says}" if len(files) > 1 else says))

@@ -126,6 +126,17 @@ def weight_map(index: Path) -> dict[str, str]:
     return listing
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a checkpoint without reading tensors: one, or an index and its shards.
+
+    Raises:
+        CheckpointError: A folder without weights, or a damaged index.
+    """
+    found = _find_weights(path) if path.is_dir() else path
+    parts = sorted(set(weight_map(found).values())) if found.name.endswith(".index.json") else []
+    return [found, *(found.parent / part for part in parts)]
+
+
 def _read_shards(index: Path) -> RawCheckpoint:
     listing = weight_map(index)
     tensors: dict[str, Tensor] = {}
