@@ -32,6 +32,18 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _heeded():
+    """What ignores a signal passes that on to what it starts: these tests may run under nohup or in a background."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in STOPS}
+    for name, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A working folder with a model and images."""
