@@ -68,8 +68,8 @@ def _right(found: float) -> bool:
 
 
 CASES = [
-    Case("160 sizes, plain products", act=_many_sizes("plain"), expect=_right, megabytes=350, seconds=60),
-    Case("160 sizes, packed products", act=_many_sizes("packed"), expect=_right, megabytes=350, seconds=60),
+    Case("160 sizes, plain products", act=_many_sizes("plain"), expect=_right, megabytes=450, seconds=60),
+    Case("160 sizes, packed products", act=_many_sizes("packed"), expect=_right, megabytes=450, seconds=60),
     Case("extreme sizes and no images", act=_extreme_sizes, expect=_right, megabytes=500, seconds=30),
     Case("weights written behind torch", act=_written_behind, expect=_right, seconds=20),
     Case("a pickle of a used engine", act=_pickled, expect=_right, seconds=20),
