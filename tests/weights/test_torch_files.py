@@ -109,7 +109,8 @@ def test_training_file(newer: bool, tmp_path: Path) -> None:
     torch.save({**data, **beside}, tmp_path / "x.pth", _use_new_zipfile_serialization=newer)
     tensors, rest, notes = read_torch(tmp_path / "x.pth")
     assert_identical(tensors, data["model"])
-    assert rest["args"] == {"lr": 0.1, "out": ("/", "out"), "best": 0.5}
+    assert Path(*rest["args"].pop("out")) == Path("/out")  # in parts, or whole from Python 3.13 on
+    assert rest["args"] == {"lr": 0.1, "best": 0.5}
     assert rest["schedule"]["milestones"] == {3: 1, 5: 2}
     assert rest["numbers"] == beside["numbers"]
     assert [type(number) for number in rest["numbers"][-3:]] == [int, bool, float]
