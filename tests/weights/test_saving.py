@@ -9,10 +9,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import hierax
 from hierax import registry
 from hierax.errors import CheckpointError
+from hierax.weights.files import read, write_safetensors
 from hierax.weights.formats import FORMAT_NAMES
 from hierax.weights.network import to_module
 from hierax.weights.understand import read_weights
@@ -129,3 +131,11 @@ def test_readme__names_without_utf8(tmp_path):
     )
     folder = write_weights(odd, tmp_path / "net", to="hierax")
     assert "\\udcff" in (folder / "README.md").read_text("utf-8") or hierax.load(folder).card.name
+
+
+def test_safetensors__one_element_of_a_stride(tmp_path):
+    """A slice of one element counts as contiguous with a stride of two; seen as bytes it is an error of torch's."""
+    tensors = {"part": torch.arange(2.0)[::2], "half": torch.arange(6, dtype=torch.bfloat16).view(2, 3)[:, :1][1:]}
+    path = write_safetensors(tmp_path / "x.safetensors", tensors)
+    found = read(path).tensors
+    assert {key: value.tolist() for key, value in found.items()} == {"part": [0.0], "half": [[3.0]]}

@@ -89,7 +89,9 @@ def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
     with path.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for _, tensor in ordered:
-            stream.write(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            # Not `reshape(-1)`: one element keeps any stride, and no other type can be seen through it.
+            values = tensor.detach().cpu().contiguous().as_strided((tensor.numel(),), (1,))
+            stream.write(memoryview(values.view(torch.uint8).numpy()))
 
 
 def _not_whole(path: Path, error: Damaged) -> CheckpointError:
