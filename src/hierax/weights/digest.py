@@ -6,7 +6,7 @@ import hashlib
 
 from ..net.cache import sha256_of
 from .card import ModelCard
-from .files import weight_map
+from .files import files_of
 
 
 def weights_digest(card: ModelCard) -> str:
@@ -18,9 +18,9 @@ def weights_digest(card: ModelCard) -> str:
     if card.sha256 is not None or card.path is None:
         return card.sha256 or ""
     try:
-        if not card.path.name.endswith(".index.json"):
-            return sha256_of(card.path)
-        parts = sorted(set(weight_map(card.path).values()))
-        return hashlib.sha256("".join(sha256_of(card.path.parent / part) for part in parts).encode()).hexdigest()
+        first, *parts = files_of(card.path)
+        if not parts:
+            return sha256_of(first)
+        return hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()
     except OSError:
         return ""

@@ -127,9 +127,8 @@ class FastEncoder(Encoder):
 
     def _readable(self, x: Tensor) -> bool:
         """Whether the readable encoder's path must run: gradients, autocast, tracing, vmap, hooks, or nothing."""
-        transformed = (
-            torch._C._functorch.peek_interpreter_stack() is not None
-        )  # vmap and others: nothing has an address
+        # Under vmap and its like no tensor has an address.
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
             return True
         differentiable = self.training or (torch.is_grad_enabled() and x.requires_grad)
