@@ -213,7 +213,7 @@ def test_reconstruction_of_a_perfect_prediction_is_the_image(start, monkeypatch)
     recipe = recipe_of({"method": "mae", "mask_ratio": 0.5, "repeats": 2})
     method = MaskedPretraining(learner(decoder=True), recipe, [])
     part = first_views(Views(open_data(start[0]), method.views(), method.weights.config, recipe), 3)
-    assert part.samples == [0, 1, 2]  # one view each, though training takes two
+    assert part.samples == [0, 6, 12]  # one of each class; one view each, though training takes two
     real = method.module.forward
 
     def perfect(x, **kwargs):

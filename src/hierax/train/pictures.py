@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
+from ..data.datasets.samples import TrainingData
 from ..data.decode import decode_image
 from ..errors import HieraxError, MissingExtraError
 from ..model.metrics import Accuracy
@@ -20,6 +23,7 @@ from .devices import Devices
 from .methods import Method
 
 _log = logging.getLogger(__name__)
+_LOOKED_AT = 10_000  # samples among which those of a method's picture are chosen
 _CLASSES = 2000  # a larger confusion matrix takes gigabytes to draw and cannot be read
 
 
@@ -94,9 +98,22 @@ def draw_method(method: Method, views: Views, devices: Devices, folder: Path) ->
 
 
 def first_views(views: Views, count: int) -> Part:
-    """One view of each of the first samples."""
-    items = [views[index, 0] for index in range(min(count, len(views.data)))]
+    """One view of each of a few samples of several classes."""
+    items = [views[index, 0] for index in spread(views.data, count)]
     return views.collate([(draw, found if isinstance(found, str) else found[:1]) for draw, found in items])
+
+
+def spread(data: TrainingData, count: int) -> list[int]:
+    """Positions of a few samples, of as many classes as there are, or folders where there are no classes."""
+    groups: dict[Any, list[int]] = {}
+    for index in np.unique(np.linspace(0, len(data) - 1, min(len(data), _LOOKED_AT)).round().astype(int)).tolist():
+        label = int(data.labels[index])
+        groups.setdefault(PurePosixPath(data.name(index)).parent if label < 0 else label, []).append(index)
+    members = list(groups.values())
+    if len(members) > count:
+        members = [members[place] for place in np.linspace(0, len(members) - 1, count).round().astype(int)]
+    in_turn = [index for turn in itertools.zip_longest(*members) for index in turn if index is not None]
+    return sorted(in_turn[:count])
 
 
 @contextlib.contextmanager
