@@ -66,6 +66,7 @@ fuzz: $(VENV)/.fuzz
 lint: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 types: $(VENV)/.check
 	$(BIN)/pyright

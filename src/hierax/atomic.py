@@ -12,15 +12,16 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
+if sys.platform == "win32":
+    fcntl = None  # partial folders of killed processes stay
+else:
     import fcntl
-except ImportError:  # Windows: partial folders of killed processes stay
-    fcntl = None  # type: ignore[assignment]
 
 _LONGEST_NAME = 100  # bytes; a longer one and its decoration would exceed the 255 of most file systems
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # what file systems without flock answer

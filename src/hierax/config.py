@@ -298,7 +298,7 @@ class ModelConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+    def from_dict(cls, data: Any) -> ModelConfig:
         """Read what `to_dict` wrote, lists or tuples alike.
 
         Raises:
@@ -402,7 +402,7 @@ class PreprocessSpec:
         return dataclasses.replace(self, size=(height, width), resize_to=None, crop_ratio=ratio)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
+    def from_dict(cls, data: Any) -> PreprocessSpec:
         """As `ModelConfig.from_dict`."""
         return read(cls, data, where="A preprocess recipe", unknown=UnknownNameError)
 

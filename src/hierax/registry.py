@@ -142,7 +142,8 @@ def describe(source: str | Path) -> ModelCard:
         CheckpointError: A local file that is no Hiera checkpoint.
     """
     if not is_local(source):
-        return catalog.resolve(source if is_address(source) else source.partition("@")[0])
+        name = str(source)
+        return catalog.resolve(name if is_address(name) else name.partition("@")[0])
     path = Path(source).expanduser()
     try:
         return read_weights(path).card

@@ -22,7 +22,6 @@ import json
 import math
 import os
 import re
-import stat
 import sys
 import types
 import typing
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from .errors import HieraxError, InputError, brief, nearest
+from .regular import NotRegularError, open_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -249,10 +249,7 @@ def parse_json(text: str, *, where: str, error: type[HieraxError] = InputError) 
 def _text(path: Path, what: str, error: type[HieraxError], most: int) -> str:
     """A small regular file's text; nothing is waited for, and no more is read than that."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise error(f"{what} must be a regular file; {path} is not.")
+        with open_regular(path) as stream:
             content = stream.read(most + 1)
         if len(content) > most:
             raise error(f"{what} must be smaller than {most >> 20} MiB; {path} is not.")
@@ -261,6 +258,8 @@ def _text(path: Path, what: str, error: type[HieraxError], most: int) -> str:
         raise
     except UnicodeDecodeError as problem:
         raise error(f"{what} must be UTF-8 text; {path}: {problem}.") from problem
+    except NotRegularError as problem:
+        raise error(f"{what} must be a regular file; {path} {problem.strerror}.") from problem
     except OSError as problem:
         raise error(f"{what} must be readable; {path}: {problem.strerror or problem}.") from problem
     except ValueError as problem:  # of a name that no file can have

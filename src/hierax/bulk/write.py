@@ -136,7 +136,8 @@ def _write_parquet(rows: Iterable[Row], path: Path, size: int, metadata: dict[st
     schema = pa.schema([*columns, ("error", pa.string())], metadata=metadata)
     source = enumerate(rows)
     # An open file: pyarrow takes no names that are not UTF-8.
-    with path.open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=["error"]) as writer:
+    options: dict[str, Any] = {"use_dictionary": ["error"]}  # its stub knows only the default, a bool
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
         while group := list(islice(source, _ROWS_PER_GROUP)):
             indices, found = zip(*group, strict=True)
             texts = {"path": [row.name for row in found], "error": [row.error for row in found]}

@@ -145,8 +145,8 @@ def _pixels(source: ImageSource, upright: bool, held: contextlib.ExitStack) -> n
         with _pillow_session():
             if isinstance(source, Image.Image):
                 with _IMAGE_LOCKS[id(source) % len(_IMAGE_LOCKS)]:
-                    if source.format == "TIFF" and getattr(source, "fp", None) is not None:  # not loaded yet
-                        check_tiff(source.fp, name)
+                    if isinstance(source, ImageFile.ImageFile) and source.format == "TIFF" and source.fp is not None:
+                        check_tiff(source.fp, name)  # not loaded yet
                     return _decode(source, name, upright, held)
             with _open_stream(source) as stream:
                 check_tiff(stream, name)

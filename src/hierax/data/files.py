@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from .. import regular
 from ..errors import InputError, nearest
 from ..net.address import shown
 
-_KINDS = (
-    (stat.S_ISDIR, "is a folder"),
-    (stat.S_ISFIFO, "is a named pipe"),
-    (stat.S_ISSOCK, "is a socket"),
-    (stat.S_ISCHR, "is a device"),
-    (stat.S_ISBLK, "is a device"),
-)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -33,17 +26,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Raises:
         InputError: The path is missing, unreadable, empty or no regular file; says which and why.
     """
-    # Hazard: opening a FIFO blocks until a writer comes, so the open must not wait and fstat decides.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     cause: Exception | None = None
     try:
-        trouble = _trouble(os.stat(path))
-        if not trouble:
-            file = os.fdopen(os.open(path, flags), "rb")
-            trouble = _trouble(os.fstat(file.fileno()))
-            if not trouble:
-                return file
-            file.close()
+        file = regular.open_regular(path)
+        if os.fstat(file.fileno()).st_size:
+            return file
+        file.close()
+        trouble = "is empty (0 bytes)"
     except (OSError, ValueError) as error:
         trouble, cause = _reason(str(path), error), error
     raise InputError(f"An input must be a readable regular file; {shown(str(path))!r} {trouble}.") from cause
@@ -70,12 +59,6 @@ def name_bytes(path: str | os.PathLike[str]) -> bytes:
         return os.fspath(path).encode("utf-8", "surrogatepass")
 
 
-def _trouble(status: os.stat_result) -> str:
-    if stat.S_ISREG(status.st_mode):
-        return "" if status.st_size else "is empty (0 bytes)"
-    return next((words for test, words in _KINDS if test(status.st_mode)), "is no ordinary file")
-
-
 def _reason(path: str, error: Exception) -> str:
     """Why the operating system would not open it, in plain words."""
     if isinstance(error, FileNotFoundError):
@@ -84,6 +67,8 @@ def _reason(path: str, error: Exception) -> str:
         if os.path.islink(path):
             return f"is a link to a missing file, {os.readlink(path)!r}"
         return "does not exist" if path else "is an empty path"
+    if isinstance(error, regular.NotRegularError):
+        return error.strerror
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied"
     return f"cannot be opened: {getattr(error, 'strerror', None) or error}"

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import InputError
 from ..net.address import shown
@@ -151,7 +151,7 @@ def find_images(
     return found
 
 
-def stands_for_many(path: Any) -> bool:
+def stands_for_many(path: Any) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a path is a folder or a glob rather than a file."""
     if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
         return False

@@ -7,7 +7,7 @@ are listed. Of a tag that is there twice they do not take the same one.
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from ..errors import InputError
 
@@ -38,7 +38,7 @@ class _Layout(NamedTuple):
 _CLASSIC, _BIG = _Layout((4, "I"), "H", "HHI4s"), _Layout((8, "Q"), "Q", "HHQ8s")
 
 
-def check_tiff(file: BinaryIO, name: str) -> None:
+def check_tiff(file: IO[bytes], name: str) -> None:
     """Refuse a TIFF that asks for more than its size announces; leaves the file where it was.
 
     What is no TIFF, or ends early, passes: whoever decodes says so.
@@ -57,7 +57,7 @@ def check_tiff(file: BinaryIO, name: str) -> None:
         file.seek(position)
 
 
-def _check(file: BinaryIO, name: str) -> None:
+def _check(file: IO[bytes], name: str) -> None:
     order = {b"II": "<", b"MM": ">"}.get((head := file.read(4))[:2])
     if order is None or len(head) < 4:
         return
@@ -94,5 +94,5 @@ def _check(file: BinaryIO, name: str) -> None:
         )
 
 
-def _read(file: BinaryIO, form: str) -> tuple[int, int, int, bytes]:
+def _read(file: IO[bytes], form: str) -> tuple[int, int, int, bytes]:
     return struct.unpack(form, file.read(struct.calcsize(form)))  # type: ignore[return-value]

@@ -68,7 +68,7 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
     return recipe
 
 
-def recipe_of(data: Mapping[str, Any], where: str = "A recipe", stage: int = 1) -> Recipe:
+def recipe_of(data: Any, where: str = "A recipe", stage: int = 1) -> Recipe:
     """A recipe from plain data; `to_dict` inverts it.
 
     The method's keys stand in a table of its name, or among the others, as hierax 0.1 wrote them.
@@ -79,6 +79,8 @@ def recipe_of(data: Mapping[str, Any], where: str = "A recipe", stage: int = 1) 
     """
     if stage > MOST_STAGES:
         raise RecipeError(f"At most {MOST_STAGES} recipes may run one before the other. Take a [before] away.")
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{where} must be a table of keys and values; got {brief(data)}.")
     name = data.get("method") or _first(data.get("task", "finetune"))
     method = find_method(name)
     common, own = _sorted_keys(_without_old_defaults(data, name), name, where)

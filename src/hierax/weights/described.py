@@ -135,9 +135,12 @@ def _only(kind: type) -> Callable[[tuple[Any, ...]], Any]:
     """The single argument itself, or an empty one: what a set, a counter or a size is made of."""
 
     def describe(args: tuple[Any, ...]) -> Any:
-        if args and (len(args) > 1 or type(args[0]) is not kind):
-            refuse(f"something other than a {kind.__name__} where one is due")
-        return args[0] if args else kind()
+        match args:
+            case ():
+                return kind()
+            case (value,) if type(value) is kind:
+                return value
+        refuse(f"something other than a {kind.__name__} where one is due")
 
     return describe
 

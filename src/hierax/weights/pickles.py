@@ -243,6 +243,6 @@ def _bound(root: Any) -> None:
 
 def _length(value: Any) -> int:
     """Characters of a text, a number's digits beyond any that is common."""
-    if type(value) is str or isinstance(value, Characters):
-        return len(value if type(value) is str else value.text)
+    if isinstance(value, (str, Characters)):
+        return len(value.text if isinstance(value, Characters) else value)
     return value.bit_length() // 3 if type(value) is int else 0

@@ -6,7 +6,6 @@ Nothing stays mapped: a file that is overwritten or cut short later cannot chang
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..regular import NotRegularError, open_regular
 
 MAX_FILE_BYTES = 16 << 30  # the largest member with its optimizer and an average is 11 GB
 _CHUNK = 1 << 20  # what a checksum is taken of while it is still in the processor's cache
@@ -34,13 +34,12 @@ def regular(path: Path) -> Iterator[BinaryIO]:
         CheckpointError: It is.
         OSError: It cannot be opened.
     """
-    # Without O_NONBLOCK, a pipe would be waited for.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise CheckpointError(f"A checkpoint must be a regular file; {path} is not.")
-    with open(descriptor, "rb") as stream:
-        size = os.fstat(descriptor).st_size
+    try:
+        stream = open_regular(path)
+    except NotRegularError as error:
+        raise CheckpointError(f"A checkpoint must be a regular file; {path} {error.strerror}.") from error
+    with stream:
+        size = os.fstat(stream.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise CheckpointError(f"A checkpoint has at most {MAX_FILE_BYTES} bytes; {path} has {size}.")
         yield stream
@@ -62,7 +61,7 @@ def copied(stream: BinaryIO, start: int, count: int, crc: int | None = None) -> 
         buffer = torch.empty(count, dtype=torch.uint8)
     except RuntimeError as error:  # torch's word for no memory
         raise Damaged(f"{count} bytes in a row, for which there is no memory") from error
-    memory, found = memoryview(buffer.numpy()), 0
+    memory, found = buffer.numpy().data, 0
     for position in range(0, count, _CHUNK):
         part = memory[position : position + _CHUNK]
         _fill(stream, start + position, part)

@@ -91,7 +91,7 @@ def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
         for _, tensor in ordered:
             # Not `reshape(-1)`: one element keeps any stride, and no other type can be seen through it.
             values = tensor.detach().cpu().contiguous().as_strided((tensor.numel(),), (1,))
-            stream.write(memoryview(values.view(torch.uint8).numpy()))
+            stream.write(values.view(torch.uint8).numpy().data)
 
 
 def _not_whole(path: Path, error: Damaged) -> CheckpointError:

@@ -63,6 +63,7 @@ class _Source(Protocol):
 
     def read(self, wanted: set[str]) -> dict[str, Tensor]:
         """The bytes of these storages by key, after all that has a checksum was checked."""
+        ...
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from hierax.errors import RecipeError
 from hierax.train.reading import read_recipe, recipe_of
 
-from .case import Case
+from ...members import coloured_classes, save_learner
+from .case import Case, hierax, refused
 
 
 def stages(count: int) -> dict[str, Any]:
@@ -53,6 +55,11 @@ GIVEN: dict[str, tuple[Callable[[], dict[Any, Any]], str]] = {
     "long_table": (lambda: {"supervised": "x" * 100_000}, r"got '?x{1,80}[^x]"),
     "seed": (lambda: {"seed": 10**5000}, "bits"),
     "nan": (lambda: {"lr": float("nan")}, "lr must be a number"),
+    "nothing": (lambda: None, "must be a table"),
+}
+RUNS: dict[str, tuple[str, object, str]] = {
+    "recipe_is_null": ("run_recipe.json", {"recipe": None}, "must be a table"),
+    "recipe_is_a_list": ("run_recipe.json", [1], "JSON object"),
 }
 
 
@@ -68,7 +75,31 @@ def _given(make: Callable[[], dict[Any, Any]]) -> Callable[[Path], object]:
     return lambda folder: recipe_of(make())
 
 
+def _begun(folder: Path) -> None:
+    """A run that stopped after one of two steps."""
+    coloured_classes(folder / "data", per_class=3)
+    save_learner(folder / "tiny")
+    hierax(*_run(1))
+
+
+def _run(steps: int) -> list[str]:
+    settings = ["-m", "tiny", "--steps", str(steps), "--device", "cpu", "--set", "workers=0", "batch_size=4"]
+    return ["finetune", "data", "run", *settings]
+
+
+def _goes_on(file: str, content: object, match: str) -> Callable[[Path], bool]:
+    """`--resume` of a run in whose folder one file says something else."""
+
+    def act(folder: Path) -> bool:
+        (folder / "run" / file).write_text(json.dumps(content))
+        ran = hierax(*_run(1), "--resume")
+        return refused(ran) and match in ran.err
+
+    return act
+
+
 CASES = [
+    *(Case(name, make=_begun, act=_goes_on(*change), expect=bool, seconds=20) for name, change in RUNS.items()),
     *(
         Case(name, make=_written(content), act=_read, raises=RecipeError, match=match)
         for name, (content, match) in FILES.items()

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.jit._trace import is_tracing
 from torch.nn.modules import module as hooked
 
 from ...errors import InputError
@@ -128,8 +130,8 @@ class FastEncoder(Encoder):
     def _readable(self, x: Tensor) -> bool:
         """Whether the readable encoder's path must run: gradients, autocast, tracing, vmap, hooks, or nothing."""
         # Under vmap and its like no tensor has an address.
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
+        transformed = peek_interpreter_stack() is not None
+        if torch.compiler.is_compiling() or is_tracing() or transformed:
             return True
         differentiable = self.training or (torch.is_grad_enabled() and x.requires_grad)
         if differentiable or torch.is_autocast_enabled(x.device.type) or x.shape[0] == 0:
