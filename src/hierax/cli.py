@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,7 +37,12 @@ COMMANDS = {
     "finetune": ("training.finetune", "Train a classifier on labelled images; prints the folder of the result."),
     "eval accuracy": ("evaluation.accuracy", "Measure top-1 and top-5 accuracy on labelled images, with exact counts."),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
+    "completion": (
+        "completion.completion",
+        "Print the script by which a shell completes commands, options, choices and names of models.",
+    ),
 }
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _VERBOSITY: dict[str, console.Verbosity] = dict.fromkeys(("-q", "--quiet"), "quiet")
 _VERBOSITY |= dict.fromkeys(("-v", "--verbose"), "verbose")
 
@@ -156,6 +163,7 @@ def _run(arguments: list[str]) -> int:
         raise InputError("The folder to work in must exist; it was removed. Change to another: cd DIR.") from error
     import tyro
 
+    tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
     rest = arguments[len(name.split()) :]
     parsed = _call_of(command(name))
     said = io.StringIO()
@@ -163,7 +171,7 @@ def _run(arguments: list[str]) -> int:
         with contextlib.redirect_stderr(said):
             call = tyro.cli(parsed, args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit:
-        console.write(said.getvalue())
+        console.write(_COLOUR.sub("", said.getvalue()))
         raise
     except OSError as error:  # help is printed by tyro
         raise console.Unheard from error
@@ -172,11 +180,18 @@ def _run(arguments: list[str]) -> int:
 
 def _call_of(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
     """A function of the same signature and help that does nothing yet but give the call."""
+    from .commands.signature import named_in_help
 
     @functools.wraps(function)
     def parsed(*given: Any, **options: Any) -> Callable[[], int | None]:
         return functools.partial(function, *given, **options)
 
+    # What tyro reads: the types and, so that it does not look behind this function, the signature.
+    hints = named_in_help(function)
+    known = inspect.signature(function).parameters.values()
+    parsed.__annotations__ = hints
+    parsed.__signature__ = inspect.Signature([each.replace(annotation=hints[each.name]) for each in known])
+    del parsed.__wrapped__
     return parsed
 
 

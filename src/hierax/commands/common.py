@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     from ..predictor import Predictor
 
 _MODEL = "Catalogue name, hub id or local path; the small embedded model without it."
-Inputs = Annotated[Positional[tuple[str, ...]], arg(help="Files, folders, globs, or - for a list on stdin.")]
+_INPUTS = "Files, folders, globs, or - for a list on stdin."
+Inputs = Annotated[Positional[tuple[str, ...]], arg(help=_INPUTS, help_behavior_hint="(required)")]
 Model = Annotated[str | None, arg(aliases=["-m"], help=_MODEL)]
-Output = Annotated[Path, arg(aliases=["-o"])]
+Output = Annotated[Path, arg(aliases=["-o"], metavar="OUT")]
 Device = Annotated[str, arg(help="Where to run, e.g. cpu or cuda.")]
 Dtype = Annotated[str | None, arg(help="Parameter type, e.g. bfloat16.")]
 BatchSize = Annotated[int, arg(help="Images at a time.")]
 Fast = Annotated[bool, arg(help="Use a fast engine.")]
 Engine = Annotated[str, arg(help="Which one --fast uses: auto, torch, compile or openvino.")]
 InputSize = Annotated[str | None, arg(metavar="SIZE", help="Pixels, e.g. 512 or 512x768 (height x width).")]
-MaxPixels = Annotated[int | None, arg(help="Largest image that is decoded, e.g. 400000000; 200 million without it.")]
+MaxPixels = Annotated[
+    int | None, arg(metavar="PIXELS", help="Largest image that is decoded, e.g. 400000000; 200 million without it.")
+]
 Views = Annotated[int, arg(help="Clips taken from each video, whose answers are averaged.")]
 
 

@@ -1,0 +1,109 @@
+"""Help and usage errors as a person reads them: words for values, and colours where they are wanted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hierax.cli import COMMANDS, main
+
+USAGES = {
+    "list": "[PATTERN]",
+    "describe": "MODEL",
+    "classify": "INPUT [INPUT ...]",
+    "embed": "INPUT [INPUT ...]",
+    "features": "INPUT [INPUT ...]",
+    "convert": "SOURCE DESTINATION",
+    "download": "MODEL",
+    "verify": "SOURCE",
+    "pretrain": "DATA OUT",
+    "finetune": "DATA OUT",
+    "eval accuracy": "DATA",
+    "render": "DESTINATION",
+    "completion": "{bash,zsh,fish}",
+}
+
+
+def helped(capsys, command: str) -> str:
+    assert main([*command.split(), "--help"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_positionals__have_names(capsys, command):
+    """`STR PATH [[STR ...]]` does not say which is which."""
+    out = " ".join(helped(capsys, command).split())
+    assert f"hierax {command} [-h] {USAGES[command]} " in out.replace("[OPTIONS] ", "")
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_values__have_names(capsys, command):
+    """`-m {None}|STR` is a type of Python, no word for what goes there."""
+    out = helped(capsys, command)
+    assert not re.search(r"\b(STR|PATH)\b|\{?None\}?\|", out), out
+
+
+def test_output__is_named(capsys):
+    """As the page has it: -o OUT."""
+    out = helped(capsys, "embed")
+    assert "-o OUT" in out
+    assert "-m MODEL" in out
+    assert "--batch-size INT" in out
+
+
+def test_inputs__default_is_not_shown_as_nothing(capsys):
+    """ "(default: )" was printed of what is required."""
+    assert "(default: )" not in helped(capsys, "classify")
+    assert main(["classify"]) == 1
+    assert "Name at least one file" in capsys.readouterr().err
+
+
+def on_terminal(arguments: list[str], **environment: str) -> str:
+    """What a terminal gets."""
+    pytest.importorskip("pty")
+    ours, theirs = os.openpty()
+    known = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hierax", *arguments],
+        stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env={**known, "TERM": "xterm", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    got = b""
+    try:
+        while more := os.read(ours, 65536):
+            got += more
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    child.wait()
+    return got.decode()
+
+
+@pytest.mark.slow
+def test_colours__only_where_they_are_wanted():
+    """NO_COLOR, unless it is empty, means none (no-color.org)."""
+    assert "\x1b[" in on_terminal(["embed", "--help"])
+    assert "\x1b[" in on_terminal(["embed", "--help"], NO_COLOR="")
+    assert "\x1b" not in on_terminal(["embed", "--help"], NO_COLOR="1")
+    assert "\x1b" not in on_terminal(["embed", "--nonsense"], NO_COLOR="1")
+
+
+@pytest.mark.slow
+def test_usage_error__shows_no_codes_of_colours():
+    """Every box of an error was drawn in `\\x1b[31m`, written out, since nothing else may steer a terminal either."""
+    text = on_terminal(["embed", "--nonsense\x1b[2J"])
+    assert "Unrecognized options" in text
+    assert "[31m" not in text
+    assert "\x1b" not in text
+    assert "--nonsense\\x1b[2J" in text
+
+
+@pytest.mark.slow
+def test_pictures_and_tables__have_no_colours(tmp_path):
+    """On a terminal too: nothing but help is coloured."""
+    for arguments in (["list", "hiera_nano*"], ["render", str(tmp_path / "x"), "--count", "2"]):
+        assert "\x1b[" not in on_terminal(arguments, NO_COLOR="1").replace("\x1b[K", "")
