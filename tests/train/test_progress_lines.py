@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from hierax.cli import main
+from hierax.model.metrics import Accuracy
+from hierax.train.report import Report
 
 from ..members import coloured_classes, save_learner
 
@@ -73,3 +75,32 @@ def test_curves_show_validation_and_learning_rate(tmp_path, monkeypatch):
     assert list(panels["Validation top-1"][:, 0]) == [2, 4]
     assert list(panels["Learning rate"][:, 0]) == [1, 2, 3, 4]
     assert list(panels["Training loss"][:, 0]) == [1, 2, 3, 4]
+
+
+def test_accuracy_stands_beside_the_loss_with_the_best_so_far(tmp_path, monkeypatch):
+    """Who sees the loss alone stops a run that still learns, or lets one go on that has long been getting worse."""
+    shown, said = [], []
+    monkeypatch.setattr("hierax.console.show", lambda text, **given: shown.append(text))
+    monkeypatch.setattr("hierax.console.say", said.append)
+
+    def step(made, number):
+        made.step(number, 0.5, samples=4, wait_s=0.0, lr=0.1)
+        return shown[-1]
+
+    made = Report(tmp_path, True, 9, 1, baseline=None)
+    made.open(0)
+    assert "top-1" not in step(made, 1)
+    made.validated(1, Accuracy(correct1=3, correct5=4, total=4))
+    assert "step 2/9  loss 0.5000  top-1 75.0% (the best so far)  lr " in step(made, 2)
+    made.validated(2, Accuracy(correct1=2, correct5=4, total=4, losses=6.0))
+    assert said[-1] == "step 2: validation top-1 50.00% (2 of 4), top-5 100.00% (4), loss 1.5000 (best 75.0% at step 1)"
+    assert "step 3/9  loss 0.5000  top-1 50.0% (best 75.0% at step 1)  lr " in step(made, 3)
+    made.close()
+    resumed = Report(tmp_path, True, 9, 1, baseline=None)
+    resumed.open(2)
+    assert "top-1 50.0% (best 75.0% at step 1)" in step(resumed, 3)
+    resumed.close()
+    earlier = Report(tmp_path, True, 9, 1, baseline=None)
+    earlier.open(1)
+    assert "top-1 75.0% (the best so far)" in step(earlier, 2)
+    earlier.close()

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_WORST = 16
+_WORST = 32
 _NO_NUMBER = "the network's answer is NaN or infinite: numbers overflow in it"
 # Positions of the samples that could be read, their inputs, and (name, reason) of the others.
 Inputs = tuple[list[int], Tensor, list[tuple[str, str]]]
@@ -26,7 +26,10 @@ class Accuracy:
         correct5: Samples whose class was among the first five.
         total: Samples that could be read.
         confusion: Samples by (true class, answered class).
-        worst: The most confident mistakes: (confidence, sample name, true class, answered class, position).
+        losses: Sum over all samples of the cross entropy, in nats.
+        own: By class, the sum over its samples of the probability that the network gives to it.
+        worst: The most confident mistakes: (confidence, sample name, true class, answered class, position, probability
+            of the true class).
         unreadable: Samples that could not be read, or whose answer was no number, as (name, reason).
         data: The samples.
     """
@@ -35,7 +38,9 @@ class Accuracy:
     correct5: int = 0
     total: int = 0
     confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
-    worst: list[tuple[float, str, int, int, int]] = field(default_factory=list)
+    losses: float = 0.0
+    own: Counter[int] = field(default_factory=Counter)
+    worst: list[tuple[float, str, int, int, int, float]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     data: Any = None
 
@@ -49,10 +54,16 @@ class Accuracy:
         """Share of samples whose class was among the first five."""
         return self.correct5 / self.total if self.total else float("nan")
 
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy in nats."""
+        return self.losses / self.total if self.total else float("nan")
+
     def to_dict(self) -> dict[str, float]:
-        """The numbers."""
+        """The numbers; the loss is rounded, as the order of a sum depends on the number of processes."""
         names = ("top1", "top5", "correct1", "correct5", "total")
-        return {**{name: getattr(self, name) for name in names}, "unreadable": len(self.unreadable)}
+        counts = {name: getattr(self, name) for name in names}
+        return {**counts, "loss": round(self.loss, 5), "unreadable": len(self.unreadable)}
 
     def __str__(self) -> str:
         """One line for people, counts included."""
@@ -68,6 +79,8 @@ class Accuracy:
             whole.correct5 += part.correct5
             whole.total += part.total
             whole.unreadable += part.unreadable
+            whole.losses += part.losses
+            whole.own += part.own
             whole.worst += part.worst
             whole.confusion += part.confusion
         whole.worst = sorted(whole.worst, reverse=True)[:_WORST]
@@ -99,19 +112,24 @@ def count_correct(
             if together:
                 logits(inputs.new_zeros(1, *inputs.shape[1:]))
             continue
-        scores = logits(inputs).softmax(-1)  # NaN all along the row if any logit is NaN or infinite
+        logs = logits(inputs).log_softmax(-1)
+        scores = logs.exp()  # NaN all along the row if any logit is NaN or infinite
         good = scores.isfinite().all(dim=-1).tolist()
         found.unreadable += [(data.name(i), _NO_NUMBER) for i, fine in zip(indices, good, strict=True) if not fine]
         best = scores.topk(min(5, scores.shape[-1]), dim=-1)
-        for index, fine, values, order in zip(indices, good, best.values.tolist(), best.indices.tolist(), strict=True):
-            if not fine:
+        for row, (index, values, order) in enumerate(
+            zip(indices, best.values.tolist(), best.indices.tolist(), strict=True)
+        ):
+            if not good[row]:
                 continue
             truth, answer = int(truths[index]), order[0]
             found.total += 1
+            found.losses -= max(float(logs[row, truth]), -1e4)  # a logit may be minus infinity
+            found.own[truth] += float(scores[row, truth])
             found.correct1 += answer == truth
             found.correct5 += truth in order
             found.confusion[truth, answer] += 1
             if answer != truth:
-                found.worst.append((values[0], data.name(index), truth, answer, index))
+                found.worst.append((values[0], data.name(index), truth, answer, index, float(scores[row, truth])))
         found.worst = sorted(found.worst, reverse=True)[:_WORST]
     return found

@@ -20,7 +20,7 @@ _FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every",
          "sharding", "checkpoint_blocks")  # fmt: skip
 # What a run writes: a folder that holds any of these without being a run's is somebody's work.
 _WRITTEN = ("model", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json", "log.jsonl",
-            "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
+            "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
 _RECIPE = "run_recipe.json"
 
 

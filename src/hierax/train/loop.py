@@ -235,9 +235,7 @@ class Loop:
             result = None if data is None else self.method.validate(data, self.devices)
             draw_method(self.method, self.views, self.devices, self.out)
         if result is not None:
-            metrics = result.to_dict()
-            self.report.write({"step": done, **{f"validation_{key}": value for key, value in metrics.items()}})
-            console.say(f"step {done}: validation {result}")
+            self.report.validated(done, result)
 
     def _restore(self, found: checkpoints.Checkpoint) -> None:
         """Go back to a checkpoint."""

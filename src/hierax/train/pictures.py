@@ -18,6 +18,7 @@ from ..data.decode import decode_image
 from ..errors import HieraxError, MissingExtraError
 from ..model.metrics import Accuracy
 from ..visualize import charts, sheets
+from ..visualize.charts import Points
 from .batches import Part, Views
 from .devices import Devices
 from .methods import Method
@@ -25,6 +26,7 @@ from .methods import Method
 _log = logging.getLogger(__name__)
 _LOOKED_AT = 10_000  # samples among which those of a method's picture are chosen
 _CLASSES = 2000  # a larger confusion matrix takes gigabytes to draw and cannot be read
+_MISTAKES = 16  # on the sheet
 
 
 def draw_run(
@@ -33,9 +35,9 @@ def draw_run(
     """Write `curves.png`, and after validation `confusion.png` and `mistakes.png`; which there are not, and why."""
     measured = result if result is not None and result.total else None
     if measured is not None:
-        with _at_most_a_warning("mistakes.png"):
+        with at_most_a_warning("mistakes.png"):
             images, captions = [], []
-            for confidence, name, truth, answer, index in measured.worst:
+            for confidence, name, truth, answer, index, _ in measured.worst[:_MISTAKES]:
                 with contextlib.suppress(HieraxError, OSError):  # a clip, or a file that is gone
                     images.append(decode_image(measured.data.read(index)))
                     seen = f"labelled {classes[truth]}\nseen as {classes[answer]} {confidence:.2f}"
@@ -49,13 +51,14 @@ def draw_run(
     if importlib.util.find_spec("matplotlib") is None:
         return [f"charts are not drawn. {MissingExtraError('viz', 'matplotlib')}"]
     if losses:
-        with _at_most_a_warning("curves.png"):
-            below = _history(folder / "log.jsonl", len(losses), measured)
-            charts.training_curves(losses, folder / "curves.png", baseline=baseline, below=below)
+        with at_most_a_warning("curves.png"):
+            below, validation = history(folder / "log.jsonl", len(losses), measured)
+            shown = {"baseline": baseline, "validation": validation, "below": below}
+            charts.training_curves(losses, folder / "curves.png", **shown)
     if measured is not None and len(classes) > _CLASSES:
         return [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]
     if measured is not None:
-        with _at_most_a_warning("confusion.png"):
+        with at_most_a_warning("confusion.png"):
             matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
             for (truth, answer), count in measured.confusion.items():
                 matrix[truth, answer] = count
@@ -63,9 +66,9 @@ def draw_run(
     return []
 
 
-def _history(log: Path, steps: int, result: Accuracy | None) -> dict[str, list[tuple[int, float]]]:
-    """Validation and learning rate by step, as the log has them; the last validation comes after it."""
-    names = {"validation_top1": "Validation top-1", "lr": "Learning rate"}
+def history(log: Path, steps: int, result: Accuracy | None) -> tuple[dict[str, Points], Points]:
+    """Accuracy and learning rate by step, by name, and the validation's loss, as the log has them and at the end."""
+    names = {"validation_top1": "Validation top-1", "lr": "Learning rate", "validation_loss": "loss"}
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in names.values()}
     for line in log.read_text("utf-8").splitlines() if log.is_file() else ():
         record = json.loads(line)
@@ -74,7 +77,9 @@ def _history(log: Path, steps: int, result: Accuracy | None) -> dict[str, list[t
                 found[name].append((record["step"], value))
     if result is not None:
         found["Validation top-1"].append((steps, result.top1))
-    return found
+        found["loss"].append((steps, result.loss))
+    loss = found.pop("loss")
+    return dict(found), loss
 
 
 def draw_method(method: Method, views: Views, devices: Devices, folder: Path) -> None:
@@ -85,13 +90,13 @@ def draw_method(method: Method, views: Views, devices: Devices, folder: Path) ->
     if method.picture is None or not (devices.main or devices.sharded):
         return
     part = None
-    with _at_most_a_warning(method.picture):
+    with at_most_a_warning(method.picture):
         part = first_views(views, method.shown)
     empty = part is None or not len(part)
     found = devices.gather(empty) if devices.sharded else [empty]  # first: a process that leaves alone hangs the others
     if part is None or any(found):
         return
-    with _at_most_a_warning(method.picture):
+    with at_most_a_warning(method.picture):
         sheet = method.draw(part)
         if devices.main:
             sheets.write_picture(sheet, folder / method.picture)
@@ -117,7 +122,7 @@ def spread(data: TrainingData, count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _at_most_a_warning(name: str) -> Iterator[None]:
+def at_most_a_warning(name: str) -> Iterator[None]:
     """Turn whatever goes wrong into a warning."""
     try:
         yield

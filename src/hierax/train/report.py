@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from .. import console
 from ..errors import writing
+from ..model.metrics import Accuracy
 from ..weights.files import write_text
 
 
@@ -20,12 +21,14 @@ class Report:
     Attributes:
         path: The JSON lines.
         losses: Mean loss of every step since the start of the run, resumed parts included.
+        accuracies: Validations, as (step, share of right answers), resumed parts included.
     """
 
     def __init__(self, out: Path, main: bool, total: int, log_every: int, *, baseline: float | None) -> None:
         self.path = out / "log.jsonl"
         self.main, self.total, self.log_every, self.baseline = main, total, log_every, baseline
         self.losses: list[float] = []
+        self.accuracies: list[tuple[int, float]] = []
         self._log: TextIO | None = None
         self._board: Any = None
         self._since: list[tuple[int, float]] = []  # samples, and seconds of waiting, of steps without a line yet
@@ -46,6 +49,8 @@ class Report:
                 if isinstance(record, dict) and record.get("step", 0) <= step:
                     lines.append(line + "\n")
                     self.losses += [math.nan if loss is None else loss for loss in record.get("losses", [])]
+                    if record.get("validation_top1") is not None:
+                        self.accuracies.append((record["step"], record["validation_top1"]))
         write_text(self.path, "".join(lines))
         self._log = self.path.open("a", encoding="utf-8")
         try:
@@ -80,10 +85,25 @@ class Report:
         left = int((now - self._start) / (step - self._begun) * (self.total - step))
         learned = "" if self.baseline is None else f" (predicting zero: {self.baseline:.4f})"
         line = (
-            f"step {step}/{self.total}  loss {mean:.4f}{learned}  lr {values['lr']:.2e}  {rate:.1f} images/s  "
-            f"data wait {waiting:.0%}  ETA {left // 3600}:{left % 3600 // 60:02}:{left % 60:02}"
+            f"step {step}/{self.total}  loss {mean:.4f}{learned}{self._validated()}  lr {values['lr']:.2e}  "
+            f"{rate:.1f} images/s  data wait {waiting:.0%}  ETA {left // 3600}:{left % 3600 // 60:02}:{left % 60:02}"
         )
         console.show(line, now=step == self.total)
+
+    def validated(self, step: int, result: Accuracy) -> None:
+        """A validation between steps: into the log, and into the lines to come."""
+        self.write({"step": step, **{f"validation_{key}": value for key, value in result.to_dict().items()}})
+        if self.main and result.total:
+            self.accuracies.append((step, result.top1))
+            console.say(f"step {step}: validation {result}, loss {result.loss:.4f}{self._best()}")
+
+    def _validated(self) -> str:
+        """The newest accuracy, and the best so far, for a line of progress."""
+        return f"  top-1 {self.accuracies[-1][1]:.1%}{self._best()}" if self.accuracies else ""
+
+    def _best(self) -> str:
+        step, best = max(self.accuracies, key=lambda point: (point[1], -point[0]))
+        return " (the best so far)" if step == self.accuracies[-1][0] else f" (best {best:.1%} at step {step})"
 
     def write(self, record: dict[str, Any]) -> None:
         """One line of the log; numbers go to TensorBoard too."""

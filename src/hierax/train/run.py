@@ -31,6 +31,7 @@ from .devices import Devices
 from .folder import check_apart, claim, keep_recipe
 from .loop import Loop
 from .methods import find_method
+from .page import REPORT, write_page
 from .pictures import draw_method, draw_run
 from .reading import read_recipe, to_record, with_options
 from .recipe import Recipe
@@ -289,7 +290,10 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     write_json(loop.out / "summary.json", {**written, "notes": [*notes, *missing]})
     for note in missing:
         console.say(note)
+    reported = write_page(loop, summary, result, [*notes, *missing])
     if result is not None:
         console.say(f"validation {result}")
     console.name_problems(summary.unreadable.items(), f"could not be read; {_ALL}")
+    if reported:
+        console.say(f"report in {loop.out / REPORT}")
     console.say(f"model in {summary.model}")
