@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ from .weights.understand import read_weights
 from .weights.write import write_weights
 
 EMBEDDED = "hiera_nano_96"
-MOST_STATED = 1 << 22  # pixels of an image, 2048 x 2048, that weights may ask for unless a caller does
 log = logging.getLogger("hierax")
 
 
@@ -78,8 +76,6 @@ def load(  # noqa: PLR0913 - the public signature
         raise InputError(f"engine={engine!r} is for the fast door: pass fast=True (--fast) too.")
     precision = None if dtype is None or deferred else as_dtype(dtype)
     weights = find_weights(source, name=name, revision=revision, strict=strict)
-    if input_size is None:
-        _bounded(weights)
     weights = adapted(weights, input_size=input_size, num_classes=num_classes)
     module = to_module(weights, dtype=precision).to(target)
     predictor = Predictor(module, weights)
@@ -111,16 +107,6 @@ def find_source(source: str | Path | None, *, revision: str | None = None) -> tu
     from .weights.hub import fetch_source
 
     return fetch_source(str(source), revision=revision)
-
-
-def _bounded(weights: Weights) -> None:
-    """Refuse a word in a file that would take gigabytes: windowed position tables go with any size."""
-    size = weights.preprocess.size
-    if math.prod(size) > MOST_STATED:
-        raise CheckpointError(
-            f"Images of more than {MOST_STATED:,} pixels must be asked for; what lies beside the weights says {size}. "
-            "Pass input_size= with the size that you want."
-        )
 
 
 def is_local(source: str | Path) -> bool:

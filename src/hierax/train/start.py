@@ -8,7 +8,7 @@ from ..config import ARCHITECTURES, ModelConfig, architecture
 from ..errors import UnknownNameError
 from ..registry import find_weights, is_local
 from ..weights import catalog
-from ..weights.adapt import to_input_size
+from ..weights.adapt import at_size
 from ..weights.card import RANDOM, ModelCard, Weights
 from .recipe import Recipe
 
@@ -32,7 +32,7 @@ def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
     else:
         weights = find_weights(recipe.model)
         weights = dataclasses.replace(weights, tensors={name: t.float() for name, t in weights.tensors.items()})
-    return weights if recipe.input_size is None else to_input_size(weights, recipe.input_size)
+    return at_size(weights, recipe.input_size, option="input_size= (--set input_size=...)")
 
 
 def _random_architecture(recipe: Recipe, notes: list[str]) -> ModelConfig | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..config import ModelConfig
@@ -14,6 +15,10 @@ from .shapes import expected
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Of an image, 1024 x 1024, what the largest member is published for; twice as many of a clip, whose patches span two
+# frames. A word in a file must not cost gigabytes: windowed position tables go with any size.
+MOST_STATED = 1 << 20
+_OPTION = "input_size= (--input-size)"
 log = logging.getLogger("hierax")
 
 
@@ -23,6 +28,7 @@ def adapted(
     """The weights at an input size and with a head of so many classes; None leaves them as they are.
 
     Raises:
+        CheckpointError: As `at_size`.
         InputError: The network cannot take that size, or no such number of classes.
     """
     if num_classes is not None:
@@ -30,7 +36,41 @@ def adapted(
         weights = to_num_classes(encoder, num_classes)
         if weights is not encoder:
             log.warning("%s: %s.", weights.config.name, weights.report.notes[-1])
-    return weights if input_size is None else to_input_size(weights, input_size)
+    return at_size(weights, input_size)
+
+
+def at_size(weights: Weights, size: int | tuple[int, ...] | None, *, option: str = _OPTION) -> Weights:
+    """The weights at the size that a caller wants, however large; for None at what the files say, which is bounded.
+
+    Args:
+        weights: As they were read.
+        size: As for `ModelConfig.with_input_size`.
+        option: By which a caller says a size; for the message.
+
+    Raises:
+        CheckpointError: None was wanted, and the files say more than `MOST_STATED` pixels.
+        InputError: The network cannot take that size.
+    """
+    if size is not None:
+        return to_input_size(weights, size)
+    config = weights.config
+    check_stated(config.input_size, option=option)
+    check_stated((*config.input_size[:-2], *weights.preprocess.size), option=option)
+    return weights
+
+
+def check_stated(size: tuple[int, ...], *, option: str = _OPTION) -> None:
+    """Refuse a size, (height, width) or (frames, height, width), that files say and that would take gigabytes.
+
+    Raises:
+        CheckpointError: More than `MOST_STATED` pixels.
+    """
+    most = MOST_STATED * (1 if len(size) == 2 else 2)
+    if math.prod(size) > most:
+        raise CheckpointError(
+            f"Inputs of more than {most:,} pixels must be asked for; what lies beside the weights says "
+            f"{'x'.join(map(str, size))}. Pass {option} with the size that you want."
+        )
 
 
 def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
@@ -45,8 +85,9 @@ def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
     """
     config = weights.config
     resized = config.with_input_size(size, birder=weights.card.origin == "birder")
+    preprocess = weights.preprocess.with_size(resized.input_size)
     if resized.input_size == config.input_size:
-        return weights
+        return weights.with_card(preprocess=preprocess)
     if resized.position == "separable" and resized.input_size[0] != config.input_size[0]:
         raise InputError(
             f"Clips of {config.name!r} have {config.input_size[0]} frames; got {resized.input_size[0]}. "
@@ -61,7 +102,6 @@ def to_input_size(weights: Weights, size: int | tuple[int, ...]) -> Weights:
     changed = [key for key, table in tables.items() if table.shape != weights.tensors[key].shape]
     sizes = " to ".join("x".join(map(str, c.input_size)) for c in (config, resized))
     note = f"input size {sizes}" + (f", resized: {', '.join(changed)}" if changed else "")
-    preprocess = weights.preprocess.with_size(resized.input_size)
     return _revised(weights, resized, {**weights.tensors, **tables}, note, preprocess=preprocess)
 
 

@@ -60,8 +60,18 @@ def measure(tensors: Mapping[str, Tensor]) -> Geometry:
     """Read the geometry of canonically named tensors.
 
     Raises:
-        CheckpointError: Block or position parameters are missing, so this is no Hiera checkpoint.
+        CheckpointError: Block or position parameters are missing or of other ranks, so this is no Hiera checkpoint.
     """
+    try:
+        return _measured(tensors)
+    except IndexError:
+        raise CheckpointError(
+            "A Hiera checkpoint must hold tables, matrices and vectors where it should; a tensor of its blocks, "
+            "position tables or heads has fewer axes. The file is damaged: save it again with the package it came from."
+        ) from None
+
+
+def _measured(tensors: Mapping[str, Tensor]) -> Geometry:
     widths: list[int] = []
     while (key := f"blocks.{len(widths)}.norm2.weight") in tensors:
         widths.append(tensors[key].shape[0])

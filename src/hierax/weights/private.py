@@ -5,6 +5,7 @@ Nothing stays mapped: a file that is overwritten or cut short later cannot chang
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from ..errors import CheckpointError
 from ..regular import NotRegularError, open_regular
 
 MAX_FILE_BYTES = 16 << 30  # the largest member with its optimizer and an average is 11 GB
+_SPARSE = 256 << 20  # a larger file must lie on the disk, to an eighth at least: holes are read as zeros
 _CHUNK = 1 << 20  # what a checksum is taken of while it is still in the processor's cache
 
 
@@ -42,7 +44,29 @@ def regular(path: Path) -> Iterator[BinaryIO]:
         size = os.fstat(stream.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise CheckpointError(f"A checkpoint has at most {MAX_FILE_BYTES} bytes; {path} has {size}.")
+        if size > _SPARSE and (held := _held(stream.fileno(), size // 8)) < size // 8:
+            raise CheckpointError(
+                f"A checkpoint must hold its weights; of the {size} bytes of {path}, {held} are on the disk and the "
+                "others were never written. Download it again."
+            )
         yield stream
+
+
+def _held(descriptor: int, enough: int) -> int:
+    """Bytes of an open file that lie on the disk, counted up to `enough`; where the system does not tell, `enough`."""
+    held = position = 0
+    try:
+        while held < enough:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+            position = os.lseek(descriptor, start, os.SEEK_HOLE)
+            held += position - start
+        return held
+    except AttributeError:
+        return enough
+    except OSError as error:
+        return held if error.errno == errno.ENXIO else enough  # behind the last
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def copied(stream: BinaryIO, start: int, count: int, crc: int | None = None) -> Tensor:

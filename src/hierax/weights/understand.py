@@ -28,7 +28,6 @@ from .shapes import expected
 log = logging.getLogger("hierax")
 # Of what a file lacks, with strict=False: a head, a norm, a decoder. Beyond it, it is of another network.
 _MOST_FRESH = 200_000_000
-_MOST_PIXELS = 1 << 20  # of a preprocess that makes more pixels than the network's own input
 
 
 def read_weights(path: str | Path, **hints: Any) -> Weights:
@@ -162,16 +161,9 @@ def _card(raw: RawCheckpoint, kind: Format, config: ModelConfig, known: CatalogE
     licenses = (said.license, *(place.get("license") for place in places))
     license = next((text for text in licenses if text and isinstance(text, str)), None)
     texts = {key: text for key in ("dataset", "base_model", "citation") if (text := getattr(said, key)) is not None}
-    preprocess = kind.preprocess(raw, config)
-    most = max(_MOST_PIXELS, 16 * math.prod(config.input_size[-2:]))
-    if math.prod(preprocess.size) > most:
-        raise CheckpointError(
-            f"The preprocess beside {raw.path} must be of about the network's input size {config.input_size}, at most "
-            f"{most:,} pixels; got {preprocess.size}. Correct its size."
-        )
     found: dict[str, Any] = {
         "config": config,
-        "preprocess": preprocess,
+        "preprocess": kind.preprocess(raw, config),
         "format": kind.name,
         "origin": said.origin or kind.name,
         "path": raw.path,

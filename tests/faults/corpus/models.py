@@ -11,8 +11,9 @@ from typing import Any
 import hierax
 from hierax.errors import CheckpointError, HieraxError
 
-from ...members import MEMBERS, noise, weights_of, written
-from .case import Case
+from ...members import MEMBERS, coloured_classes, noise, weights_of, written
+from .case import Case, refused
+from .case import hierax as hierax_command
 
 KINDS = {  # what is written, and which package's classes read it
     "hierax": ("Hiera", "hierax"),
@@ -366,13 +367,45 @@ def _renamed(rename: Callable[[str], str], extra: str = "", factor: float = 1) -
     return make
 
 
-def _asking(folder: Path) -> None:
-    """A windowed table of 4 x 4 goes with any size; this file says 4096 x 4096."""
-    path = written(MEMBERS["birder abswin"], folder / "model", "hierax")
-    for name, key in (("config.json", "architecture"), ("preprocessor_config.json", "hierax")):
-        content = json.loads((path / name).read_text())
-        content[key]["input_size" if key == "architecture" else "size"] = [4096, 4096]
-        (path / name).write_text(json.dumps(content))
+def _asking(*files: str, side: int = 2048) -> Callable[[Path], None]:
+    """A windowed table of 4 x 4 goes with any size; these files say a larger one."""
+
+    def make(folder: Path) -> None:
+        path = written(MEMBERS["birder abswin"], folder / "model", "hierax")
+        for name in files or ("config.json", "preprocessor_config.json"):
+            content = json.loads((path / name).read_text())
+            key = "architecture" if name == "config.json" else "hierax"
+            content[key]["input_size" if key == "architecture" else "size"] = [side, side]
+            (path / name).write_text(json.dumps(content))
+        coloured_classes(folder / "data", per_class=2)
+        (folder / "processor.json").write_text(json.dumps({"size": side, "crop_size": side}))
+
+    return make
+
+
+def _refuses(*command: str) -> Callable[[Path], bool]:
+    """Whether a command line is refused with the remedy."""
+
+    def act(folder: Path) -> bool:
+        ran = hierax_command(*command)
+        return refused(ran) and "must be asked for" in ran.err and "input_size=" in ran.err
+
+    return act
+
+
+def _processor(folder: Path) -> object:
+    from hierax.compat.transformers import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(folder / "processor.json")
+
+
+def _asked_for(folder: Path) -> list[tuple[int, ...]]:
+    """What a caller says goes before what a file says, in the network and in its preparation of images."""
+    loaded = hierax.load(folder / "model", input_size=64)
+    return [loaded.model.config.input_size, loaded.preprocess.size, hierax.describe(folder / "model").preprocess.size]
+
+
+_TRAINED = ("finetune", "data", "out", "-m", "model", "--steps", "1", "--device", "cpu", "--set", "workers=0")
 
 
 CASES += [
@@ -381,5 +414,19 @@ CASES += [
     _refused("name_of_digits", _renamed(str, "blocks." + "1" * 5000 + ".norm1.weight"), "1 left over"),
     _refused("name_of_foreign_digits", _renamed(str, "blocks.\u0667.norm1.weight"), "1 left over"),
     _refused("beyond_float32", _renamed(str, factor=1e60), "infinite values in .*, as float32"),
-    _refused("asks_for_16_megapixels", _asking, "must be asked for"),
+    _refused("asks_for_4_megapixels", _asking(), "must be asked for"),
+    _refused("network_asks_for_4_megapixels", _asking("config.json"), "must be asked for"),
+    _refused("preprocess_asks_for_16_megapixels", _asking("preprocessor_config.json", side=4096), "must be asked for"),
+    Case("embed_4_megapixels", _refuses("embed", "data", "-m", "model", "-o", "v.npz"), _asking(), expect=bool),
+    Case("finetune_4_megapixels", _refuses(*_TRAINED), _asking(), expect=bool, seconds=15),
+    Case("processor_of_4_megapixels", _processor, _asking(), raises=CheckpointError, match="size= and crop_size="),
+    *(
+        Case(
+            f"asked_for_otherwise_{len(files)}",
+            _asked_for,
+            _asking(*files),
+            expect=lambda sizes: sizes[:2] == [(64, 64)] * 2,
+        )
+        for files in ((), ("preprocessor_config.json",))
+    ),
 ]

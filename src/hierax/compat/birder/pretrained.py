@@ -17,7 +17,7 @@ from ...errors import CheckpointError, InputError, UnknownNameError, nearest
 from ...model.precision import as_dtype
 from ...registry import find_weights
 from ...weights import catalog, hub
-from ...weights.adapt import to_input_size
+from ...weights.adapt import at_size
 from ...weights.card import Weights
 from ...weights.formats.birder import class_indices, item, signature
 from ...weights.network import to_module
@@ -93,8 +93,8 @@ def load_pretrained_model(  # noqa: PLR0913 - birder's signature
     info = _model_info(found)
     if custom_config:
         found = found.with_card(config=_overridden(found.config, custom_config))
-    if new_size is not None:
-        found = to_input_size(found.with_card(origin="birder"), (int(new_size[0]), int(new_size[1])))
+    size = None if new_size is None else (int(new_size[0]), int(new_size[1]))
+    found = at_size(found if size is None else found.with_card(origin="birder"), size, option="new_size=")
     network: Any = to_module(found, dtype=None if dtype is None else as_dtype(dtype))
     net = Net(network).to(device or "cpu")
     if inference:

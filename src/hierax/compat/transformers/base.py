@@ -16,6 +16,7 @@ from ...model.encoder import Encoder
 from ...model.init import build
 from ...model.precision import as_dtype
 from ...registry import find_weights
+from ...weights.adapt import check_stated
 from ...weights.card import Weights
 from ...weights.files import write_json, write_safetensors
 from ...weights.formats.transformers import ENCODER_OUTER, HIERA
@@ -117,6 +118,8 @@ class HieraPreTrainedModel(ForeignNames):
         own = {name: options.pop(name) for name in cls.constructor_options if name in options}
         _check_options(options)
         weights = find_weights(source, revision=revision)
+        if config is None and "image_size" not in options:
+            check_stated(weights.config.input_size, option="image_size=")
         described = HieraConfig.of_weights(weights)
         config = described if config is None else HieraConfig.from_dict(config.to_dict(), hierax=described.hierax)
         config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})

@@ -18,6 +18,7 @@ from ...config import MOST_PIXELS, PreprocessSpec
 from ...data.decode import open_rgb
 from ...data.preprocess import center_crop, resized_size
 from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...weights.adapt import check_stated
 from ...weights.files import read_json, write_json
 from ...weights.formats.transformers_processor import BIT_DEFAULTS, RESAMPLE, processor_json, processor_options
 from .outputs import ModelOutput
@@ -67,9 +68,14 @@ class BitImageProcessor:
 
         Raises:
             UnknownNameError: No such name or option.
-            CheckpointError: A folder without a preprocessor and without weights.
+            CheckpointError: A folder without a preprocessor and without weights, or a very large size that nobody
+                asked for.
         """
-        return cls(**{**_stored_options(source, options.pop("revision", None)), **options})
+        stored = _stored_options(source, options.pop("revision", None))
+        if not options.keys() & {"size", "crop_size"}:
+            sides = tuple((stored["crop_size"] if stored["do_center_crop"] else stored["size"]).values())
+            check_stated((*sides, *sides)[:2], option="size= and crop_size=")  # one that is alone is both
+        return cls(**{**stored, **options})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, as preprocessor files hold it."""

@@ -91,7 +91,7 @@ class Sam2(Format):
                 theirs = prefix + DIALECT.spell(key, weights.config.depths)
                 model[theirs] = to_theirs(key, tensor, weights.config).contiguous()
         path = destination if destination.suffix in self.suffixes else destination / f"{weights.config.name}.pt"
-        return write_torch(path, {"model": model, **container, "hierax": weights.card.facts})
+        return write_torch(path, {**container, "model": model, "hierax": weights.card.facts})
 
 
 def graft(weights: Weights, path: Path) -> Weights:
