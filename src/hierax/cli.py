@@ -182,16 +182,12 @@ def _call_of(function: Callable[..., int | None]) -> Callable[..., Callable[[], 
     """A function of the same signature and help that does nothing yet but give the call."""
     from .commands.signature import named_in_help
 
-    @functools.wraps(function)
     def parsed(*given: Any, **options: Any) -> Callable[[], int | None]:
         return functools.partial(function, *given, **options)
 
-    # What tyro reads: the types and, so that it does not look behind this function, the signature.
-    hints = named_in_help(function)
-    known = inspect.signature(function).parameters.values()
-    parsed.__annotations__ = hints
-    parsed.__signature__ = inspect.Signature([each.replace(annotation=hints[each.name]) for each in known])
-    del parsed.__wrapped__
+    hints, known = named_in_help(function), inspect.signature(function).parameters.values()
+    parsed.__doc__, parsed.__annotations__ = function.__doc__, hints
+    vars(parsed)["__signature__"] = inspect.Signature([each.replace(annotation=hints[each.name]) for each in known])
     return parsed
 
 

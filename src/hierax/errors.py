@@ -67,10 +67,23 @@ class MissingExtraError(HieraxError, ImportError):
     """An optional dependency that is not installed."""
 
     def __init__(self, extra: str, package: str) -> None:
+        needed = " ".join(f'"{each}"' for each in _extra_packages(extra) or [package])
         super().__init__(
-            f"This needs the optional package {package!r}, which is not installed. "
-            f'Install it with: pip install "hierax[{extra}]"'
+            f"This needs the optional package {package!r}, which is not installed. Install it with: pip install "
+            f'{needed}; where an index has hierax, pip install "hierax[{extra}]" is the same.'
         )
+
+
+def _extra_packages(extra: str) -> list[str]:
+    """What an extra brings, as the installed package says: hierax may have come from a wheel or a folder."""
+    from importlib import metadata
+
+    try:
+        required = metadata.requires("hierax") or []
+    except metadata.PackageNotFoundError:  # run from its sources
+        return []
+    split = [line.partition(";")[::2] for line in required]
+    return [package.strip() for package, marker in split if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
 
 
 def nearest(name: str, candidates: Iterable[str], count: int = 1) -> str:

@@ -50,6 +50,8 @@ class Predictions(list[Any]):
     """A list of predictions, or of such lists, that a notebook shows as a table."""
 
     def _repr_html_(self) -> str:
+        if not any(self):
+            return "<p>no predictions</p>"
         rows = []
         for number, row in enumerate(self):
             for guess in [row] if isinstance(row, Prediction) else row:

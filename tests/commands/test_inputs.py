@@ -36,7 +36,7 @@ def test_forgotten_option__alone(model, capsys):
 def test_forgotten_option__of_a_file(model, capsys):
     """A named file is always tried; that it is no image is true and helps nobody."""
     assert main(["classify", f"{model}/model.safetensors", "a.png"]) == 3
-    assert f"did you mean -m {model}/model.safetensors" in capsys.readouterr().out
+    assert f"did you mean -m {model}/model.safetensors" in " ".join(capsys.readouterr().out.split())
 
 
 def test_inputs_without_images__are_said(desk, caplog):

@@ -67,7 +67,7 @@ def test_max_pixels__the_advice_can_be_followed(desk, capsys):
     """The message names the option and the number that lets the image in."""
     Image.new("RGB", (60, 50)).save("b.png")
     assert main(["classify", "b.png", "--max-pixels", "2999"]) == 3
-    assert "--max-pixels 3000" in capsys.readouterr().out
+    assert "--max-pixels 3000" in " ".join(capsys.readouterr().out.split())
     assert main(["classify", "b.png", "--max-pixels", "3000"]) == 0
     os.environ["HIERAX_MAX_PIXELS"] = "2999"
     assert main(["classify", "b.png"]) == 3

@@ -19,7 +19,7 @@ def test_counts_are_counts(tmp_path, monkeypatch, capsys):
     settings = ["--set", "workers=0", "validate_every=1", "validation_fraction=0.25"]
     assert main(["finetune", "data", "out", "-m", "start", "--steps", "2", "--batch-size", "4", *settings]) == 0
     said = capsys.readouterr().err
-    assert re.search(r"step 1: validation top-1 [\d.]+% \(\d of 3\), top-5 ", said)
+    assert re.search(r"step 1: validation top-1 [\d.]+% \(\d of 3\), top-3 ", said)
     assert not re.search(r"(correct|total) ?\d*\.0000", said)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ..bulk.run import Row
     from ..predictor import Predictor
 
+_NARROWEST = 30  # characters of a column that is wrapped
 _MODEL = "Catalogue name, hub id or local path; the small embedded model without it."
 _INPUTS = "Files, folders, globs, or - for a list on stdin."
 Inputs = Annotated[Positional[tuple[str, ...]], arg(help=_INPUTS, help_behavior_hint="(required)")]
@@ -115,12 +118,24 @@ def open_inputs(
     return predictor, paths, functools.partial(run, predictor, paths)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows of equal keys in columns; what could steer a terminal is shown instead."""
+def table(rows: Sequence[dict[str, Any]], *, wrap: bool = False) -> None:
+    """Print rows of equal keys in columns; what could steer a terminal is shown instead.
+
+    Args:
+        rows: The rows.
+        wrap: Go on below, in the last column, with what does not fit into the width of the terminal. A path too long
+            for half of it pushes its own line to the right, not those of others.
+    """
     cells = [list(rows[0]), *([console.printable(str(value)) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        console.emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    room = shutil.get_terminal_size().columns
+    columns = [[len(cell) for cell in column] for column in zip(*cells, strict=True)]
+    widths = [max((length for length in column if not wrap or length <= room // 2), default=0) for column in columns]
+    for *first, last in cells:
+        line = "".join(f"{cell:<{width}}  " for cell, width in zip(first, widths[:-1], strict=True))
+        indent = sum(widths[:-1]) + 2 * len(first)
+        pieces = textwrap.wrap(last, max(room - indent, _NARROWEST), break_on_hyphens=False, break_long_words=False)
+        for number, piece in enumerate(pieces if wrap and pieces else [last]):
+            console.emit(((" " * indent if number else line) + piece).rstrip())
 
 
 def exit_code(total: int, failed: int) -> int:

@@ -29,7 +29,11 @@ def as_text(value: Any) -> Any:
 
 
 def csv_line(cells: Iterable[Any]) -> str:
-    """One line as RFC 4180 has it, without its end; what any spreadsheet would split is quoted."""
+    """One line without its end; what any spreadsheet would split is quoted.
+
+    Lines end as pandas and the tools of Unix end them, with a newline alone, although RFC 4180 wants a carriage return
+    before it: `cut`, `awk` and `diff` take that for a part of the last cell. Every reader of CSV takes both.
+    """
     return ",".join(_cell(cell) for cell in cells)
 
 

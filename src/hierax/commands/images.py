@@ -85,7 +85,7 @@ def classify(
     elif format == "csv":
         _print_csv(records())
     else:
-        common.table([line for record in records() for line in _lines(record)])
+        common.table([line for record in records() for line in _lines(record)], wrap=True)
     return common.exit_code(len(paths), failed)
 
 
@@ -206,13 +206,13 @@ def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:
 def _print_csv(records: Iterable[dict[str, Any]]) -> None:
     """One line a guess, or a line with the error."""
     columns = ("path", "rank", "label", "index", "score", "error")
-    console.emit(csv_line(columns), end="\r\n")
+    console.emit(csv_line(columns))
     for record in records:
         ranked = [{"rank": rank, **guess} for rank, guess in enumerate(record["predictions"], start=1)] or [{}]
         for guess in ranked:
             line = {**record, **guess}
             cells = [as_path(record["path"]), *(as_text(line.get(column)) for column in columns[1:])]
-            console.emit(csv_line(cells), end="\r\n", now=True)
+            console.emit(csv_line(cells), now=True)
 
 
 def _draw(predictor: Predictor, rows: Sequence[Row], good: int, picture: OutputFile) -> None:

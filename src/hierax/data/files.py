@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import BinaryIO
 
 from .. import regular
 from ..errors import InputError, nearest
-from ..net.address import shown
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+from ..net.address import is_address, shown
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -62,7 +59,7 @@ def name_bytes(path: str | os.PathLike[str]) -> bytes:
 def _reason(path: str, error: Exception) -> str:
     """Why the operating system would not open it, in plain words."""
     if isinstance(error, FileNotFoundError):
-        if _URL.match(path):
+        if is_address(path):
             return "is a URL, which hierax does not fetch; download it first"
         if os.path.islink(path):
             return f"is a link to a missing file, {os.readlink(path)!r}"

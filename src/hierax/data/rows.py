@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import console
 from ..errors import InputError, MissingExtraError
+from ..net.address import is_address, shown
 from .files import name_text
 from .loader import map_batches
 
@@ -31,8 +32,9 @@ class Row:
 
     @property
     def name(self) -> str:
-        r"""The path as text; bytes that are no UTF-8 become `\xNN`."""
-        return name_text(self.path)
+        r"""The path as text; bytes that are no UTF-8 become `\xNN`. An address has both slashes that a path drops."""
+        name = name_text(self.path)
+        return shown(name) if self.error is not None and is_address(name) else name
 
 
 class Rows(Iterator[Row]):

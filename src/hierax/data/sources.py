@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import InputError
-from ..net.address import shown
+from ..net.address import is_address, shown
 from .files import nearest_file
 
 # fmt: off
@@ -194,6 +194,10 @@ def _loops(path: Path) -> bool:
 
 def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[str]) -> str:
     listed = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
+    if found and is_address(str(found[0])):
+        return (
+            f"Inputs must be files; {shown(str(found[0]))!r} is a URL, which hierax does not fetch. Download it first."
+        )
     if found:
         return f"Inputs must exist; got {listed}, and {str(found[0])!r} does not. {nearest_file(found[0])}".strip()
     notes = f", and {found.skipped} hidden entries were skipped" if found.skipped else ""

@@ -25,6 +25,7 @@ class Accuracy:
         correct1: Samples whose class came first.
         correct5: Samples whose class was among the first five.
         total: Samples that could be read.
+        among: How many first classes `correct5` looks at: 5, or all classes where those are fewer.
         confusion: Samples by (true class, answered class).
         losses: Sum over all samples of the cross entropy, in nats.
         own: By class, the sum over its samples of the probability that the network gives to it.
@@ -37,6 +38,7 @@ class Accuracy:
     correct1: int = 0
     correct5: int = 0
     total: int = 0
+    among: int = 5
     confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
     losses: float = 0.0
     own: Counter[int] = field(default_factory=Counter)
@@ -67,7 +69,8 @@ class Accuracy:
 
     def __str__(self) -> str:
         """One line for people, counts included."""
-        text = f"top-1 {self.top1:.2%} ({self.correct1} of {self.total}), top-5 {self.top5:.2%} ({self.correct5})"
+        text = f"top-1 {self.top1:.2%} ({self.correct1} of {self.total})"
+        text += f", top-{self.among} {self.top5:.2%} ({self.correct5})" if self.among > 1 else ""
         return text + (f", {len(self.unreadable)} unreadable" if self.unreadable else "")
 
     @classmethod
@@ -78,6 +81,7 @@ class Accuracy:
             whole.correct1 += part.correct1
             whole.correct5 += part.correct5
             whole.total += part.total
+            whole.among = min(whole.among, part.among)
             whole.unreadable += part.unreadable
             whole.losses += part.losses
             whole.own += part.own
@@ -116,7 +120,8 @@ def count_correct(
         scores = logs.exp()  # NaN all along the row if any logit is NaN or infinite
         good = scores.isfinite().all(dim=-1).tolist()
         found.unreadable += [(data.name(i), _NO_NUMBER) for i, fine in zip(indices, good, strict=True) if not fine]
-        best = scores.topk(min(5, scores.shape[-1]), dim=-1)
+        found.among = min(5, scores.shape[-1])
+        best = scores.topk(found.among, dim=-1)
         for row, (index, values, order) in enumerate(
             zip(indices, best.values.tolist(), best.indices.tolist(), strict=True)
         ):
