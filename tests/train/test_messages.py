@@ -93,7 +93,7 @@ def test_resume_and_partial(place, capsys):
     assert main([*line[:-3], "--set", "workers=0"]) == 1
     assert "--resume" in capsys.readouterr().err
     assert main([*line, "lr=0.5"]) == 1
-    assert "lr (0.0005 before, 0.5 now)" in capsys.readouterr().err
+    assert "lr (0.0015 before, 0.5 now)" in capsys.readouterr().err
     (place / "pets" / "class_0" / "000.png").write_bytes(b"")
     assert main(["eval", "accuracy", "pets", "-m", "out/model"]) == 3
     out, err = capsys.readouterr()

@@ -53,7 +53,7 @@ def finetune(
     data: Positional[str],
     out: Out,
     model: Model = None,
-    recipe: Recipe = None,
+    recipe: Annotated[str, arg(help="Preset name or TOML file; auto chooses for the data and says what.")] = "auto",
     steps: Steps = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,

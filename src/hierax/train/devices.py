@@ -64,6 +64,13 @@ class Devices:
                 f"device must be without a number where each of {self.world} processes takes its own; "
                 f"got {recipe.device!r}."
             )
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a batch that cannot be shared out evenly.
+
+        Raises:
+            RecipeError: It is no multiple of the parts.
+        """
         parts = self.world * recipe.accumulate * recipe.repeats
         if recipe.batch_size % parts:
             raise RecipeError(

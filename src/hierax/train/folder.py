@@ -102,22 +102,30 @@ def keep_recipe(folder: Path, recipe: Recipe, fingerprint: str) -> None:
         InputError: The data changed.
         RecipeError: `resume` with a recipe that would give another result.
     """
-    before = folder / _RECIPE
-    if not before.exists():
-        write_json(before, {"recipe": to_record(recipe), "fingerprint": fingerprint})
+    begun = begun_with(folder)
+    if begun is None:
+        write_json(folder / _RECIPE, {"recipe": to_record(recipe), "fingerprint": fingerprint})
         return
-    held_by = read_json(before)
-    old = _flat(recipe_of(held_by.get("recipe"), "The recipe of the run that goes on"))
-    new = _flat(recipe)
+    old, new = _flat(begun), _flat(recipe)
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
     if changed:
         listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
         raise RecipeError(f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out.")
-    if held_by.get("fingerprint") != fingerprint:
+    if read_json(folder / _RECIPE).get("fingerprint") != fingerprint:
         raise InputError(
             "A resumed run must keep its data; samples were added, removed or renamed since it began. "
             "Start a new run in another folder, with model= the old one."
         )
+
+
+def begun_with(folder: Path) -> Recipe | None:
+    """The recipe of the run that lies in a folder, None without one.
+
+    Raises:
+        RecipeError: It is not as a run writes it.
+    """
+    before = folder / _RECIPE
+    return recipe_of(read_json(before).get("recipe"), "The recipe of the run that goes on") if before.exists() else None
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

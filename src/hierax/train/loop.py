@@ -24,7 +24,7 @@ from .batches import Part, Stream, Views, mixed, steps_of_parts
 from .devices import Devices, unsharded
 from .methods import Method
 from .methods.base import StepContext
-from .optim import AveragedWeights, build_optimizer, learning_rate
+from .optim import AveragedWeights, build_optimizer, learning_rate, warmup_steps
 from .pictures import draw_method
 from .recipe import Recipe
 from .report import Report
@@ -45,8 +45,7 @@ class Loop:
         self.method, self.views, self.validation = method, views, validation
         self.recipe, self.out, self.devices = recipe, out, devices
         self.stream = stream = Stream(len(views.data), recipe)
-        warmup = math.ceil(recipe.warmup_epochs / recipe.repeats * stream.samples / stream.step_size)
-        self.warmup = min(warmup, stream.total) if recipe.warmup_steps is None else recipe.warmup_steps
+        self.warmup = warmup_steps(recipe, samples=stream.samples, total=stream.total)
         groups = method.groups()
         self.names = [name for group in groups for name in group["names"]]
         method.module.to(devices.device)
@@ -56,7 +55,8 @@ class Loop:
         for module in method.module.modules():
             if isinstance(module, Encoder):
                 module.checkpoint_blocks = recipe.checkpoint_blocks
-        self.average = AveragedWeights(self.trained(), recipe.ema_decay) if recipe.ema_decay else None
+        warm = recipe.ema_warmup
+        self.average = AveragedWeights(self.trained(), recipe.ema_decay, warmup=warm) if recipe.ema_decay else None
         self.report = Report(out, devices.main, self.stream.total, recipe.log_every, baseline=method.baseline)
         self.failures: dict[str, str] = {}
         self.skipped = self.resumed_from = self._bad_in_a_row = 0
@@ -108,7 +108,9 @@ class Loop:
         tensors |= {name: unsharded(tensor) for name, tensor in others.items()}
         failures = {name: reason for found in self.devices.gather(self.failures) for name, reason in found.items()}
         if self.devices.main:
-            state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row}
+            averages = 0 if self.average is None else self.average.updates
+            state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row,
+                     "averages": averages}  # fmt: skip
             checkpoints.commit(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, state))
         self.devices.accelerator.wait_for_everyone()
 
@@ -252,6 +254,8 @@ class Loop:
         checkpoints.load_optimizer(self._bare_optimizer, self.names, tensors)
         self.failures = dict(found.state["failures"])
         self.skipped, self._bad_in_a_row = found.state["skipped"], found.state["bad_in_a_row"]
+        if self.average is not None:
+            self.average.updates = found.state.get("averages", 0)  # runs from before the warm-up do without
         self.resumed_from = found.step
 
 

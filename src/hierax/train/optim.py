@@ -69,18 +69,38 @@ def learning_rate(step: int, recipe: Recipe, *, total: int, warmup: int) -> floa
     return recipe.min_lr + (peak - recipe.min_lr) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-class AveragedWeights:
-    """Exponential moving average of a network's parameters, in float32."""
+WARMUP_SHARE = 0.2  # of a run, at most, for a warm-up in epochs: no published recipe has more
 
-    def __init__(self, parameters: Iterable[tuple[str, Tensor]], decay: float) -> None:
-        self.decay = decay
+
+def warmup_steps(recipe: Recipe, *, samples: int, total: int) -> int:
+    """Steps of the warm-up in a run of `total` over so many samples."""
+    if recipe.warmup_steps is not None:
+        return recipe.warmup_steps
+    read = recipe.batch_size // recipe.repeats  # by a step
+    return min(math.ceil(recipe.warmup_epochs / recipe.repeats * samples / read), int(WARMUP_SHARE * total))
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's parameters, in float32.
+
+    Attributes:
+        values: The average of each, by name.
+        updates: How often it was moved.
+
+    Source: of the warm-up, tf.train.ExponentialMovingAverage's `num_updates`.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], decay: float, *, warmup: bool = False) -> None:
+        self.decay, self.warmup, self.updates = decay, warmup, 0
         self.values = {name: parameter.detach().clone().float() for name, parameter in parameters}
 
     @torch.no_grad()
     def update(self, parameters: Iterable[tuple[str, Tensor]]) -> None:
         """Move towards the present weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        self.updates += 1
         for name, parameter in parameters:
-            self.values[name].lerp_(parameter.detach().float(), 1 - self.decay)
+            self.values[name].lerp_(parameter.detach().float(), 1 - decay)
 
     @torch.no_grad()
     def swap(self, parameters: Iterable[tuple[str, Tensor]]) -> None:

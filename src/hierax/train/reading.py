@@ -15,6 +15,7 @@ from .methods import METHODS, find_method
 from .presets import PRESETS
 from .recipe import Recipe, Task
 
+AUTO = "auto"  # the recipe that `train.auto` chooses once it has seen the data
 MOST_STAGES = 8  # recipes, one before the other
 _KEYS = [field.name for field in dataclasses.fields(Recipe) if field.name != "settings"]
 # What other trainers call some keys, where spelling alone would suggest another one.
@@ -50,10 +51,11 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
     elif os.path.isfile(source):  # False, too, of what no file can be called
         data = read_toml(source, what="A recipe", error=RecipeError)
     else:
+        known = [*([AUTO] if task == "finetune" else []), *PRESETS]
         what = "is no file" if os.path.exists(source) else "does not exist"
         raise UnknownNameError(
             f"A recipe must be a preset or a TOML file; {str(source)!r} is no preset and {what}. "
-            f"{nearest(str(source), PRESETS)}Presets: {', '.join(PRESETS)}."
+            f"{nearest(str(source), known)}Presets: {', '.join(known)}."
         )
     recipe = recipe_of(data if method is None else {"method": method, **data}, str(source or "A recipe"))
     if recipe.task != task:

@@ -43,11 +43,13 @@ class Recipe:
             spares only norms, its head is one layer later.
         layer_decay: Factor on the learning rate from each layer to the one before it; 1 is off.
         schedule: "cosine" or "constant", after the warm-up.
-        warmup_epochs: Linear warm-up in passes over the data.
-        warmup_steps: Linear warm-up in steps; overrules `warmup_epochs`.
+        warmup_epochs: Linear warm-up in passes over the data, but at most a fifth of the run.
+        warmup_steps: Linear warm-up in steps, as they are; overrules `warmup_epochs`.
         clip_norm: Largest gradient norm; None does not clip.
         ema_decay: Decay of the averaged weights, which then are the result; 0 is off.
         ema_every: Steps between two averages.
+        ema_warmup: The t-th average takes a decay of at most (1 + t) / (10 + t), so that a short run is not averaged
+            with where it began.
         drop_path: Rate at the last block; None keeps the model's.
         checkpoint_blocks: Compute blocks again for the gradient instead of keeping what is inside them: less
             memory, more time, the same result.
@@ -94,6 +96,7 @@ class Recipe:
     clip_norm: MoreThanZero | None = None
     ema_decay: ProperShare = 0.0
     ema_every: Positive = 1
+    ema_warmup: bool = False
     drop_path: ProperShare | None = None
     checkpoint_blocks: bool = False
     repeats: Positive = 1

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +27,15 @@ from ..weights.digest import weights_digest
 from ..weights.files import write_json, write_text
 from ..weights.rename import flat_name
 from ..weights.write import write_weights
+from . import auto
 from .batches import Views
 from .devices import Devices
-from .folder import check_apart, claim, keep_recipe
+from .folder import begun_with, check_apart, claim, keep_recipe
 from .loop import Loop
 from .methods import find_method
 from .page import REPORT, write_page
 from .pictures import draw_method, draw_run
-from .reading import read_recipe, to_record, with_options
+from .reading import AUTO, read_recipe, recipe_of, to_record, with_options
 from .recipe import Recipe
 from .start import derived, licence_note, start_line, starting_weights
 
@@ -131,7 +133,7 @@ def finetune(
             "shapes:COUNT".
         out: Folder of the run; `out/model` is the result, a hierax folder.
         model: Catalogue name, hub id, path or architecture; None is the recipe's, or the small embedded model.
-        recipe: Preset name or TOML file; None is the preset for small data.
+        recipe: Preset name or TOML file; None is "auto", which chooses for the data and the model and says what.
         resume: Go on from the newest whole checkpoint in `out`, if there is one.
         **overrides: Any key of a recipe or of its method, e.g. steps, epochs, batch_size, lr, seed, mixup.
 
@@ -143,30 +145,52 @@ def finetune(
 
     Source: arXiv:2306.00989 appendix A; docs/training.md.
     """
-    return run(data, out, with_options(read_recipe(recipe, "finetune"), model=model, **overrides), resume=resume)
+    if recipe not in (None, AUTO):
+        return run(data, out, with_options(read_recipe(recipe, "finetune"), model=model, **overrides), resume=resume)
+    asked = {key: value for key, value in {"model": model, **overrides}.items() if value is not None}
+    return run(data, out, with_options(recipe_of({}), **asked), resume=resume, asked=asked)
 
 
-def run(data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False) -> RunSummary:
-    """Train as a recipe says, whatever its task and method; arguments and errors as `finetune`."""
+def run(
+    data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False, asked: Mapping[str, Any] | None = None
+) -> RunSummary:
+    """Train as a recipe says, whatever its task and method; other arguments and errors as `finetune`.
+
+    What is `asked` for, keys of the recipe and their values, stays as it is while everything else is chosen for the
+    data and the model (recipe `auto`); None takes the recipe as it is.
+    """
     folder = Path(out)
     check_apart(data, folder)
     if recipe.before is not None:
         first = run(recipe.before.data or data, folder / "before", recipe.before, resume=resume)
-        recipe = dataclasses.replace(recipe, model=str(first.model), pretrained=True, before=None)
+        start = {"model": str(first.model), "pretrained": True}
+        recipe = dataclasses.replace(recipe, **start, before=None)
+        asked = None if asked is None else {key: asked[key] for key in asked if key != "before"} | start
     if recipe.model is None and recipe.task == "pretrain":
         raise RecipeError("Pretraining needs a model; got none. Pass model=, e.g. 'mae_hiera_tiny_224'.")
     devices = Devices(recipe)
     with claim(folder, resume=resume) if devices.main else contextlib.nullcontext():
-        return _train(data, folder, recipe, devices, resume=resume)
+        return _train(data, folder, recipe, devices, resume=resume, asked=asked)
 
 
-def _train(data: Any, folder: Path, recipe: Recipe, devices: Devices, *, resume: bool) -> RunSummary:
+def _train(
+    data: Any, folder: Path, recipe: Recipe, devices: Devices, *, resume: bool, asked: Mapping[str, Any] | None
+) -> RunSummary:
     """Train in a folder that is this run's."""
     started, kind = time.perf_counter(), find_method(recipe.method)
     train, validation = kind.open(data, recipe)
-    notes = _notes(train, validation, recipe)
+    begun: list[str] = []
+    weights = starting_weights(recipe, begun)
+    if asked is not None:
+        old = begun_with(folder) if resume else None
+        if old is not None:  # what was chosen then holds, whatever would be chosen now
+            recipe = with_options(old, **asked)
+        else:
+            recipe, lines = auto.chosen(recipe, asked, auto.facts_of(train, validation, weights, recipe, devices.world))
+            begun += lines
+    devices.check(recipe)
+    notes = [*_notes(train, validation, recipe), *begun]
     torch.manual_seed(recipe.seed)
-    weights = starting_weights(recipe, notes)
     method = kind(weights, recipe, train.classes)
     notes.insert(0, start_line(weights, recipe, method.weights.config))
     notes += [*licence_note(weights), *method.advice(len(train))]

@@ -125,8 +125,8 @@ class Supervised(Method):
             )
         if samples / len(self.classes) < 20:
             lines.append(
-                f"about {samples / len(self.classes):.0f} images a class: prefer recipe='linear_probe', and expect "
-                "accuracy on few validation images to be uncertain by several points."
+                f"about {samples / len(self.classes):.0f} images a class: accuracy on few validation images is "
+                "uncertain by several points; validate on other images (validation=), or repeat with other seeds."
             )
         return lines
 
