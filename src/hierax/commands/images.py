@@ -7,12 +7,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+from tyro.conf import arg
 
 from .. import console
+from ..bulk.parts import claimed_folder, write_parts
 from ..bulk.write import OutputFile, claimed, provenance, write_maps, write_vectors
 from ..errors import InputError, writing
+from ..schema import positive
 from . import common
 from .common import (
     BatchSize,
@@ -126,7 +131,7 @@ def embed(
 
 def features(
     inputs: Inputs,
-    output: Output,
+    output: Annotated[str, arg(aliases=["-o"], metavar="OUT")],
     model: Model = None,
     stages: str = "stage1,stage2,stage3,stage4",
     plot: Path | None = None,
@@ -137,15 +142,17 @@ def features(
     engine: Engine = "auto",
     input_size: InputSize = None,
     max_pixels: MaxPixels = None,
+    images_per_part: int = 256,
     overwrite: bool = False,
 ) -> int:
     """Write the stage maps of each image, and draw them as colours beside it.
 
     Args:
-        output: A .npz file.
+        output: A .npz file, or for many images a folder (ends with /) of .npy files.
         stages: Which maps, with commas between.
         plot: A .png that shows images, what the network saw of them, and their maps in colours of their principal
             components; the first 16.
+        images_per_part: Images in each .npy file of a folder.
         overwrite: Replace existing outputs.
     """
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
@@ -154,7 +161,7 @@ def features(
     options = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
     with contextlib.ExitStack() as held:
         picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
-        with claimed(output, (".npz",), overwrite=overwrite) as out:
+        with _claimed_maps(output, images_per_part, overwrite=overwrite) as out:
             predictor, paths, run = open_inputs(inputs, model, max_pixels=max_pixels, **options)
             if plot is not None and any(_are_one(plot, path) for path in paths):
                 raise InputError(f"--plot must name a file of its own; {plot} is one of the inputs. Name another.")
@@ -168,8 +175,12 @@ def features(
 
             from ..bulk.run import Tally
 
-            rows = Tally(run(maps, batch_size=batch_size, stages=wanted), keep=_DRAWN)
-            write_maps(rows, out, stages=wanted, metadata=provenance(predictor))
+            rows = Tally(run(maps, batch_size=batch_size, stages=wanted), keep=1 if picture is None else _DRAWN)
+            about = {"stages": wanted, "metadata": provenance(predictor)}
+            if out.partial.is_dir():
+                write_parts(rows, out, **about, images_per_part=images_per_part)
+            else:
+                write_maps(rows, out, **about)
         good = len(paths) - len(rows.failed)
         if good:
             shapes = ", ".join(f"{stage} {'x'.join(map(str, rows.first[0].value[stage].shape))}" for stage in wanted)
@@ -178,6 +189,17 @@ def features(
             _draw(predictor, rows.first, good, picture)
     console.name_problems(rows.failed)
     return common.exit_code(len(paths), len(rows.failed))
+
+
+def _claimed_maps(output: str, images_per_part: int, *, overwrite: bool) -> AbstractContextManager[OutputFile]:
+    """Hold the file or the folder that maps go to."""
+    positive(images_per_part=images_per_part)
+    path = Path(output).expanduser()
+    if output.endswith(("/", os.sep)) or path.is_dir():
+        return claimed_folder(path, overwrite=overwrite)
+    if path.suffix.lower() != ".npz":
+        raise InputError(f"Maps go into a .npz file, or into a folder; got {output!r}. Write {output + '/'!r}.")
+    return claimed(path, (".npz",), overwrite=overwrite)
 
 
 def _are_one(a: Path, b: Path) -> bool:
