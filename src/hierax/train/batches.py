@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..config import ModelConfig
 from ..data.datasets.samples import TrainingData
-from ..data.decode import decode_image
+from ..data.decode import decode_image, decode_shrunk
 from ..data.inputs import loaded
 from ..data.sources import is_video
 from ..data.video import read_clip
@@ -111,12 +111,27 @@ class Stream:
         return [draws[part * world + rank :: world * parts] for part in range(parts)]
 
 
+@runtime_checkable
+class ShrinkingViews(Protocol):
+    """What makes views without all pixels of a large photograph, and says beforehand how many it needs."""
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "t h w 3"], key: int, size: tuple[int, int] | None = None
+    ) -> dict[str, Tensor]:
+        """The views of a source of that size, (height, width), from frames that may have been decoded smaller."""
+        ...
+
+    def shrink(self, size: tuple[int, int], key: int) -> int:
+        """By how much an image of that size may be decoded smaller: 1, 2, 4 or 8."""
+        ...
+
+
 @dataclass(eq=False)
 class Views(Dataset):
     """Views by draw, as a method makes them; what cannot be read comes back as its reason."""
 
     data: TrainingData
-    make: Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]]
+    make: Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]] | ShrinkingViews
     config: ModelConfig
     recipe: Recipe
 
@@ -126,7 +141,7 @@ class Views(Dataset):
         try:
             source = self.data.read(sample)
             keys = [mixed(self.recipe.seed, 3, sample, epoch, view) for view in range(self.recipe.repeats)]
-            return draw, [(self.make(self._frames(source, key), key), key) for key in keys]
+            return draw, list(zip(self._made(source, keys), keys, strict=True))
         except (InputError, OSError, MemoryError) as error:
             return draw, str(error) or type(error).__name__
 
@@ -149,19 +164,28 @@ class Views(Dataset):
         zero = torch.zeros(1, dtype=torch.int64)
         return Part({name: tensor[None] for name, tensor in made.items()}, zero, zero, [], [])
 
-    def _frames(self, source: Any, key: int) -> UInt8[np.ndarray, "t h w 3"]:
-        """One image, or a clip from a random place of a video."""
-        if not self.config.is_video:
-            if is_video(source):
-                raise InputError(f"{self.config.name!r} takes images; {source} is a video.")
-            return decode_image(source)[None]
-        return random_clip(source, self.config.input_size[0], self.recipe.frame_stride, key)
+    def _made(self, source: Any, keys: list[int]) -> list[dict[str, Tensor]]:
+        """A view for each key: of one image, or of clips from random places of a video."""
+        if is_video(source) and not self.config.is_video:
+            raise InputError(f"{self.config.name!r} takes images; {source} is a video.")
+        count = self.config.input_size[0] if self.config.is_video else 1
+        if self.config.is_video and (is_video(source) or (isinstance(source, np.ndarray) and source.ndim == 4)):
+            return [self.make(random_clip(source, count, self.recipe.frame_stride, key), key) for key in keys]
+        make = self.make
+        if not isinstance(make, ShrinkingViews):
+            frames = _stands(decode_image(source), count)
+            return [make(frames, key) for key in keys]
+        pixels, size = decode_shrunk(source, lambda size: min(make.shrink(size, key) for key in keys))
+        return [make(_stands(pixels, count), key, size) for key in keys]
+
+
+def _stands(pixels: UInt8[np.ndarray, "h w 3"], frames: int) -> UInt8[np.ndarray, "t h w 3"]:
+    """A still image as a clip, without copies."""
+    return pixels[None] if frames == 1 else np.broadcast_to(pixels, (frames, *pixels.shape))
 
 
 def random_clip(source: Any, frames: int, stride: int, key: int) -> UInt8[np.ndarray, "t h w 3"]:
-    """Frames of a video from a random start; a still image stands still."""
-    if not is_video(source) and not (isinstance(source, np.ndarray) and source.ndim == 4):
-        return np.repeat(decode_image(source)[None], frames, axis=0)
+    """Frames of a video, one clip from a random start."""
     start = np.random.Generator(np.random.PCG64([key, 1])).random()
     return read_clip(source, frames=frames, stride=stride, size=320, start=start)[0]
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...data.augment import Augment, AugmentSettings
 from ...data.datasets.open import open_data
 from ...data.datasets.samples import TrainingData
+from ...data.erase import erase
 from ...model.metrics import Accuracy
 from ...weights.card import Weights
 from ..batches import Part
@@ -23,8 +24,11 @@ from ..devices import Devices
 from ..optim import parameter_groups
 from ..recipe import Recipe, Task
 
-# What becomes of the frames of one image or clip, given the view's random number: tensors by name.
+# What becomes of the frames of one image or clip, given the view's random number: tensors by name. One that also is a
+# `ShrinkingViews` lets large photographs be decoded smaller.
 MakeViews = Callable[[UInt8[np.ndarray, "t h w 3"], int], dict[str, Tensor]]
+
+ERASED = "erased"  # the view that holds the rectangles of "pixels" that `Method.input` fills with noise
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,14 @@ class Method(abc.ABC):
         return []
 
     def input(self, part: Part, name: str = "pixels") -> Float[Tensor, "b ..."]:
-        """Views of a part, bytes (..., 3, [t,] h, w), as network input on the module's device."""
+        """Views of a part, bytes (..., 3, [t,] h, w), as network input on the module's device, erased where drawn."""
         spec, device = self.weights.preprocess, next(self.module.parameters()).device
         axes = len(self.weights.config.input_size)
         mean, std = (_by_channel(values, axes, device) for values in (spec.mean, spec.std))
-        return part.views[name].to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
+        pixels = part.views[name].to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
+        if name == "pixels" and ERASED in part.views:
+            erase(pixels, part.views[ERASED])
+        return pixels
 
 
 @functools.lru_cache(maxsize=8)
@@ -135,15 +142,36 @@ def _by_channel(values: tuple[float, ...], axes: int, device: torch.device) -> F
 class OneView(AugmentSettings):
     """Settings of a method that sees one view of a sample, "pixels"."""
 
-    def views(self, weights: Weights) -> MakeViews:
+    def views(self, weights: Weights) -> View:
         """What makes the view, of the size of the network's input."""
         height, width = weights.config.input_size[-2:]
         settings = {field.name: getattr(self, field.name) for field in fields(AugmentSettings)}
-        bicubic = weights.preprocess.interpolation == "bicubic"
-        augment = Augment(size=(height, width), bicubic=bicubic, **settings)
-        return functools.partial(_pixels, augment, weights.config.is_video)
+        spec = weights.preprocess
+        red, green, blue = (min(round(255 * value), 255) for value in spec.mean)
+        look = {"bicubic": spec.interpolation == "bicubic", "fill": (red, green, blue)}
+        return View(Augment(size=(height, width), **look, **settings), weights.config.is_video)
 
 
-def _pixels(augment: Augment, video: bool, frames: UInt8[np.ndarray, "t h w 3"], key: int) -> dict[str, Tensor]:
-    made = augment(frames, key)
-    return {"pixels": (made.permute(1, 0, 2, 3) if video else made[0]).contiguous()}  # (3, [t,] h, w)
+@dataclass(frozen=True)
+class View:
+    """One view of a sample: "pixels", and "erased" where the settings erase.
+
+    Attributes:
+        augment: What changes the frames.
+        video: Whether the network takes clips.
+    """
+
+    augment: Augment
+    video: bool
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "t h w 3"], key: int, size: tuple[int, int] | None = None
+    ) -> dict[str, Tensor]:
+        """The view of frames, or of those of a source of that size, (height, width), which were decoded smaller."""
+        made = self.augment(frames, key, size)
+        views = {"pixels": (made.permute(1, 0, 2, 3) if self.video else made[0]).contiguous()}  # (3, [t,] h, w)
+        return views | ({ERASED: self.augment.erased(key)} if self.augment.erasing else {})
+
+    def shrink(self, size: tuple[int, int], key: int) -> int:
+        """By how much the source may be decoded smaller."""
+        return self.augment.shrink(size, key)

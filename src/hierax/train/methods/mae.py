@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from ...config import DecoderConfig
 from ...errors import RecipeError
-from ...model.mae import MaskedAutoencoder
+from ...model.mae import MaskedAutoencoder, random_units, visible_count
 from ...schema import Between, Positive, ProperShare
 from ...visualize import sheets
 from ...visualize.reconstruction import reconstruction
@@ -24,7 +24,7 @@ from ...weights.card import Weights
 from ...weights.network import to_module
 from ..batches import Part
 from ..recipe import Recipe
-from .base import Method, OneView, StepContext
+from .base import Method, OneView, StepContext, View
 
 _FRAMES = 4  # of each clip that is drawn
 Rebuilt = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, visible mask units, prediction of the others
@@ -49,6 +49,35 @@ class MAESettings(OneView):
     query_pools: Annotated[int, Between(least=2, most=3)] = 2
 
 
+@dataclass(frozen=True)
+class MaskedView:
+    """One view of a sample and "visible", the mask units to keep; drawn where samples are read, not in the step.
+
+    They follow from the view's own key, so that any split over processes draws the same.
+
+    Attributes:
+        view: What makes the pixels.
+        units: Mask units of the network's input.
+        mask_ratio: Share of them that is hidden.
+    """
+
+    view: View
+    units: int
+    mask_ratio: float
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "t h w 3"], key: int, size: tuple[int, int] | None = None
+    ) -> dict[str, Tensor]:
+        """The view of frames, or of those of a source of that size, (height, width), which were decoded smaller."""
+        generator = torch.Generator().manual_seed(key)
+        visible = random_units(1, self.units, self.mask_ratio, generator=generator)[0]
+        return {**self.view(frames, key, size), "visible": visible}
+
+    def shrink(self, size: tuple[int, int], key: int) -> int:
+        """By how much the source may be decoded smaller."""
+        return self.view.shrink(size, key)
+
+
 class MaskedPretraining(Method):
     """MAE for images and clips."""
 
@@ -67,19 +96,18 @@ class MaskedPretraining(Method):
         self.baseline = 1 - 1 / (3 * self.module.pixels**2) if self.module.normalize_target else None
         self.shown = 2 if self.weights.config.is_video else 8
         self.shape: dict[str, Any] = {"pixels": self.module.pixels, "unit": self.module.unit[-2:]}
-        size = tuple(self.weights.config.input_size)
-        self.module.random_visible(torch.zeros(1, 3, *size), self.settings.mask_ratio)  # refuses a bad ratio now
+        self.units = self.module.num_units(tuple(self.weights.config.input_size))
+        visible_count(self.units, self.settings.mask_ratio)  # refuses a bad ratio now
+
+    def views(self) -> MaskedView:
+        """The view, and which of its mask units stay visible."""
+        return MaskedView(self.settings.views(self.weights), self.units, self.settings.mask_ratio)
 
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over masked tokens."""
         pixels = self.input(part)
-        return model(pixels, visible=self.visible(part).to(pixels.device)).loss.float(), {}
-
-    def visible(self, part: Part) -> Int[Tensor, "b n"]:
-        """Mask units to keep, drawn from each view's own key, so that any split over processes draws the same."""
-        one = torch.zeros(1, 1, *part.views["pixels"].shape[2:])
-        ratio, generator = self.settings.mask_ratio, torch.Generator()
-        return torch.cat([self.module.random_visible(one, ratio, generator.manual_seed(k)) for k in part.keys.tolist()])
+        visible = part.views["visible"].to(pixels.device, non_blocking=True)
+        return model(pixels, visible=visible).loss.float(), {}
 
     def draw(self, part: Part) -> Any:
         """One row an image, or frame: the image, what was visible of it, and what was made of that."""
@@ -93,7 +121,7 @@ class MaskedPretraining(Method):
     def rebuilt(self, part: Part) -> list[Rebuilt]:
         """What the autoencoder makes of images, or of a few frames of each clip, masked as in training."""
         module, x = self.module.eval(), self.input(part)
-        output = module(x, visible=self.visible(part).to(x.device))
+        output = module(x, visible=part.views["visible"].to(x.device))
         columns = (x.cpu(), output.visible.cpu(), output.prediction.float().cpu())
         images = list(zip(*(column.numpy() for column in columns), strict=True))
         if not module.config.is_video:
