@@ -35,10 +35,11 @@ _MIX: Keys = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
 _LONG: Keys = {"log_every": 20, "checkpoint_every": 1000, "workers": 8}
 _VIDEO: Keys = {**_MIX, **_LONG, "batch_size": 256, "lr_batch": 256, "rand_augment": (2, 7)}
 _VIDEO_MAE: Keys = {**_MAE, **_LONG, "crop_scale": (0.5, 1.0), "mask_ratio": 0.9, "decoder_heads": 8}
-# Of its own policy, level 8: two to four operations that always act, such as rotations of up to 18 degrees, 9 on average.
+# Near its own policy at level 8: two to four operations that always act, such as rotations of up to 18 degrees.
 _BIRDER: Keys = {
     **_LONG, "groups": "birder", "mixup": 0.8, "mix_choice": "uniform", "label_smoothing": 0.1,
-    "crop_scale": (0.1, 1.0), "rand_augment": (3, 3), "rand_augment_probability": 1.0, "input_size": 256, "min_lr": 5e-7,
+    "crop_scale": (0.1, 1.0), "rand_augment": (3, 3), "rand_augment_probability": 1.0, "input_size": 256,
+    "min_lr": 5e-7,
 }  # fmt: skip
 _SMALL: Keys = {
     "epochs": 30, "warmup_epochs": 2, "batch_size": 32, "lr": 5e-4, "layer_decay": 0.75, "label_smoothing": 0.1,
