@@ -30,6 +30,7 @@ _Above = Annotated[float, Between(above=0)]
 _Area = Annotated[float, Between(above=0, most=1)]
 _Operations = Annotated[int, Between(least=1, most=14)]
 _Magnitude = Annotated[int, Between(least=1, most=rand_augment.MOST)]
+_Noise = Annotated[float, Between(least=0, most=rand_augment.MOST)]
 _Box = tuple[int, int, int, int]  # top, left, bottom, right
 _SHRINKS = (8, 4, 2)  # what a JPEG's blocks of eight pixels can be decoded to
 
@@ -56,7 +57,7 @@ class AugmentSettings:
     flip: Share = 0.5
     color_jitter: NonNegative = 0.0
     rand_augment: tuple[_Operations, _Magnitude] | None = None
-    rand_augment_std: Annotated[float, Between(least=0, most=rand_augment.MOST)] = 0.5
+    rand_augment_std: _Noise = 0.5
     rand_augment_probability: Share = 0.5
     rand_augment_increasing: bool = True
     erasing: Share = 0.0
