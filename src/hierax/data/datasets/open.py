@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import HieraxError, InputError
 from ...net.transfer import shown
 from ..files import nearest_file
-from .folders import any_files, class_folders, splits_in
+from .folders import any_files, class_folders, layout_of
 from .samples import EVERYTHING, SPLITS, ShapeData, TrainingData
 from .shapes import LEAST_SIDE, MOST_IMAGES, MOST_SIDE
 from .shards import is_shards, open_shards, splits_of
@@ -85,7 +85,7 @@ def find_validation(source: Any, *, beside: str = "train") -> TrainingData | Non
         elif path.suffix.lower() in TABLES and os.path.isfile(path):
             found = read_table(path).wanted_split("validation") is not None
         else:
-            found = os.path.isdir(path) and "validation" in splits_in(path)
+            found = os.path.isdir(path) and "validation" in layout_of(path).splits
     return open_data(source, split="validation") if found else None
 
 

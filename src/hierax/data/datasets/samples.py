@@ -17,7 +17,8 @@ from .shapes import CLASSES, render
 Problems = Sequence[tuple[str, str]]
 UNLABELLED = -1
 # What splits are called; the first name that is there is taken.
-SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test")}
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "test", "testing")}
+TESTS = ("test", "testing")  # of those, what may as well hold images without classes, or be a class
 EVERYTHING = "all"  # the split that takes every row, and every sub-folder as a class
 MOST_CLASSES = 200_000  # of a set; a head for as many, and its optimiser, take some gigabytes
 

@@ -13,13 +13,12 @@ from typing import Any
 
 from ...errors import InputError, MissingExtraError
 from ..files import open_regular
+from .places import LABEL_COLUMNS, PATH_COLUMNS, locate
 from .samples import EVERYTHING, SPLITS, FileData, number_labels
 
 TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst")
-_PATH_COLUMNS = ("path", "file", "filename", "filepath", "image")
-_LABEL_COLUMNS = ("label", "class", "target", "category")
-_USED = frozenset((*_PATH_COLUMNS, *_LABEL_COLUMNS, "split"))
+_USED = frozenset((*PATH_COLUMNS, *LABEL_COLUMNS, "split"))
 _ROW_CHARACTERS = 1 << 20  # of one row; a quote that is never closed would take in the rest of the file
 _PARQUET_ROWS_PER_BYTE = 16  # paths differ, so that no true table packs more rows into its bytes
 _PARQUET_BYTES = 1 << 30  # of one group of rows, unpacked
@@ -59,12 +58,20 @@ def open_table(path: Path, split: str, labelled: bool) -> FileData:
         InputError: As `read_table`; without the columns that are needed, or without such a split.
     """
     table = read_table(path)
-    paths, labels = table.first(_PATH_COLUMNS), table.first(_LABEL_COLUMNS)
+    paths, labels = table.first(PATH_COLUMNS), table.first(LABEL_COLUMNS)
+    where = ""
+    if paths is not None:
+        paths, where, there = locate(path, paths)
+        other = [name for name in table.columns if name not in (*PATH_COLUMNS, "split")]
+        if labels is None and there and len(table.names) == 2 and other:
+            labels = table.columns[other[0]]
+            where = "; ".join(filter(None, (where, f"the column {other[0]} of {path.name} is taken for the classes")))
     for name, column in (("path", paths), ("label", labels if labelled else paths)):
         if column is None:
             raise InputError(
                 f"A table must have a column named {name}; {str(path)!r} has {', '.join(table.names[:20])[:500]}. Its "
-                "first row must be column names, its cells separated by commas, or by tabs in a .tsv file."
+                "first row must be column names, its cells separated by commas, or by tabs in a .tsv file: name the "
+                f"column that holds them {name}."
             )
     splits, wanted = table.columns.get("split"), table.wanted_split(split)
     if splits and wanted is None and split != EVERYTHING:
@@ -82,7 +89,9 @@ def open_table(path: Path, split: str, labelled: bool) -> FileData:
             # A name is the bytes in the file, whatever encoding the system gives to names.
             names.append(os.fsdecode(name.encode("utf-8", "surrogateescape")))
             texts.append(text)
-    return FileData(path.parent, names, *number_labels(texts), table.problems)
+    data = FileData(path.parent, names, *number_labels(texts), table.problems)
+    data.notes += [where] if where else []
+    return data
 
 
 def read_table(path: Path) -> Table:
@@ -98,13 +107,13 @@ def read_table(path: Path) -> Table:
     return _parquet(path) if kind == ".parquet" else _csv(path, "\t" if kind == ".tsv" else ",")
 
 
-def _begun(path: Path, names: Sequence[str]) -> Table:
-    """A table without rows."""
+def _begun(path: Path, names: Sequence[str], *, of_two: bool = False) -> Table:
+    """A table without rows; with `of_two`, one of two columns is kept whatever its name."""
     names = [name.strip().lower() for name in names]
     twice = [name for name, count in Counter(names).items() if name and count > 1]  # those that have none may be many
     if twice:
         raise InputError(f"Columns of a table must have different names; {str(path)!r} has {twice[0]!r} twice.")
-    return Table(names, {name: [] for name in names if name in _USED})
+    return Table(names, {name: [] for name in names if name in _USED or (of_two and len(names) == 2)})
 
 
 def _list(path: Path) -> Table:
@@ -141,7 +150,7 @@ def _csv(path: Path, delimiter: str) -> Table:
             if not any(cell.strip() for cell in row):
                 continue
             if table is None:
-                table = _begun(path, row)
+                table = _begun(path, row, of_two=True)
                 kept = [(table.columns[name], n) for n, name in enumerate(table.names) if name in table.columns]
             elif len(row) < len(table.names) or any(row[len(table.names) :]):
                 name = f"line {reader.line_num} of {path.name}"

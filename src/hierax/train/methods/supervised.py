@@ -74,7 +74,7 @@ class Supervised(Method):
         if len(train.classes) < 2:
             raise InputError(
                 f"A classifier needs at least two classes; the data has {len(train.classes)}: {train.classes}. "
-                "Add a folder, or rows, of another class."
+                f"Add a folder, or rows, of another class. {' '.join(train.notes)}".strip()
             )
         named = recipe.validation
         if named is None:
