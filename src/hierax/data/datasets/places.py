@@ -185,7 +185,7 @@ def _first_rows(table: Path) -> list[tuple[str, str]] | None:
 
 
 def table_of_classes(root: Path) -> tuple[Path, str, list[str]] | None:
-    """A table that gives several classes to the images of one sub-folder, which then is none; the folder, the classes."""
+    """A table that gives several classes to images of one sub-folder, which then is none; the folder, the classes."""
     for table in _label_tables(root):
         rows = _first_rows(table) or []
         try:
