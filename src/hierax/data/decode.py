@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import InputError, brief
+from .avif import coded_pixels
 from .files import open_regular
 from .memory import PIXELS
 from .rgb import rgb_of
@@ -32,6 +33,7 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 _Shrink: TypeAlias = Callable[[tuple[int, int]], int]  # of (height, width), how much smaller: 1, 2, 4 or 8
 
 MAX_PIXELS = 200_000_000  # of one image, width times height, where nobody says otherwise: what phones take
+_HIDDEN_PIXELS = 4 << 20  # of a coded picture that is far larger than what is shown of it
 PIXELS_VARIABLE = "HIERAX_MAX_PIXELS"
 # Only these decoders ever run. Phones write MPO under the name .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO")
@@ -183,8 +185,9 @@ def _pixels(
                     return _decode(source, name, upright, held)
             with _open_stream(source) as stream:
                 check_tiff(stream, name)
+                coded = coded_pixels(stream, name)
                 with Image.open(stream, formats=_formats()) as image:
-                    return _decode(image, name, upright, held, shrink)
+                    return _decode(image, name, upright, held, shrink, coded)
     except InputError:
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
@@ -267,7 +270,12 @@ def _guess(source: Any) -> str:
 
 
 def _decode(
-    image: Image.Image, name: str, upright: bool, held: contextlib.ExitStack, shrink: _Shrink | None = None
+    image: Image.Image,
+    name: str,
+    upright: bool,
+    held: contextlib.ExitStack,
+    shrink: _Shrink | None = None,
+    coded: int | None = 0,
 ) -> np.ndarray:
     """The steps after opening, in the order that matters: declared size, memory, pixels, colour, orientation."""
     width, height = image.size
@@ -279,7 +287,13 @@ def _decode(
             f"{width * height:,}. Scale it down, or allow it: --max-pixels {width * height}, or "
             f"{PIXELS_VARIABLE}={width * height}."
         )
-    held.enter_context(PIXELS.hold(_bytes_to_decode(image)))
+    if coded is not None and coded > max(_HIDDEN_PIXELS, 4 * width * height):
+        raise InputError(
+            f"An image may not hide most of its pixels; {name} declares {width} x {height} and codes {coded:,}. "
+            "Save it anew."
+        )
+    # Of how many pixels an AVIF makes its picture is not always known: then it is decoded alone.
+    held.enter_context(PIXELS.hold(PIXELS.total if coded is None else _bytes_to_decode(image, coded)))
     if shrink is not None and image.format in _JPEG:
         factor = shrink((width, height) if _orientation(image) in _SIDEWAYS else (height, width))
         image.draft(None, (max(width // factor, 1), max(height // factor, 1)))
@@ -296,12 +310,12 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _bytes_to_decode(image: Image.Image) -> int:
-    """How much memory an image takes at most until it is a network's input, by what it declares."""
+def _bytes_to_decode(image: Image.Image, coded: int) -> int:
+    """How much memory an image takes at most until it is a network's input, by what it declares and codes."""
     decoder = _DECODER_BYTES.get(image.format or "", 8)
     if image.format in _JPEG:  # the coefficients of all scans, where there are several
         decoder = 4 + 2 * len(image.getbands())
-    return image.width * image.height * max(decoder + _RGB_BYTES, _PREPARED_BYTES)
+    return max(image.width * image.height, coded) * max(decoder + _RGB_BYTES, _PREPARED_BYTES)
 
 
 @contextlib.contextmanager

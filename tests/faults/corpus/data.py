@@ -15,7 +15,7 @@ from hierax.errors import InputError
 from .case import Case, hierax, refused
 
 
-def _bombs(form: str, **options: Any) -> Callable[[Path], None]:
+def bombs(form: str, **options: Any) -> Callable[[Path], None]:
     """Four files of some kilobytes that declare 25 megapixels each."""
 
     def make(folder: Path) -> None:
@@ -30,7 +30,7 @@ def _bombs(form: str, **options: Any) -> Callable[[Path], None]:
     return make
 
 
-def _decode_all(folder: Path) -> list[str]:
+def decode_all(folder: Path) -> list[str]:
     """Prepare the files in eight threads that together may take what one of them needs."""
     from hierax.config import PreprocessSpec
     from hierax.data.decode import decoded
@@ -88,7 +88,7 @@ def _prepare_clip(folder: Path) -> tuple[int, ...]:
     return tuple(network_input(folder / "large.mp4", config, PreprocessSpec(size=(32, 32), frame_stride=1)).shape)
 
 
-def _decode(name: str) -> Callable[[Path], Any]:
+def decode(name: str) -> Callable[[Path], Any]:
     from hierax.data.decode import decode_image
 
     return lambda folder: decode_image(folder / name)
@@ -112,11 +112,11 @@ def _source(name: str, source: str, match: str = ".", make: Callable[[Path], Non
 
 
 CASES = [
-    Case("bombs_gif", _decode_all, _bombs("GIF", transparency=0), expect=lambda e: e == [], megabytes=450, seconds=30),
-    Case("bombs_webp", _decode_all, _bombs("WEBP", lossless=True, method=0), expect=lambda e: e == [], megabytes=550, seconds=30),
-    Case("bombs_jpeg", _decode_all, _bombs("JPEG", progressive=True, subsampling=0), expect=lambda e: e == [], megabytes=450, seconds=30),
-    Case("tiff_tile", _decode("tile.tif"), _tiffs, raises=InputError, match="tile", megabytes=50),
-    Case("tiff_strips", _decode("strips.tif"), _tiffs, raises=InputError, match="StripOffsets", megabytes=50),
+    Case("bombs_gif", decode_all, bombs("GIF", transparency=0), expect=lambda e: e == [], megabytes=450, seconds=30),
+    Case("bombs_webp", decode_all, bombs("WEBP", lossless=True, method=0), expect=lambda e: e == [], megabytes=550, seconds=30),
+    Case("bombs_jpeg", decode_all, bombs("JPEG", progressive=True, subsampling=0), expect=lambda e: e == [], megabytes=450, seconds=30),
+    Case("tiff_tile", decode("tile.tif"), _tiffs, raises=InputError, match="tile", megabytes=50),
+    Case("tiff_strips", decode("strips.tif"), _tiffs, raises=InputError, match="StripOffsets", megabytes=50),
     Case("large_frames", _prepare_clip, _large_frames, expect=lambda shape: shape == (3, 16, 32, 32), megabytes=300, seconds=20),
     Case("names", lambda folder: hierax("classify", folder, "--format", "jsonl"), _odd_names,
          expect=lambda ran: ran.code == 0 and ran.out.count("\n") == 5, seconds=10),
