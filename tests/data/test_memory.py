@@ -104,7 +104,9 @@ def test_decoders_wait_for_each_other(monkeypatch):
     monkeypatch.setattr(decode, "PIXELS", budget)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
     real = decode.rgb_of
-    monkeypatch.setattr(decode, "rgb_of", lambda image: most.append(sum(budget._held.values())) or real(image))
+    monkeypatch.setattr(
+        decode, "rgb_of", lambda *args, **more: most.append(sum(budget._held.values())) or real(*args, **more)
+    )
 
     def prepare(item):
         with decoded(item) as pixels:
