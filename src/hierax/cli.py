@@ -30,7 +30,10 @@ COMMANDS = {
     "classify": ("images.classify", "Name what images show."),
     "embed": ("images.embed", "Write an embedding for each image, with the reason for each that could not be read."),
     "features": ("images.features", "Write the stage maps of each image, and draw them as colours beside it."),
-    "convert": ("models.convert", "Rewrite a checkpoint in another format; prints the path it wrote."),
+    "convert": (
+        "models.convert",
+        "Rewrite a checkpoint in another format; prints the path it wrote, and the lines that load it.",
+    ),
     "download": ("models.download", "Fetch a published checkpoint into the cache, verify it, and print where it is."),
     "verify": ("models.verify", "Check a weights file or folder: readable, complete, finite; prints what was found."),
     "pretrain": ("training.pretrain", "Train an encoder on images without labels; prints the folder of the result."),

@@ -230,6 +230,13 @@ def convert(source: str | Path, destination: str | Path, *, to: str, name: str |
         UnknownNameError: No such format.
         CheckpointError: The target cannot express the network, or the destination exists.
     """
+    return converted(source, destination, to=to, name=name)[0]
+
+
+def converted(
+    source: str | Path, destination: str | Path, *, to: str, name: str | None = None
+) -> tuple[Path, ModelConfig]:
+    """As `convert`; the path written, and the network that is there now."""
     from .weights.formats import by_name
     from .weights.formats.sam2 import graft
 
@@ -244,10 +251,10 @@ def convert(source: str | Path, destination: str | Path, *, to: str, name: str |
     if behind and to != weights.card.format:
         log.warning("%s: %d tensors do not go into %s: %s.", source, len(behind), to, weights.report)
     if not swaps:
-        return write_weights(weights, destination, to=to, new=True)
+        return write_weights(weights, destination, to=to, new=True), weights.config
     weights = graft(weights, destination)
     with _kept(destination):
-        return write_weights(weights, destination, to=to, replace=True)
+        return write_weights(weights, destination, to=to, replace=True), weights.config
 
 
 @contextlib.contextmanager

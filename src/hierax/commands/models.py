@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from ..console import emit, printable
+from ..console import emit, printable, say
 from ..errors import CheckpointError, HieraxError, IntegrityError, UnknownNameError, nearest
 from .common import table
 
@@ -59,7 +59,7 @@ def convert(
     to: Literal["hierax", "meta", "sam2", "transformers", "timm", "birder"],
     name: str | None = None,
 ) -> None:
-    """Rewrite a checkpoint in another format; prints the path it wrote.
+    """Rewrite a checkpoint in another format; prints the path it wrote, and the lines that load it.
 
     Args:
         source: Catalogue name, hub id, or local file or folder.
@@ -67,9 +67,12 @@ def convert(
         to: Format to write.
         name: Architecture, where the source's tensors do not determine it.
     """
-    from .. import convert as convert_model
+    from ..registry import converted
+    from ..weights.loading import loading_lines
 
-    emit(str(convert_model(source, destination, to=to, name=name)))
+    path, config = converted(source, destination, to=to, name=name)
+    emit(str(path), now=True)
+    say("\n    ".join([f"{to} loads it by these lines:", *loading_lines(to, path, config)]))
 
 
 def download(model: Positional[str], revision: str | None = None) -> None:
