@@ -68,7 +68,7 @@ def load(  # noqa: PLR0913 - the public signature
         InputError: An illegal input size, class count, device or dtype.
         IntegrityError: Downloaded bytes are not the published ones.
     """
-    target = _device(device)
+    target = usable_device(device)
     deferred = str(dtype) in ("int8", "auto")
     if deferred and not fast:
         raise InputError(f"dtype={dtype!r} needs an engine: pass fast=True.")
@@ -279,7 +279,12 @@ def _kept(path: Path) -> Iterator[None]:
         raise
 
 
-def _device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | int | torch.device) -> torch.device:
+    """A device that can be used here.
+
+    Raises:
+        InputError: No such device, or none here.
+    """
     try:
         target = torch.device(device)
         torch.empty(0, device=target)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import torch
 from PIL import Image
 
 import hierax.compat.birder as ours
-from hierax.compat.birder.inference.classification import infer_batch, infer_image
+from hierax.compat.birder.inference.classification import evaluate, infer_batch, infer_dataloader, infer_image
+from hierax.compat.birder.results.classification import Results
 from hierax.errors import CheckpointError, InputError, UnknownNameError
 
 from ..members import photograph, write_photographs
@@ -310,3 +313,212 @@ def test_list__names_that_load() -> None:
         "hieradet_d_small_dino-v2-imagenet12k",
         "hieradet_small_dino-v2-imagenet12k",
     ]
+
+
+# --- data loaders, descriptions, results ------------------------------------------------------------------------------
+
+
+def folders(place: Path) -> Path:
+    """Twelve pictures in three class folders, and one in a folder that is no class."""
+    for number in range(13):
+        folder = place / ("ant", "bee", "cat")[number % 3] if number < 12 else place / "unknown"
+        folder.mkdir(parents=True, exist_ok=True)
+        photograph(90 + number, 70).rotate(number * 20).save(folder / f"{number}.png")
+    return place
+
+
+def loaders(place: Path, size: tuple[int, int], transform: Any, theirs: Any) -> tuple[Any, Any]:
+    """birder's data loader and ours, over the same folders."""
+    from hierax.compat.birder.data.datasets.directory import class_to_idx_from_paths, make_image_dataset
+
+    reference = peer("birder.data.datasets.directory")
+    classes = class_to_idx_from_paths([str(place / "train")])
+    assert classes == reference.class_to_idx_from_paths([str(place / "train")])
+    want = reference.make_image_dataset([str(place / "train")], classes, theirs, reference.pil_rgb_loader)
+    mine = make_image_dataset([str(place / "train")], classes, transform)
+    assert len(mine) == len(want) == 13
+    load = torch.utils.data.DataLoader
+    return load(want, batch_size=5), load(mine, batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """birder's network and ours with four classes, and a loader of each over the same pictures."""
+    place = tmp_path_factory.mktemp("loaders")
+    folders(place / "train")
+    CASES["four"] = ("hiera_tiny", (64, 64), 4, SMALL)
+    reference, info, net, mine = pair("four", place / "m")
+    del CASES["four"]
+    theirs = peer("birder").classification_transform((64, 64), info.rgb_stats)
+    mine_transform = ours.classification_transform((64, 64), mine.rgb_stats)
+    return reference, net, *loaders(place, (64, 64), mine_transform, theirs)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"return_embedding": True}, {"tta": True, "return_logits": True}, {"channels_last": True}], ids=str
+)
+def test_infer_dataloader(options: dict[str, Any], three_classes: Any) -> None:
+    """Labels in another order than the paths, or embeddings joined where birder leaves a list, would show."""
+    reference, net, theirs, mine = three_classes
+    want = peer("birder.inference.classification").infer_dataloader(torch.device("cpu"), reference, theirs, **options)
+    heard: list[tuple[list[str], Any, Any]] = []
+    got = infer_dataloader(
+        torch.device("cpu"), net, mine, **options, num_samples=13, batch_callback=lambda *seen: heard.append(seen)
+    )
+    assert [type(part) for part in got] == [type(part) for part in want]
+    assert got[0] == want[0]
+    assert got[1].dtype == want[1].dtype
+    assert np.abs(got[1] - want[1]).max() <= FP32 * max(1, np.abs(want[1]).max())
+    assert np.array_equal(got[2], want[2])
+    assert len(got[3]) == len(want[3])
+    for a, b in zip(got[3], want[3], strict=True):
+        assert np.abs(a - b).max() <= FP32 * max(1, np.abs(b).max())
+    assert [len(paths) for paths, *_ in heard] == [5, 5, 3]
+
+
+def test_infer_dataloader__chunks(three_classes: Any) -> None:
+    """A chunk that ends within a batch, or loses the last one, gives other rows than birder."""
+    reference, net, theirs, mine = three_classes
+    infer = peer("birder.inference.classification").infer_dataloader
+    for size in (1, 5, 6, 100):
+        want = [len(part[0]) for part in infer(torch.device("cpu"), reference, theirs, chunk_size=size)]
+        got = [len(part[0]) for part in infer_dataloader("cpu", net, mine, chunk_size=size)]
+        assert got == want
+    net = copy.deepcopy(net)  # it stays in the type that it was asked in
+    half, *_ = infer_dataloader(torch.device("cpu"), net, mine, model_dtype=torch.bfloat16)
+    assert next(net.parameters()).dtype == torch.bfloat16
+    assert len(half) == 13
+    out = infer_dataloader(torch.device("cpu"), net, mine, amp=True, amp_dtype=torch.bfloat16)[1]
+    assert out.dtype == np.float32
+    with pytest.raises(InputError, match="at least one batch"):
+        infer_dataloader(torch.device("cpu"), net, [])
+    with pytest.raises(InputError, match="paths, images, labels"):
+        infer_dataloader(torch.device("cpu"), net, [torch.zeros(2, 3, 64, 64)])
+
+
+def test_evaluate(three_classes: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unlabelled samples that count, classes by another number, or another mean of F1 would differ."""
+    reference, net, theirs, mine = three_classes
+    classes = {"ant": 0, "bee": 1, "cat": 2, "dog": 3}
+    assert ours.evaluate_classification is evaluate
+    want = peer("birder").evaluate_classification(torch.device("cpu"), reference, theirs, classes)
+    got = evaluate(torch.device("cpu"), net, mine, classes)
+    assert_same_results(got, want)
+    got.pretty_print()
+    assert "Accuracy" in capsys.readouterr().out
+    with pytest.raises(InputError, match="class_to_idx"):
+        evaluate(torch.device("cpu"), net, mine, {"ant": 0})
+    with pytest.raises(InputError, match="sparse"):
+        evaluate(torch.device("cpu"), net, mine, classes, sparse=True)
+
+
+def assert_same_results(got: Any, want: Any) -> None:
+    """Every measure of birder's results."""
+    assert len(got) == len(want)
+    assert repr(got) == repr(want)
+    for name in ("accuracy", "top_k", "macro_f1_score"):
+        assert getattr(got, name) == pytest.approx(getattr(want, name), abs=1e-9, nan_ok=True), name
+    for name in ("labels", "predictions", "unique_labels", "confusion_matrix", "valid_idx"):
+        assert np.array_equal(getattr(got, name), getattr(want, name)), name
+    assert np.abs(got.output - want.output).max() <= FP32
+    assert got.label_names == want.label_names
+    assert got.prediction_names == want.prediction_names.to_list()
+    assert got.missing_labels == want.missing_labels
+    assert got.mistakes.height == want.mistakes.height
+    for name in ("detailed_report", "to_dataframe"):
+        a, b = getattr(got, name)(), getattr(want, name)()
+        assert a.columns == b.columns
+        for column in a.columns:
+            x, y = a[column].to_list(), b[column].to_list()
+            assert x == y if isinstance(x[0], str) else np.allclose(x, y, atol=FP32), column
+    a, b = got.most_confused_pairs(3), want.most_confused_pairs(3)
+    # Where fewer pairs are mixed up, birder fills the table with classes and themselves, at -1.
+    assert sorted(a["amount"].to_list() if len(a) else []) == sorted(n for n in b["amount"].to_list() if n > 0)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 9])
+def test_results__random(classes: int) -> None:
+    """Closed forms that hold for one table only would differ on others."""
+    random = np.random.default_rng(classes)
+    for count in (1, 7, 60):
+        output = random.dirichlet(np.ones(classes), count).astype(np.float32)
+        labels = random.integers(-1 if count > 1 else 0, classes, count)
+        names = [f"n{number:03d}.jpg" for number in random.permutation(count)]
+        given = (names, labels, [f"class {index}" for index in range(classes)], output)
+        if (labels >= 0).any():
+            want = peer("birder.results.classification").Results(*given)
+            got = Results(*given)
+            assert_same_results(got, want)
+            if count == 60:
+                assert_same_results(got.filter_by_labels([0, 1]), want.filter_by_labels([0, 1]))
+    with pytest.raises(AttributeError, match="pretty_print"):
+        _ = got.pretty_prin
+    with pytest.raises(InputError, match="indices of"):
+        Results(["a"], [classes], [f"class {index}" for index in range(classes)], output[:1])
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("case", CASES)
+def test_load_model_with_cfg(case: str, suffix: str, tmp_path: Path) -> None:
+    """A description that is read for its name alone builds the registered network, not the described one."""
+    name, size, classes, config = CASES[case]
+    module = real_birder(name, classes, size, **config)
+    written = {"size": size, "classes": classes, "config": config}
+    if suffix == "pt":
+        path = write_birder_pt(module, tmp_path, **written)
+    else:
+        path = write_birder_safetensors(module, tmp_path / "net.safetensors", **written)
+    shape = {"inputs": [{"data_shape": [0, 3, *size]}], "outputs": [{"data_shape": [0, classes]}]}
+    cfg = peer("birder.common.lib").get_network_config(module, shape, {"mean": (0, 0, 0), "std": (1, 1, 1)})
+    (tmp_path / "net.json").write_text(json.dumps(cfg))
+    for said in (cfg, tmp_path / "net.json", {**cfg, "registered_name": None, "name": name}):
+        theirs, _ = peer("birder").load_model_with_cfg(said, path)
+        net, got = ours.load_model_with_cfg(said, path)
+        assert net.training
+        assert got["task"] == "image_classification"
+        assert_same_answers(net.eval(), theirs.eval(), size)
+    untrained, _ = ours.load_model_with_cfg(cfg, None)
+    assert {k: v.shape for k, v in untrained.state_dict().items()} == {k: v.shape for k, v in net.state_dict().items()}
+    shape["outputs"][0]["data_shape"][1] += 1
+    with pytest.raises(CheckpointError, match="classes"):
+        ours.load_model_with_cfg({**cfg, "signature": shape}, path)
+
+
+def test_load_model_with_cfg__refuses(tmp_path: Path) -> None:
+    """A description of another network, or none, must say what is wanted."""
+    shape = {"inputs": [{"data_shape": [0, 3, 64, 64]}], "outputs": [{"data_shape": [0, 5]}]}
+    good = {"name": "hiera", "registered_name": "hiera_tiny", "task": "image_classification", "signature": shape}
+    net, _ = ours.load_model_with_cfg(good, None)
+    assert net.num_classes == 5
+    with pytest.raises(InputError, match="model_config"):
+        ours.load_model_with_cfg({}, None)
+    with pytest.raises(UnknownNameError, match="hiera_tiny"):
+        ours.load_model_with_cfg({**good, "registered_name": "hira_tiny"}, None)
+    with pytest.raises(UnknownNameError, match="Hiera family"):
+        ours.load_model_with_cfg({**good, "registered_name": "resnet_50"}, None)
+    with pytest.raises(InputError, match="autoencoder"):
+        ours.load_model_with_cfg({**good, "task": "masked_image_modeling"}, None)
+    with pytest.raises(InputError, match="signature"):
+        ours.load_model_with_cfg({**good, "signature": {}}, None)
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(CheckpointError, match="JSON"):
+        ours.load_model_with_cfg(tmp_path / "bad.json", None)
+
+
+def test_helpers(tmp_path: Path) -> None:
+    """Class lists in the order of the dictionary, or labels of the file's name, would name other classes."""
+    from hierax.compat.birder.common import fs_ops, lib
+    from hierax.compat.birder.data.transforms.classification import inference_preset
+
+    theirs = peer("birder.common.lib")
+    classes = {"b": 1, "c": 2, "a": 0}
+    assert lib.class_list_from_class_to_idx(classes) == theirs.class_list_from_class_to_idx(classes) == ["a", "b", "c"]
+    path = os.path.join("data", "birds", "tit", "1.jpg")
+    for options in ({}, {"hierarchical": True, "root": "data"}):
+        assert lib.get_label_from_path(path, **options) == theirs.get_label_from_path(path, **options)
+    (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    assert fs_ops.read_class_file(tmp_path / "classes.txt") == {"ant": 0, "bee": 1}
+    assert fs_ops.load_model_with_cfg is ours.load_model_with_cfg
+    assert inference_preset is ours.classification_transform
+    with pytest.raises(InputError, match="class file"):
+        fs_ops.read_class_file(tmp_path / "none.txt")

@@ -22,6 +22,7 @@ from ..members import loud, photograph, write_photographs
 from ..peer_files import HF_HIERA_PROCESSOR, write_hf_folder
 from ..peers import hf_config, hf_sam2, peer
 from ..tolerance import FP32, LOUD, distance
+from .outputs import assert_same_output, images
 
 pytestmark = pytest.mark.parity
 DEPTHS, DIM = (1, 2, 3, 1), 16
@@ -38,31 +39,6 @@ def pair(kind: str, folder: Path, size: tuple[int, int] = (64, 64), **options: A
     """Their model, and ours loaded from the folder that theirs wrote."""
     model = theirs(kind, size, **options)
     return model, getattr(ours, kind).from_pretrained(write_hf_folder(model, folder))
-
-
-def images(*size: int, batch: int = 2) -> torch.Tensor:
-    """Seeded input."""
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
-
-
-def assert_same_output(mine: Any, reference: Any, tolerance: float = FP32) -> None:
-    """Same keys in the same order, same values, by name and by position."""
-    assert list(mine.keys()) == list(reference.keys())
-    assert len(mine) == len(reference.to_tuple())
-    for place, (name, value) in enumerate(reference.items()):
-        got = mine[name]
-        assert got is getattr(mine, name)
-        assert got is mine[place]
-        if not isinstance(value, tuple):
-            got, value = (got,), (value,)
-        assert type(got) is tuple, name
-        assert len(got) == len(value), name
-        for a, b in zip(got, value, strict=True):
-            assert a.dtype == b.dtype, name
-            if a.dtype == torch.bool or not a.is_floating_point():
-                assert torch.equal(a, b), name
-            else:
-                assert distance(a, b) <= tolerance, name
 
 
 EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
@@ -283,8 +259,8 @@ def test_options(tmp_path: Path) -> None:
     assert fresh(images(64, 64)).logits.shape == (2, 9)
     with pytest.raises(UnknownNameError, match="output_hidden_states"):
         ours.HieraModel.from_pretrained(folder, output_hidden_state=True)
-    with pytest.raises(InputError, match="HF_HUB_CACHE"):
-        ours.HieraModel.from_pretrained(folder, cache_dir="x")
+    with pytest.raises(InputError, match="HTTPS_PROXY"):
+        ours.HieraModel.from_pretrained(folder, proxies={"https": "x"})
     with pytest.raises(UnknownNameError):
         ours.HieraModel.from_pretrained("facebook/hiera-tinny-224-hf-not-there/x")
     states = ours.HieraModel.from_pretrained(folder, output_hidden_states=True)(images(64, 64))

@@ -2,3 +2,13 @@
 
 `hierax.compat.birder` and `hierax.compat.transformers` need neither package; both run on hierax's own encoder.
 """
+
+from .names import refuse_unknown
+
+__all__ = ["birder", "transformers"]
+__getattr__ = refuse_unknown(
+    __name__,
+    "another package",
+    __all__,
+    {"timm|hiera|sam2|torchvision|open_clip": "hierax.load reads its files; the page Switch says what replaces what."},
+)

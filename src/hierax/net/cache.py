@@ -22,6 +22,7 @@ from typing import Any
 from ..atomic import atomic_file, locked
 from ..console import say
 from ..errors import CheckpointError, HieraxError
+from .options import chosen
 
 _CHUNK_BYTES = 1 << 20
 _LEFT_ALONE_S = 14 * 86400.0
@@ -31,22 +32,31 @@ def offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids the network, for plain addresses as for the hub's."""
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE)
+    return chosen().offline or bool(constants.HF_HUB_OFFLINE)
+
+
+def way_online() -> tuple[str, str]:
+    """What forbids the network, and what to do about it."""
+    if chosen().offline:
+        return "local_files_only", "Leave local_files_only out"
+    return "HF_HUB_OFFLINE", "Unset HF_HUB_OFFLINE"
 
 
 def cache_root() -> Path:
-    """Our corner of the cache, beside huggingface_hub's own: HF_HOME moves both."""
+    """Our corner of the cache, beside huggingface_hub's own: HF_HOME moves both, the options of a call too."""
     from huggingface_hub import constants
 
+    if (folder := chosen().cache) is not None:
+        return folder / "hierax"
     home = Path(constants.HF_HOME)
     return home / "hierax" if home.parts[:1] != ("~",) else _without_home()  # "~": nobody has a home
 
 
 def hub_cache() -> Path:
-    """huggingface_hub's cache."""
+    """huggingface_hub's cache, or the one of this call."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE)
+    folder = chosen().cache or Path(constants.HF_HUB_CACHE)
     return folder if folder.parts[:1] != ("~",) else cache_root() / "hub"
 
 

@@ -10,7 +10,8 @@ import dataclasses
 from pathlib import Path
 
 from .. import console
-from .cache import UNKNOWN, Published, alone, cache_root, forget, is_unchanged, offline, verified_hash
+from .cache import UNKNOWN, Published, alone, cache_root, forget, is_unchanged, offline, verified_hash, way_online
+from .options import chosen
 from .transfer import Kind, Transfer, Transient, patiently
 from .trust import remember, trusted, verified
 
@@ -41,13 +42,14 @@ def download(url: str, kind: Kind, published: Published = UNKNOWN, *, changing: 
             cached = published.matches(path) if published.wanted else not kind.trouble(path) and is_unchanged(path)
             if not cached:
                 forget(path)
-        if cached and (offline() or not changing):
+        if cached and (offline() or not (changing or chosen().again)):
             remember(published, path, name=place)
             return path
         if offline():
+            forbids, remedy = way_online()
             raise kind.error(
-                f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {place} is not, or was corrupted. "
-                f"Unset HF_HUB_OFFLINE once to download it, or copy the cache {cache_root()} from another machine."
+                f"Offline mode ({forbids}) allows only what is cached; {place} is not, or was corrupted. "
+                f"{remedy} once to download it, or copy the cache {cache_root()} from another machine."
             )
         try:
             return verified(place, lambda _: (_fetch(transfer, published, cached), published))

@@ -22,6 +22,7 @@ from ..schema import read_json
 from .address import plain, shown
 from .cache import alone, below_cache, hub_cache
 from .connection import open_url
+from .options import chosen
 from .transfer import HEADERS, Kind, Transfer, patiently, translated
 
 _REF_BYTES = 256
@@ -52,9 +53,11 @@ def endpoint() -> str:
 
 
 def token() -> str:
-    """The user's token, empty where there is none or it shall not be sent unasked."""
+    """The caller's token or the user's, empty where there is none or it shall not be sent unasked."""
     from huggingface_hub import constants, get_token
 
+    if (given := chosen().token) is not None:
+        return given
     return "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
 
 

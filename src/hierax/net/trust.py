@@ -29,6 +29,7 @@ from .cache import (
     sha256_of,
     short_hash,
     verified_hash,
+    way_online,
 )
 
 _RECORD_BYTES = 1 << 14
@@ -119,7 +120,7 @@ def verified(place: str, obtain: Callable[[bool], tuple[Path, Published]]) -> Pa
     if published.since and not offline():
         raise changed(place, published, digest)
     remedy = (
-        "The cached file was corrupted: unset HF_HUB_OFFLINE once to download it again."
+        f"The cached file was corrupted. {way_online()[1]} once to download it again."
         if offline()
         else "The file at the origin was changed or something on the way alters it. Try another network, a mirror "
         "through HIERAX_CATALOG, or revision= given explicitly, which accepts what a hub repository holds now."

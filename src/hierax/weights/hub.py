@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -84,6 +84,26 @@ def fetch_source(source: str, *, revision: str | None = None) -> tuple[Path, Cat
         with _told():
             return _from_url(source) if at_address else Repository(name, revision or "main").model(), None
     return fetch(entry, revision=revision), entry
+
+
+def fetch_sidecar(repo: str, names: Sequence[str], *, revision: str | None = None) -> Path:
+    """One configuration file of a hub repository, whose weights stay where they are.
+
+    Args:
+        repo: "org/repo".
+        names: Files, of which the first that it has counts.
+        revision: Branch, tag or commit.
+
+    Raises:
+        CheckpointError: It has none of them, or is out of reach.
+        UnknownNameError: The repository or revision does not exist.
+    """
+    with _told():
+        repository = Repository(repo, revision or "main")
+        for name in names[:-1]:
+            with contextlib.suppress(Missing):
+                return repository.file(name)
+        return repository.file(names[-1])
 
 
 def announce_license(entry: CatalogEntry) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from .. import console
 from ..errors import CheckpointError, UnknownNameError, nearest
 from ..net.address import inner, shown
-from ..net.cache import UNKNOWN, Published, alone, is_sha256, offline
+from ..net.cache import UNKNOWN, Published, alone, is_sha256, offline, way_online
 from ..net.hub import Refused, Remote, Shelf, endpoint, listing, remote
+from ..net.options import chosen
 from ..net.transfer import Kind, patiently, refused
 from ..net.trust import changed, trusted, verified
 from ..schema import MOST_BYTES
@@ -124,19 +125,23 @@ class Repository:
                 )
             if same:
                 return same[0]
+        forbids, remedy = way_online()
+        only = f" in the cache, beside which {forbids} allows nothing. {remedy} once" if offline() else ""
         raise CheckpointError(
             f"{self.name} at {self.revision!r} holds no weights file (looked for {', '.join(_WEIGHTS)} and "
-            f"{', '.join('*' + s for s in _WEIGHT_SUFFIXES)}){' in the cache' if offline() else ''}."
+            f"{', '.join('*' + s for s in _WEIGHT_SUFFIXES)}){only}."
         )
 
     def _obtain(self, name: str, again: bool, known: Published) -> tuple[Path, str]:
         """Path in the cache and the hub's tag of the content, from the cache unless the hub has something newer."""
+        again = again or (chosen().again and not offline())
         cached = None if again else self._shelf.find(self.revision, name)
         if offline():
             if cached is None:
+                forbids, remedy = way_online()
                 raise Missing(
-                    f"Offline mode (HF_HUB_OFFLINE) allows only what is cached; {self.name}/{name} at "
-                    f"{self.revision!r} is not. Unset HF_HUB_OFFLINE once to download it."
+                    f"Offline mode ({forbids}) allows only what is cached; {self.name}/{name} at "
+                    f"{self.revision!r} is not. {remedy} once to download it."
                 )
             return cached, _tag(cached)
         try:

@@ -3,22 +3,28 @@
 Results equal birder's to 1e-5 on the same file.
 """
 
+from ..names import refuse_unknown
+from .common.lib import get_channels_from_signature, get_size_from_signature
+from .config import load_model_with_cfg
+from .inference.classification import evaluate as evaluate_classification
 from .pretrained import (
     ModelInfo,
-    get_channels_from_signature,
-    get_size_from_signature,
     list_pretrained_models,
     load_pretrained_model,
     load_pretrained_model_and_transform,
 )
+from .reasons import REASONS
 from .transform import classification_transform
 
 __all__ = [
     "ModelInfo",
     "classification_transform",
+    "evaluate_classification",
     "get_channels_from_signature",
     "get_size_from_signature",
     "list_pretrained_models",
+    "load_model_with_cfg",
     "load_pretrained_model",
     "load_pretrained_model_and_transform",
 ]
+__getattr__ = refuse_unknown(__name__, "birder", [*__all__, "common", "data", "inference", "results"], REASONS)

@@ -21,6 +21,7 @@ from ...weights.adapt import at_size
 from ...weights.card import Weights
 from ...weights.formats.birder import class_indices, item, signature
 from ...weights.network import to_module
+from .common.lib import get_size_from_signature
 from .net import Net
 from .transform import classification_transform
 
@@ -139,26 +140,6 @@ def list_pretrained_models(include_filter: str | None = None, task: str | None =
         if "/" not in name and not name.endswith(tuple(FORMATS.values()))
     }
     return sorted(fnmatch.filter(names, include_filter or "*"))
-
-
-def get_size_from_signature(signature: Mapping[str, Any]) -> tuple[int, int]:
-    """(height, width) in pixels that the network was trained with."""
-    return _input_shape(signature)[1:]
-
-
-def get_channels_from_signature(signature: Mapping[str, Any]) -> int:
-    """Channels of the network's input."""
-    return _input_shape(signature)[0]
-
-
-def _input_shape(signature: Mapping[str, Any]) -> tuple[int, int, int]:
-    try:
-        _, channels, height, width = signature["inputs"][0]["data_shape"]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(
-            f"A signature must be {{'inputs': [{{'data_shape': [0, c, h, w]}}], ...}}; got {signature!r:.120}."
-        ) from error
-    return int(channels), int(height), int(width)
 
 
 def _in_place(dst: Path, entry: catalog.CatalogEntry, file_format: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the four models share: loading, saving, and the size rule."""
+"""What all models share: loading, saving, and the ways of asking."""
 
 from __future__ import annotations
 
@@ -11,58 +11,56 @@ import torch
 from torch import Tensor, nn
 
 from ...config import ModelConfig
-from ...errors import CheckpointError, InputError, UnknownNameError, nearest
-from ...model.encoder import Encoder
-from ...model.init import build
+from ...errors import CheckpointError, InputError
 from ...model.precision import as_dtype
-from ...registry import find_weights
 from ...weights.adapt import check_stated
 from ...weights.card import Weights
 from ...weights.files import write_json, write_safetensors
-from ...weights.formats.transformers import ENCODER_OUTER, HIERA
 from ...weights.network import to_module
-from ...weights.rename import flat_name
 from ...weights.shapes import expected
-from ..dialect import ForeignNames
-from .configuration import HieraConfig
+from .configuration_base import CONFIG, PreTrainedConfig
+from .options import Request, requested
 from .outputs import ModelOutput
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 log = logging.getLogger("hierax")
-# Options of transformers that change nothing here: how a file is read, and which kernel runs.
-_WITHOUT_EFFECT = ("low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "attn_implementation", "weights_only")
-_ENVIRONMENT = {
-    "cache_dir": "HF_HUB_CACHE", "token": "HF_TOKEN", "use_auth_token": "HF_TOKEN", "proxies": "HTTPS_PROXY",
-    "local_files_only": "HF_HUB_OFFLINE", "mirror": "HF_ENDPOINT",
-}  # fmt: skip
+_SHARD = "5GB"  # transformers' own limit, below which it writes one file too
 
 
-class HieraPreTrainedModel(ForeignNames):
-    """A Hiera network with transformers' config, parameter names and files.
+@dataclasses.dataclass
+class LoadingInfo:
+    """What became of the parameters, by transformers' names."""
+
+    missing_keys: set[str] = dataclasses.field(default_factory=set)
+    unexpected_keys: set[str] = dataclasses.field(default_factory=set)
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = dataclasses.field(default_factory=set)
+    error_msgs: list[str] = dataclasses.field(default_factory=list)
+
+    def inside(self, part: str) -> LoadingInfo:
+        """The same of a part of a larger model."""
+        return LoadingInfo(
+            missing_keys={f"{part}.{name}" for name in self.missing_keys},
+            unexpected_keys=self.unexpected_keys,
+            mismatched_keys={(f"{part}.{name}", *shapes) for name, *shapes in self.mismatched_keys},
+            error_msgs=self.error_msgs,
+        )
+
+
+class PreTrainedModel(nn.Module):
+    """A network with transformers' config, parameter names and files.
 
     Attributes:
         config: transformers' description of the network.
-        network: Our encoder or masked autoencoder, which does the work.
+        name_or_path: Where it was loaded from.
     """
 
-    inner: ClassVar[str] = "network"
-    base_model_prefix: ClassVar[str] = "hiera"
+    config_class: ClassVar[type[PreTrainedConfig]]
     main_input_name: ClassVar[str] = "pixel_values"
-    inner_prefix: ClassVar[str] = ""
     constructor_options: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, config: HieraConfig, *, network: nn.Module | None = None, **options: Any) -> None:
-        super().__init__()
-        self.config = config
-        self.network = build(self.architecture(config, **options)) if network is None else network
-        self.name_or_path = ""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Our encoder, inside a masked autoencoder too."""
-        return getattr(self.network, "encoder", self.network)  # type: ignore[return-value]
+    config: Any
+    name_or_path: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -78,83 +76,112 @@ class HieraPreTrainedModel(ForeignNames):
         """How many numbers the model has."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The patch embedding."""
-        return self.encoder.patch_embed
-
-    def spell(self, name: str) -> str:
-        """Name that transformers gives to one of our parameters."""
-        key = flat_name(name)
-        return (self.inner_prefix if key.startswith(ENCODER_OUTER) else "") + HIERA.spell(key, self.config.depths)
-
     @classmethod
-    def architecture(cls, config: HieraConfig) -> ModelConfig:
-        """Our architecture of this class with this config; a class takes options of its constructor beside it."""
-        raise NotImplementedError
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: PreTrainedConfig | dict[str, Any] | str | Path | None = None,
+        **options: Any,
+    ) -> Any:
+        """Load a transformers folder, or any checkpoint that hierax knows and this class can hold, in eval mode.
 
-    @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
-        """Load a transformers folder, or any checkpoint of plain Hiera that hierax knows, in eval mode.
-
-        What the class has and the file lacks (a head, a decoder) is freshly initialised and said.
+        What the class has and the file lacks (a head, a decoder, a neck) is freshly initialised and said.
 
         Args:
-            source: Folder, file, catalogue name or hub id.
-            **options: `config`, `revision`, `dtype` or `torch_dtype`, `device_map` (one device),
-                `ignore_mismatched_sizes`, options of the constructor, and any field of the config.
+            pretrained_model_name_or_path: Folder, file, catalogue name or hub id.
+            config: Instead of the file's: a config, its dictionary, or where it lies.
+            **options: `cache_dir`, `local_files_only`, `force_download`, `token`, `revision`, `dtype` or `torch_dtype`,
+                `device_map` (one device), `use_safetensors`, `ignore_mismatched_sizes`, `output_loading_info` for a
+                pair; options of the constructor; and any field of the config.
 
         Raises:
             UnknownNameError: No such name or option.
             CheckpointError: Broken, incomplete, or not of this architecture.
             InputError: An option that hierax cannot honour.
         """
-        config, revision, device = (options.pop(name, None) for name in ("config", "revision", "device_map"))
-        dtype = options.pop("dtype", options.pop("torch_dtype", None))
-        if isinstance(device, dict):
-            raise InputError(
-                "device_map must be one device, such as 'cpu' or 'cuda'; a map per layer is not supported."
-            )
-        lenient = options.pop("ignore_mismatched_sizes", False)
+        request, own = requested(options, cls.options())
+        weights = request.weights(pretrained_model_name_or_path)
+        model, info = cls.of_weights(weights, request, config, **own)
+        model.name_or_path = str(pretrained_model_name_or_path)
+        return (model, dataclasses.asdict(info)) if request.info else model
+
+    @classmethod
+    def options(cls) -> set[str]:
+        """Names of what the constructor takes and of the config's fields."""
+        return {*cls.constructor_options, *cls.config_class.fields(), *cls.config_class.extra_fields}
+
+    @classmethod
+    def of_weights(
+        cls, weights: Weights, request: Request, config: Any = None, **options: Any
+    ) -> tuple[Self, LoadingInfo]:
+        """The model of weights that are in memory, in eval mode, and what became of them; options as `options` says."""
         own = {name: options.pop(name) for name in cls.constructor_options if name in options}
-        _check_options(options)
-        weights = find_weights(source, revision=revision)
-        if config is None and "image_size" not in options:
+        if config is None and "image_size" in cls.options() and "image_size" not in options:
             check_stated(weights.config.input_size, option="image_size=")
-        described = HieraConfig.of_weights(weights)
-        config = described if config is None else HieraConfig.from_dict(config.to_dict(), hierax=described.hierax)
-        config.update({key: value for key, value in options.items() if key not in _WITHOUT_EFFECT})
-        network = _load(weights, cls.architecture(config, **own), config, lenient)
-        wanted = config.dtype if dtype in (None, "auto") else dtype
-        model = cls(config, network=network, **own)
-        model.restore(weights)
-        model.name_or_path = str(source)
-        model = model.to(None if device == "auto" else device, as_dtype(wanted) if wanted else None)
-        config.update({"dtype": model.dtype})
-        return model.eval()
+        described = cls.config_class.of_weights(weights)
+        if isinstance(config, (str, Path)):
+            config = cls.config_class.from_pretrained(config)
+        if config is not None:
+            config = config if isinstance(config, dict) else config.to_dict()
+            described = cls.config_class.from_dict({**config, "hierax": getattr(described, "hierax", {})})
+        described.update(options)
+        model, info = cls.build(weights, described, request.lenient, **own)
+        wanted = request.dtype or described.dtype
+        model = model.to(request.device, as_dtype(wanted) if wanted else None)
+        model.config.update({"dtype": model.dtype})
+        return model.eval(), info
 
-    def restore(self, weights: Weights) -> None:
-        """Load what the class has beside our network; nothing, for most."""
+    @classmethod
+    def build(cls, weights: Weights, config: Any, lenient: bool, **own: Any) -> tuple[Self, LoadingInfo]:
+        """The model with every parameter that the weights have for it, the rest fresh."""
+        raise NotImplementedError
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a folder that transformers loads: config.json and model.safetensors."""
-        folder = Path(directory)
-        self.config.update({"dtype": self.dtype})
-        write_safetensors(folder / "model.safetensors", self.state_dict())
-        write_json(folder / "config.json", {"architectures": [type(self).__name__], **self.config.to_dict()})
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        is_main_process: bool = True,
+        safe_serialization: bool = True,
+        max_shard_size: int | str = _SHARD,
+        push_to_hub: bool = False,
+    ) -> None:
+        """Write a folder that transformers loads: config.json and model.safetensors.
 
-    def check_size(self, pixel_values: Tensor | None, interpolate: bool | None) -> Tensor:
-        """Refuse no input, and another size than the config's unless asked to interpolate.
+        Args:
+            save_directory: The folder.
+            is_main_process: False writes nothing: of several processes one writes.
+            safe_serialization: Pickles are not written; False is refused.
+            max_shard_size: One file is written; a limit below its size is refused.
+            push_to_hub: Refused; the folder can be uploaded.
 
         Raises:
-            InputError: Says which size is wanted, or which option allows any.
+            InputError: What is refused.
+            CheckpointError: The folder cannot be written.
+        """
+        from huggingface_hub import split_torch_state_dict_into_shards
+
+        if push_to_hub:
+            raise InputError("push_to_hub= is not supported here. Upload the folder: hf upload YOU/NAME FOLDER.")
+        if not safe_serialization:
+            raise InputError("hierax writes safetensors only, as pickles can run code. Leave safe_serialization out.")
+        if not is_main_process:
+            return
+        folder, state = Path(save_directory), self.state_dict()
+        if split_torch_state_dict_into_shards(state, max_shard_size=max_shard_size).is_sharded:
+            raise InputError(f"One weights file is written, and it is larger than max_shard_size={max_shard_size!r}.")
+        self.config.update({"dtype": self.dtype})
+        write_safetensors(folder / "model.safetensors", state, {"format": "pt"})
+        write_json(folder / CONFIG, {"architectures": [type(self).__name__], **self.config.to_dict()})
+
+    def pixels(self, pixel_values: Tensor | None) -> Tensor:
+        """The input, which must be there.
+
+        Raises:
+            InputError: It is not.
         """
         if pixel_values is None:
             raise InputError("pixel_values must be given, (b, 3, h, w) as the image processor makes them.")
-        if not interpolate and tuple(pixel_values.shape[-2:]) != tuple(self.config.image_size):
-            raise InputError(
-                f"Images must be {self.config.image_size} (height, width) as in the config; got "
-                f"{list(pixel_values.shape[-2:])}. Pass interpolate_pos_encoding=True for any multiple of 32."
-            )
         return pixel_values
 
     def returned(self, output: ModelOutput, return_dict: bool | None) -> Any:
@@ -163,18 +190,21 @@ class HieraPreTrainedModel(ForeignNames):
         return output if keep else output.to_tuple()
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    """Refuse what would otherwise be ignored in silence."""
-    known = HieraConfig().to_dict()
-    for name in options:
-        if name in _ENVIRONMENT:
-            raise InputError(f"{name}= is not supported here; set the environment variable {_ENVIRONMENT[name]}.")
-        if name not in known and name not in (*_WITHOUT_EFFECT, "num_labels"):
-            raise UnknownNameError(f"Unknown option {name!r}. {nearest(name, known)}")
+def load_network(
+    weights: Weights, target: ModelConfig, lenient: bool, spell: Any, **instead: Tensor
+) -> tuple[nn.Module, LoadingInfo]:
+    """The target network with every parameter that the weights have for it, the rest fresh.
 
+    Args:
+        weights: Of another head or decoder, maybe.
+        target: The network.
+        lenient: Make parameters of another shape fresh.
+        spell: Names as transformers has them.
+        **instead: What to put in the place of missing parameters, by the last part but one of our name.
 
-def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: bool) -> nn.Module:
-    """The target network with every parameter that the weights have for it, the rest fresh."""
+    Raises:
+        CheckpointError: A parameter of another shape.
+    """
     shapes, found = expected(target), weights.tensors
     tensors = {key: found[key] for key, shape in shapes.items() if key in found and tuple(found[key].shape) == shape}
     missing = [key for key in shapes if key not in found]
@@ -187,8 +217,13 @@ def _load(weights: Weights, target: ModelConfig, config: HieraConfig, lenient: b
         )
     if missing or mismatched:
         log.warning("%s: freshly initialised: %s.", weights.card.name, ", ".join([*missing, *mismatched][:6]))
-    if "norm.weight" in missing and target.head == "pool_norm":
-        # Quirk(transformers): what a checkpoint lacks gets its own initialisation, also the pooler's norm.
-        tensors["norm.weight"] = torch.full(shapes["norm.weight"], float(config.layer_norm_init))
-        tensors["norm.bias"] = torch.full(shapes["norm.bias"], float(config.initializer_range))
-    return to_module(dataclasses.replace(weights, tensors=tensors).with_card(config=target))
+    tensors |= {key: instead[key] for key in missing if key in instead}
+    info = LoadingInfo(
+        missing_keys={spell(key) for key in missing},
+        unexpected_keys={
+            *weights.report.left_over,
+            *(weights.names.get(key, key) for key in found if key not in shapes),
+        },
+        mismatched_keys={(spell(key), tuple(found[key].shape), shapes[key]) for key in unfit},
+    )
+    return to_module(dataclasses.replace(weights, tensors=tensors).with_card(config=target)), info

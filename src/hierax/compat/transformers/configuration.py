@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from ...errors import CheckpointError, InputError, UnknownNameError, brief, nearest
 from ...schema import Between, as_field, pick
 from ...weights.card import Weights
-from ...weights.files import read_json, write_json
 from ...weights.formats.transformers_config import HieraFields, hiera_defaults, hiera_json, hiera_obstacle
+from .configuration_base import OUTPUTS, PreTrainedConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _Count = Annotated[int, Between(least=0, most=1 << 20)]
-_OUTPUTS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
-_DEFAULTS: dict[str, Any] = {**hiera_defaults(), **_OUTPUTS, "problem_type": None, "dtype": None}
-_DERIVED = ("hidden_size", "stage_names", "model_type")
+_DEFAULTS: dict[str, Any] = {**hiera_defaults(), **OUTPUTS, "problem_type": None, "dtype": None}
 _TWINS = {"out_indices": "out_features", "out_features": "out_indices", "id2label": "label2id"}  # may contradict
 
 
@@ -32,7 +31,7 @@ class _Others:
     out_indices: tuple[int, ...] | None = None
 
 
-class HieraConfig:
+class HieraConfig(PreTrainedConfig):
     """Architecture, class names and default outputs of a Hiera model, with transformers' fields and defaults.
 
     Attributes:
@@ -42,6 +41,7 @@ class HieraConfig:
     """
 
     model_type = "hiera"
+    derived: ClassVar[tuple[str, ...]] = ("hidden_size", "stage_names", "model_type")
 
     def __init__(self, **options: Any) -> None:
         """Take any of transformers' fields by name; others are kept as attributes, as there.
@@ -50,7 +50,7 @@ class HieraConfig:
             InputError: out_features and out_indices disagree, or are not in the order of the stages.
             UnknownNameError: A stage that does not exist.
         """
-        options = {key: value for key, value in options.items() if key not in _DERIVED}
+        options = {key: value for key, value in options.items() if key not in self.derived}
         pick(HieraFields, options, where="HieraConfig")
         said = pick(_Others, options, where="HieraConfig")
         for name in vars(said):
@@ -63,10 +63,6 @@ class HieraConfig:
             self.image_size = [self.image_size, self.image_size]
         self._set_labels(said.num_labels, said.id2label, said.label2id)
         self._set_stages(said.out_features, said.out_indices)
-
-    def __getattr__(self, name: str) -> Any:
-        """Only reached for what was never set."""
-        raise AttributeError(f"HieraConfig has no {name!r}. {nearest(name, self.__dict__)}")
 
     @property
     def hidden_size(self) -> int:
@@ -122,53 +118,18 @@ class HieraConfig:
             raise InputError(f"out_features must be in the order of the stages, each once: {ordered}; got {names}.")
         self.__dict__.update(out_features=names, out_indices=[stages.index(name) for name in names])
 
-    def update(self, options: Mapping[str, Any]) -> None:
-        """Change several fields, stages and labels kept consistent."""
-        self.__dict__.update(self.from_dict(self.to_dict(), **options).__dict__)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data; `from_dict` inverts it."""
-        return {
-            **self.__dict__,
-            "id2label": {str(index): name for index, name in self.id2label.items()},
-            "dtype": str(self.dtype).removeprefix("torch.") if self.dtype else None,
-            **{name: getattr(self, name) for name in _DERIVED},
-        }
-
-    def to_json_string(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return {**super().to_dict(), "id2label": {str(index): name for index, name in self.id2label.items()}}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], **changes: Any) -> HieraConfig:
+    def from_dict(cls, data: Mapping[str, Any], **changes: Any) -> Self:
         """Read what `to_dict` or transformers wrote, with changes on top."""
         stale = {twin: None for name, twin in _TWINS.items() if name in changes}
         return cls(**{**data, **stale, **changes})
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **changes: Any) -> HieraConfig:
-        """The config of a folder, file, catalogue name or hub id, with changes on top.
-
-        Raises:
-            UnknownNameError: No such name.
-            CheckpointError: Not a Hiera network that transformers could describe.
-        """
-        written = Path(source).expanduser() / "config.json"
-        data = read_json(written) if written.is_file() else {}
-        if data.get("model_type") == cls.model_type:
-            return cls.from_dict(data, **changes)
-        from ...registry import find_weights
-
-        config = cls.of_weights(find_weights(source))
-        config.update(changes)
-        return config
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json, as transformers does."""
-        write_json(Path(directory) / "config.json", self.to_dict())
-
-    @classmethod
-    def of_weights(cls, weights: Weights) -> HieraConfig:
+    def of_weights(cls, weights: Weights) -> Self:
         """What the file's own config.json says, or our description of the network in their words.
 
         The licence and what else is known of the weights goes along in a field `hierax`, which any copy keeps.

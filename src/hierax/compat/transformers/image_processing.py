@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,21 @@ from torch import Tensor
 from ...config import MOST_PIXELS, PreprocessSpec
 from ...data.decode import open_rgb
 from ...data.preprocess import center_crop, resized_size
-from ...errors import CheckpointError, InputError, UnknownNameError, nearest
+from ...errors import InputError, UnknownNameError, nearest
+from ...registry import describe
 from ...weights.adapt import check_stated
-from ...weights.files import read_json, write_json
+from ...weights.files import write_json
 from ...weights.formats.transformers_processor import BIT_DEFAULTS, RESAMPLE, processor_json, processor_options
+from .options import Request, known_entry, requested
 from .outputs import ModelOutput
 
 FILE = "preprocessor_config.json"
+_NEWER = "processor_config.json"  # of a model that takes more than images, which says the image processor inside
 # In preprocessor files, and without effect here.
 _IGNORED = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "do_pad", "pad_size")
 
 
-class BatchFeature(ModelOutput, fields=("pixel_values",)):
+class BatchFeature(ModelOutput, fields=("pixel_values", "original_sizes")):
     """What a processor returns: a dictionary whose entries are attributes too."""
 
     def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
@@ -61,30 +63,35 @@ class BitImageProcessor:
         vars(self).update(processor_options(_given(options)))
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> BitImageProcessor:
-        """The processor of a folder, file, catalogue name or hub id, with options on top.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> BitImageProcessor:
+        """The processor of a folder, file, catalogue name or hub id, with options on top; no weights are fetched.
 
-        Of a published name the catalogue knows the recipe, so that nothing is downloaded for it.
+        Of a published name the catalogue knows the recipe, so that nothing at all is.
+
+        Args:
+            pretrained_model_name_or_path: The source.
+            **options: `cache_dir`, `revision`, `token` and the like, `use_fast` or `backend`, any of the processor's.
 
         Raises:
             UnknownNameError: No such name or option.
-            CheckpointError: A folder without a preprocessor and without weights, or a very large size that nobody
-                asked for.
+            CheckpointError: A repository or folder without a preprocessor and without weights, or a very large size
+                that nobody asked for.
         """
-        stored = _stored_options(source, options.pop("revision", None))
-        if not options.keys() & {"size", "crop_size"}:
+        request, own = requested(options, (*BIT_DEFAULTS, *_IGNORED, "use_fast", "backend"))
+        stored = stored_options(pretrained_model_name_or_path, request)
+        if not own.keys() & {"size", "crop_size"}:
             sides = tuple((stored["crop_size"] if stored["do_center_crop"] else stored["size"]).values())
             check_stated((*sides, *sides)[:2], option="size= and crop_size=")  # one that is alone is both
-        return cls(**{**stored, **options})
+        return cls(**{**{name: value for name, value in stored.items() if name != "image_processor_type"}, **own})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data, as preprocessor files hold it."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return {"image_processor_type": "BitImageProcessor", **{name: plain[name] for name in BIT_DEFAULTS}}
+        return {"image_processor_type": type(self).__name__, **{name: plain[name] for name in BIT_DEFAULTS}}
 
-    def save_pretrained(self, directory: str | Path) -> list[str]:
+    def save_pretrained(self, save_directory: str | Path) -> list[str]:
         """Write preprocessor_config.json, which transformers loads."""
-        return [str(write_json(Path(directory) / FILE, self.to_dict()))]
+        return [str(write_json(Path(save_directory) / FILE, self.to_dict()))]
 
     def __call__(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
         """Make images the model's input.
@@ -96,7 +103,7 @@ class BitImageProcessor:
             **options: Any option of the processor, for this call.
 
         Returns:
-            `pixel_values`, (b, 3, h, w).
+            `pixel_values`, (b, 3, h, w); of SAM 2's processor also `original_sizes`, (height, width) of each image.
 
         Raises:
             InputError: An image that cannot be read, or results of several sizes.
@@ -104,19 +111,23 @@ class BitImageProcessor:
         if return_tensors not in (None, "pt", "np"):
             raise InputError(f"return_tensors must be 'pt', 'np' or None; got {return_tensors!r}.")
         settings = processor_options({name: getattr(self, name) for name in BIT_DEFAULTS} | _given(options))
-        results = [self._one(image, settings) for image in _flat(images)]
+        given = [_pixels(image, settings["do_convert_rgb"]) for image in _flat(images)]
+        results = [self._one(image, settings) for image in given]
         if return_tensors is None:
-            return BatchFeature(pixel_values=results)
+            return self._feature(results, given, None)
         shapes = {tuple(result.shape) for result in results}
         if len(shapes) != 1:
             raise InputError(f"Images of one call must come out alike; got {sorted(shapes)}. Use do_center_crop=True.")
         stacked = torch.stack(results)
-        return BatchFeature(pixel_values=stacked if return_tensors == "pt" else stacked.numpy())
+        return self._feature(stacked if return_tensors == "pt" else stacked.numpy(), given, return_tensors)
 
     preprocess = __call__
 
-    def _one(self, image: Any, o: Mapping[str, Any]) -> Float[Tensor, "3 h w"]:
-        pixels = _pixels(image, o["do_convert_rgb"])
+    def _feature(self, values: Any, images: Sequence[Tensor], kind: str | None) -> BatchFeature:
+        """The result, for images as they were before."""
+        return BatchFeature(pixel_values=values)
+
+    def _one(self, pixels: Tensor, o: Mapping[str, Any]) -> Float[Tensor, "3 h w"]:
         if o["do_resize"]:
             pixels = self._resize(pixels, o["size"], o["resample"])
         if o["do_center_crop"]:
@@ -145,7 +156,19 @@ class BitImageProcessor:
         return F.interpolate(pixels[None], size=target, mode=RESAMPLE[resample], antialias=resample != 0)[0]
 
 
-AutoImageProcessor = BitImageProcessor  # every Hiera processor is one
+class Sam2ImageProcessor(BitImageProcessor):
+    """SAM 2's: squash to a square of 1024 pixels, and say how large images were before."""
+
+    def __init__(self, *, backend: str = "torchvision", use_fast: bool | None = None, **options: Any) -> None:
+        """Take any of transformers' options; masks are no business of an image encoder."""
+        known = {name: value for name, value in options.items() if name not in ("mask_size", "mask_pad_size")}
+        stated = processor_options(_given(known), sam2=True)
+        super().__init__(backend=backend, use_fast=use_fast, **stated)
+
+    def _feature(self, values: Any, images: Sequence[Tensor], kind: str | None) -> BatchFeature:
+        sizes: Any = [tuple(image.shape[-2:]) for image in images]
+        convert = {"pt": torch.tensor, "np": np.array}.get(kind or "")
+        return BatchFeature(pixel_values=values, original_sizes=sizes if convert is None else convert(sizes))
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,24 +212,20 @@ def _pixels(image: Any, convert: bool) -> Tensor:
     return pixels.expand(3, -1, -1).contiguous() if convert else pixels.contiguous()
 
 
-def _stored_options(source: str | Path, revision: str | None) -> dict[str, Any]:
-    from ...registry import describe, find_weights
-    from ...weights import catalog
-
-    path, entry = Path(source).expanduser(), None
-    if not path.exists():
-        try:
-            entry = catalog.resolve(str(source))
-        except UnknownNameError:
-            if str(source).count("/") != 1:
-                raise
-            raw = find_weights(source, revision=revision).raw
-            if raw is None or not raw.preprocessor:
-                raise CheckpointError(f"{str(source)!r} has no {FILE}. Name another processor.") from None
-            return processor_options(raw.preprocessor)
-        path = entry.path or path
-    place = path / FILE if path.is_dir() else path
-    if place.suffix == ".json" and os.path.lexists(place):
-        return processor_options(read_json(place))
-    spec = (entry or describe(path)).preprocess
-    return {"backend": "pil" if spec.engine == "pil" else "torchvision", **processor_options(processor_json(spec))}
+def stored_options(source: str | Path, request: Request) -> dict[str, Any]:
+    """Every option of the processor of a source, its class's name included."""
+    path = Path(source).expanduser()
+    entry = None if path.exists() else known_entry(str(source).partition("@")[0])
+    if entry is not None and entry.path is not None:
+        return stored_options(entry.path, request)
+    published = entry is not None and not (request.revision or "@" in str(source))
+    data = None if published else request.sidecar(source, FILE, *([] if entry is None and path.exists() else [_NEWER]))
+    if data is None:
+        card = describe(path) if entry is None else entry
+        spec, sam2 = card.preprocess, card.family == "hieradet" and card.format in ("sam2", "transformers")
+        said = {"backend": "pil" if spec.engine == "pil" else "torchvision", **processor_json(spec, sam2=sam2)}
+    else:
+        said = data.get("image_processor", data)
+    kind = "Sam2ImageProcessor" if str(said.get("image_processor_type", "")).startswith("Sam2") else "BitImageProcessor"
+    backend = {"backend": said["backend"]} if data is None else {}
+    return {"image_processor_type": kind, **backend, **processor_options(said)}

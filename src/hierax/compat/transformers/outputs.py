@@ -60,3 +60,19 @@ class HieraForPreTrainingOutput(ModelOutput, fields=("loss", "logits", "bool_mas
 
 class BackboneOutput(ModelOutput, fields=("feature_maps", "hidden_states", "attentions")):
     """Of `HieraBackbone`."""
+
+
+class Sam2HieraDetModelOutput(
+    ModelOutput, fields=("last_hidden_state", "intermediate_hidden_states", "hidden_states", "attentions")
+):
+    """Of `Sam2HieraDetModel`."""
+
+
+class Sam2VisionEncoderOutput(
+    ModelOutput,
+    fields=(
+        *("last_hidden_state", "pooler_output", "hidden_states", "attentions"),
+        *("fpn_hidden_states", "fpn_position_encoding"),
+    ),
+):
+    """Of `Sam2VisionModel`."""

@@ -13,7 +13,7 @@ from ...model.encoder import Block, max_pool, split_windows
 from ..unroll import unroll, unrolled_order
 
 if TYPE_CHECKING:
-    from .base import HieraPreTrainedModel
+    from .hiera_base import HieraPreTrainedModel
 
 Grids = list[Float[Tensor, "b *grid c"]]
 

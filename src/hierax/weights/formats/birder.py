@@ -49,6 +49,7 @@ class _Options:
     """Keys of birder's `config` that say something of ours in other terms."""
 
     window_spec: Stages[Annotated[int, Between(least=-4096, most=64)]] | None = None
+    global_pos_size: tuple[Side, Side] | None = None
     abs_win_pos_embed: bool | None = None
     attn_pool_head: bool = False
     attn_pool_num_heads: Side | None = None
@@ -128,7 +129,8 @@ class Birder(Format):
                 pools = 3 if masked else -1
                 registered = dataclasses.replace(geometry, decoder_pools=pools)
                 named = choose(registered, _candidates(raw, geometry, size), str(raw.path))
-        config = _with_overrides(named, overrides, geometry)
+        config = overridden(named, overrides)
+        config = _masked(config, geometry) if masked else config
         if geometry.position == "window" and config.family != "hieradet":
             size = size or tuple(16 * side for side in geometry.table)
         return adapt(config, geometry, size)
@@ -262,7 +264,7 @@ def _candidates(raw: RawCheckpoint, geometry: Geometry, size: tuple[int, ...] | 
     return names
 
 
-def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry: Geometry) -> ModelConfig:
+def overridden(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
     """Birder's own config keys on top of a network."""
     plain = {"q_pool": "q_pool", "global_att_blocks": "global_blocks", **_NETWORK}
     changes = stated(overrides, {ours: theirs for theirs, ours in plain.items()})
@@ -270,6 +272,8 @@ def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry:
     if (spec := said.window_spec) is not None:
         changes |= {"windows": square_windows(spec), "mask_unit": (spec[0], spec[0]), "family": "hieradet"}
         changes |= {"head": "norm_pool", "position": "window", "position_antialias": False}
+    if (table_size := said.global_pos_size) is not None:
+        changes["position_size"] = table_size
     if (windowed := said.abs_win_pos_embed) is not None:
         changes |= {"position": "window" if windowed else "grid", "position_antialias": True}
         changes["family"] = "hiera_abswin" if windowed else "hiera"
@@ -277,13 +281,20 @@ def _with_overrides(config: ModelConfig, overrides: Mapping[str, Any], geometry:
         changes["head"] = "attention"
     if said.attn_pool_num_heads:
         changes["attention_pool_heads"] = said.attn_pool_num_heads
-    if geometry.decoder_pools >= 0:
-        # Quirk(birder): the autoencoder's file does not say how often its encoder pools; its fusion layers do. Its
-        # encoder keeps a final norm that nothing uses.
-        changes |= {"q_pool": geometry.decoder_pools, "decoder": config.decoder or DecoderConfig()}
-        changes["head"] = "pool_norm" if geometry.has_norm else "pool"
     changed = dataclasses.replace(config, **changes)
     return dataclasses.replace(changed, name=public_name(changed)) if overrides else changed
+
+
+def _masked(config: ModelConfig, geometry: Geometry) -> ModelConfig:
+    """The autoencoder around an encoder.
+
+    Quirk(birder): the autoencoder's file does not say how often its encoder pools; its fusion layers do. Its encoder
+    keeps a final norm that nothing uses.
+    """
+    head = "pool_norm" if geometry.has_norm else "pool"
+    decoder = config.decoder or DecoderConfig()
+    changed = dataclasses.replace(config, q_pool=geometry.decoder_pools, decoder=decoder, head=head)
+    return dataclasses.replace(changed, name=public_name(changed))
 
 
 def _network(config: ModelConfig) -> dict[str, Any]:

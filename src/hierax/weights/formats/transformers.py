@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ...config import ARCHITECTURES, ModelConfig, PreprocessSpec
 from ...errors import CheckpointError, InputError
 from ..files import RawCheckpoint, write_json, write_safetensors
-from ..geometry import Geometry, adapt, choose, extra_parts, first
+from ..geometry import Geometry, adapt, choose, first
 from ..rename import Dialect, to_theirs
 from .base import Format
 from .hierax import write_readme
 from .sam2 import trained_norm
-from .transformers_config import hiera_json, hiera_obstacle, read_hiera, read_sam2, sam2_json
+from .transformers_config import hiera_json, hiera_obstacle, read_hiera, read_sam2, sam2_json, sam2_obstacle
 from .transformers_processor import processor_json, read_processor
 
 if TYPE_CHECKING:
@@ -118,13 +118,12 @@ class Transformers(Format):
         """No video, no windowed tables outside HieraDet, no global windows inside it, no class head on it."""
         if config.family != "hieradet":
             return hiera_obstacle(config)
-        whole = any(not isinstance(window, tuple) for window in config.windows)
         headed = "transformers' SAM 2 encoder has no classification head; load with num_classes=0 first"
-        return first(
-            (extra_parts(config), "transformers' blocks have neither layer scale nor the max-and-mean shortcut"),
-            (whole, f"its windows {config.windows} are global in whole stages, where transformers divides by zero"),
-            (config.num_classes, headed),
-        ) or trained_norm(tensors, "transformers' SAM 2 encoder has no final norm")
+        return (
+            sam2_obstacle(config)
+            or first((config.num_classes, headed))
+            or trained_norm(tensors, "transformers' SAM 2 encoder has no final norm")
+        )
 
     def write(self, weights: Weights, destination: Path) -> Path:
         """A folder with config.json, model.safetensors and preprocessor_config.json."""

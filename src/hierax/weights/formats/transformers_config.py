@@ -244,6 +244,7 @@ _SAM2_DEFAULTS: dict[str, Any] = {
     "window_size_per_stage": (8, 4, 14, 7),
     "global_attention_blocks": (5, 7, 9),
     "hidden_act": "gelu",
+    "hidden_size": 96,
 }
 
 
@@ -253,10 +254,16 @@ def read_sam2(data: Mapping[str, Any]) -> ModelConfig:
     Raises:
         InputError: A network that ours cannot be: heads that do not double, or another activation.
     """
-    said = {key: value for key, value in _said(_Sam2Fields, data, _SAM2_DEFAULTS).items() if value is not None}
+    said = {key: value for key, value in _said(Sam2Fields, data, _SAM2_DEFAULTS).items() if value is not None}
     heads, windows = said["num_attention_heads_per_stage"], said["window_size_per_stage"]
     if list(heads) != [heads[0] * 2**stage for stage in range(len(said["blocks_per_stage"]))]:
         raise InputError(f"Heads of a HieraDet double from stage to stage; got {list(heads)}.")
+    wanted = [said["hidden_size"] * 2**stage for stage in range(len(said["blocks_per_stage"]))]
+    if list(said.get("embed_dim_per_stage", wanted)) != wanted:
+        raise InputError(
+            f"Widths of a HieraDet double from stage to stage, from hidden_size on: {wanted}; got embed_dim_per_stage "
+            f"{list(said['embed_dim_per_stage'])}."
+        )
     if said["hidden_act"] != "gelu":
         raise InputError(f"HieraDet's activation is 'gelu'; got {said['hidden_act']!r}.")
     fields = {ours: said[theirs] for theirs, ours in _SAM2_SAME.items() if theirs in said}
@@ -277,8 +284,23 @@ def read_sam2(data: Mapping[str, Any]) -> ModelConfig:
     return dataclasses.replace(config, name=public_name(config))
 
 
+def sam2_defaults() -> dict[str, Any]:
+    """What a `Sam2HieraDetConfig` has where nobody says otherwise."""
+    return {**sam2_json(read_sam2({})), "initializer_range": 0.02}
+
+
+def sam2_obstacle(config: ModelConfig) -> str | None:
+    """What of a HieraDet's maps a `Sam2HieraDetConfig` cannot say; None if it can say all of them."""
+    whole = any(not isinstance(window, tuple) for window in config.windows)
+    return first(
+        (config.family != "hieradet", f"it is a {config.family!r} network, and SAM 2's trunk is a HieraDet"),
+        (extra_parts(config), "transformers' blocks have neither layer scale nor the max-and-mean shortcut"),
+        (whole, f"its windows {config.windows} are global in whole stages, where transformers divides by zero"),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Sam2Fields:
+class Sam2Fields:
     """The fields of a `Sam2HieraDetConfig` that say what the network is; None where nobody says."""
 
     hidden_size: Side | None = None
@@ -294,6 +316,7 @@ class _Sam2Fields:
     global_attention_blocks: Annotated[tuple[Natural, ...], Length(most=1024)] | None = None
     num_attention_heads_per_stage: Stages[Side] | None = None
     window_size_per_stage: Stages[Cells] | None = None
+    embed_dim_per_stage: Stages[Side] | None = None
     mlp_ratio: float | None = None
     layer_norm_eps: Epsilon | None = None
     hidden_act: str | None = None

@@ -15,8 +15,9 @@ from ...model.mae import MaskedAutoencoder
 from ...weights.card import Weights
 from ...weights.formats.transformers_config import read_hiera
 from ..unroll import unroll
-from .base import HieraPreTrainedModel, log
+from .base import log
 from .configuration import HieraConfig
+from .hiera_base import HieraPreTrainedModel
 from .outputs import BackboneOutput, HieraForImageClassificationOutput, HieraForPreTrainingOutput, HieraModelOutput
 from .trace import steps_left, trace
 

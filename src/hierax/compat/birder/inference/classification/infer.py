@@ -13,8 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ....data.decode import open_rgb
-from ..net import Net
+from .....data.decode import open_rgb
+from ...net import Net
 
 Answer = tuple[Float[np.ndarray, "b out"], Float[np.ndarray, "b c"] | None]
 
