@@ -5,10 +5,9 @@
 
 from .names import refuse_unknown
 
-__all__ = ["birder", "transformers"]
 __getattr__ = refuse_unknown(
     __name__,
     "another package",
-    __all__,
+    ["birder", "transformers"],
     {"timm|hiera|sam2|torchvision|open_clip": "hierax.load reads its files; the page Switch says what replaces what."},
 )

@@ -43,7 +43,7 @@ class LoadingInfo:
         return LoadingInfo(
             missing_keys={f"{part}.{name}" for name in self.missing_keys},
             unexpected_keys=self.unexpected_keys,
-            mismatched_keys={(f"{part}.{name}", *shapes) for name, *shapes in self.mismatched_keys},
+            mismatched_keys={(f"{part}.{name}", there, here) for name, there, here in self.mismatched_keys},
             error_msgs=self.error_msgs,
         )
 

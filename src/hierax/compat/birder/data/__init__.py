@@ -3,5 +3,4 @@
 from ...names import refuse_unknown
 from ..reasons import REASONS
 
-__all__ = ["datasets", "transforms"]
-__getattr__ = refuse_unknown(__name__, "birder", __all__, REASONS)
+__getattr__ = refuse_unknown(__name__, "birder", ["datasets", "transforms"], REASONS)

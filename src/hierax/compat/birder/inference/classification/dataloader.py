@@ -175,5 +175,5 @@ def _parts(batch: Any) -> tuple[list[str], Tensor, Tensor]:
 
 def _joined(found: Sequence[tuple[list[str], np.ndarray, np.ndarray, np.ndarray | None]]) -> Answers:
     paths = [path for names, *_ in found for path in names]
-    out, labels = (np.concatenate([each[place] for each in found]) for place in (1, 2))
+    out, labels = np.concatenate([out for _, out, _, _ in found]), np.concatenate([said for *_, said, _ in found])
     return paths, out, labels, [vectors for *_, vectors in found if vectors is not None]
