@@ -239,18 +239,21 @@ def test_without_validation(tmp_path):
     assert [attributes["aria-label"] for attributes in found.tags("svg")] == ["Loss by step", "Learning rate by step"]
 
 
-def test_of_pretraining(tmp_path, capsys):
+def test_of_pretraining(tmp_path, capsys, monkeypatch):
     """Reconstructions and the baseline are what tells whether anything was learned."""
     data = coloured_classes(tmp_path / "data", per_class=3)
     pretrain(data, tmp_path / "out", model=save_learner(tmp_path / "mae", decoder=True), steps=3, **PLAIN)
     found = read(tmp_path / "out")
-    assert "where predicting zero gives 0.9987" in found.of("")
+    assert "no better than predicting zero (0.9987): it has learned nothing yet" in found.of("")
     assert "nothing learned (0.9987)" in found.of("curves")
     assert "reconstructions" in found.texts
     assert len(found.tags("img")) == 1
     assert "classes" not in found.texts
     run_command(found, capsys)
     assert (tmp_path / "out" / "vectors.npz").is_file()
+    monkeypatch.setattr(Loop, "run", lambda self: self.report.losses.extend([0.9, 0.5, 0.25]))
+    pretrain(data, tmp_path / "good", model=tmp_path / "mae", steps=3, **PLAIN)
+    assert "with a loss of 0.25, where predicting zero gives 0.9987." in read(tmp_path / "good").of("")
 
 
 def test_of_data_without_files(tmp_path, capsys):

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from hierax.train import finetune, pretrain
 from hierax.train.checkpoint import newest
 from hierax.train.loop import Loop
+from hierax.train.methods import METHODS
 
 from ..members import coloured_classes, save_learner
 from . import runs
+from .test_methods import Toy
 
 pytestmark = pytest.mark.slow
 
@@ -73,9 +76,16 @@ def order(seen: Path, step: int, world: int) -> list[tuple[int, int]]:
     return [placed[place] for place in sorted(placed)]
 
 
-@pytest.mark.parametrize("task", ["finetune", "pretrain"])
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("task", "sharding", "before", "after"),
+    [
+        ("finetune", "ddp", 1, 2),
+        ("finetune", "ddp", 2, 1),
+        ("finetune", "fsdp2", 1, 2),
+        ("finetune", "fsdp2", 2, 1),
+        ("pretrain", "fsdp2", 2, 1),
+    ],
+)
 def test_another_number_of_processes_sees_the_same(tmp_path, start, task, sharding, before, after):
     """A share cut by the number of processes at the start, or an epoch that begins anew, reads samples twice."""
     train, model = (finetune, start[1]) if task == "finetune" else (pretrain, start[2])
@@ -100,3 +110,25 @@ def test_another_number_of_processes_sees_the_same(tmp_path, start, task, shardi
         json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["loss"] for folder in (tmp_path / "whole", out)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_what_is_kept_beside_the_network_goes_along(tmp_path, start, monkeypatch, before, after):
+    """A teacher that only the first process gets back would pull the others towards random weights."""
+    monkeypatch.setitem(METHODS, "toy", Toy)
+    settings = {key: value for key, value in SETTINGS.items() if key not in ("validation_fraction", "ema_decay")}
+
+    def run(resume):
+        return lambda: pretrain(start[0], tmp_path / "out", method="toy", model=start[1], resume=resume, **settings)
+
+    def restored(self, found):
+        real(self, found)
+        kept = {f"method.{name}": tensor for name, tensor in self.method.kept.state_dict().items()}
+        same = kept and all(torch.equal(tensor, found.tensors[name]) for name, tensor in kept.items())
+        (tmp_path / f"rank-{self.devices.rank}-{bool(same)}").touch()
+
+    assert life(run(False), tmp_path / "seen", before, dies_after=3) == [-9] * before
+    real = Loop._restore
+    monkeypatch.setattr(Loop, "_restore", restored)
+    assert life(run(True), tmp_path / "seen", after) == [0] * after
+    assert sorted(path.name for path in tmp_path.glob("rank-*")) == [f"rank-{rank}-True" for rank in range(after)]

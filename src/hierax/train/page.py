@@ -80,14 +80,17 @@ def _words(loop: Loop, summary: RunSummary, result: Accuracy | None, names: list
     start = f"the weights of {_name(card.name)}" if card.pretrained else "random weights"
     took = _duration(summary.seconds)
     how = (
-        f"It is {_name(card.config.name)}, trained from {start} on {summary.samples:,} images for {summary.steps:,} "
-        f"steps ({summary.epochs:.3g} passes) in {took}."
+        f"It is {_name(card.config.name)}, trained from {start} on {summary.samples:,} images for "
+        f"{_count(summary.steps, 'step')} ({summary.epochs:.3g} passes) in {took}."
     )
     tiles = [("steps", f"{summary.steps:,}"), ("images trained on", f"{summary.samples:,}"), ("time", took)]
     loss = f"{summary.loss:.4g}"
     if recipe.task == "pretrain":
-        zero = "" if loop.method.baseline is None else f", where predicting zero gives {loop.method.baseline:.4f}"
-        first = f"The encoder rebuilds the hidden parts of images with a loss of {loss}{zero}."
+        zero = loop.method.baseline
+        beside = "" if zero is None else f", where predicting zero gives {zero:.4f}"
+        if zero is not None and summary.loss >= zero:
+            beside = f", no better than predicting zero ({zero:.4f}): it has learned nothing yet"
+        first = f"The encoder rebuilds the hidden parts of images with a loss of {loss}{beside}."
         tiles.insert(0, ("loss at the end", loss))
         if loop.method.baseline is not None:
             tiles.insert(1, ("loss of predicting zero", f"{loop.method.baseline:.4f}"))
@@ -102,9 +105,9 @@ def _words(loop: Loop, summary: RunSummary, result: Accuracy | None, names: list
         common, most = truths.most_common(1)[0]
         low, high = findings.interval(result.correct1, result.total)
         first = (
-            f"Of {result.total:,} held-out images of {len(names)} classes the model names {result.correct1:,} right, "
-            f"{result.top1:.1%} (95% interval {low:.1%} to {high:.1%}); answering always the most frequent class, "
-            f"{names[common]}, gets {most / result.total:.1%}."
+            f"Of {_count(result.total, 'held-out image')} of {len(names)} classes the model names {result.correct1:,} "
+            f"right, {result.top1:.1%} (95% interval {low:.1%} to {high:.1%}); answering always the most frequent "
+            f"class, {names[common]}, gets {most / result.total:.1%}."
         )
         tiles = [
             ("accuracy on held-out images", f"{result.top1:.1%}"),
@@ -300,7 +303,12 @@ def _text(text: str) -> str:
     return printable(name_text(text))[:_TEXT]
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -28,6 +28,7 @@ _LOG_FROM = 30  # largest over smallest loss at which the low end of a linear ax
 _PAIRS_FROM, _PAIRS = 30, 10  # classes from which on confused pairs are listed, and how many
 _SMOOTHED_FROM, _MEAN_OF = 100, 5  # steps from which on a mean is drawn, and the fewest that it is of
 _COUNTS_UP_TO, _LABELS_UP_TO = 20, 60  # classes whose cells have room for a count, and labels that fit on an axis
+_SMALL_LABELS_UP_TO = 100  # classes that all have a label, in small type; of more, some have one
 _CELLS_UP_TO = 300  # classes whose cells are larger than a pixel of the picture
 _STYLE = {
     "agg.path.chunksize": 10_000,  # without it Agg refuses noisy lines of some hundred thousand points
@@ -212,10 +213,11 @@ def draw_confusion(axes: Any, counts: Int[ndarray, "classes classes"], classes: 
     """Draw a confusion matrix, as `confusion` does, without a list of pairs."""
     total = len(classes)
     names = [_shortened(name) for name in classes]
-    labelled = np.arange(0, total, -(-total // _LABELS_UP_TO))
+    labelled = np.arange(0, total, -(-total // (_LABELS_UP_TO if total > _SMALL_LABELS_UP_TO else total)))
     # A page holds a cell as a pixel, however large it is shown; of very many cells a picture needs means.
     axes.imshow(shades(counts), aspect="equal", interpolation="none" if total <= _CELLS_UP_TO else "auto")
-    small = {"fontsize": 9 if total <= _COUNTS_UP_TO else 7, "color": INK, "parse_math": False}
+    size = next(size for size, most in ((9, _COUNTS_UP_TO), (7, _LABELS_UP_TO), (5.5, total)) if total <= most)
+    small = {"fontsize": size, "color": INK, "parse_math": False}
     axes.set_xticks(labelled, [names[k] for k in labelled], rotation=90, **small)
     axes.set_yticks(labelled, [names[k] for k in labelled], **small)
     right, seen = np.trace(counts), counts.sum()
