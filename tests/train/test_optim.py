@@ -10,7 +10,9 @@ import torch
 
 from hierax.config import ARCHITECTURES
 from hierax.model.init import build
-from hierax.train.optim import AveragedWeights, learning_rate, parameter_groups
+from hierax.train.optim import AveragedWeights, learning_rate, parameter_groups, warmup_steps
+from hierax.train.presets import PRESETS
+from hierax.train.reading import recipe_of
 from hierax.train.recipe import Recipe
 
 NAMES = sorted(ARCHITECTURES)
@@ -91,3 +93,27 @@ def test_average_is_the_geometric_sum():
     assert parameter.item() == pytest.approx(expected)
     average.swap([("p", parameter)])
     assert parameter.item() == 3.0
+
+
+def test_average_warms_up():
+    """The t-th average takes min(decay, (1 + t) / (10 + t)), t from 0: without it a short run is mostly where it began."""
+    parameter, expected = torch.nn.Parameter(torch.tensor([8.0], dtype=torch.float64)), 8.0
+    average = AveragedWeights([("p", parameter)], 0.3, warmup=True)
+    for count in range(40):
+        parameter.data.fill_(count)
+        average.update([("p", parameter)])
+        decay = min(0.3, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * count
+        assert average.values["p"].item() == pytest.approx(expected, rel=1e-5)
+    assert average.updates == 40
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_no_preset_warms_up_for_most_of_a_short_run(name):
+    """`--steps 20` of a preset with 40 epochs of warm-up would never leave the first percent of its rate."""
+    recipe = recipe_of(PRESETS[name])
+    assert warmup_steps(recipe, samples=1_281_167, total=20) <= 4
+    full = math.ceil(recipe.warmup_epochs / recipe.repeats * 1_281_167 / (recipe.batch_size // recipe.repeats))
+    total = round(recipe.epochs / recipe.repeats * 1_281_167 / (recipe.batch_size // recipe.repeats))
+    assert warmup_steps(recipe, samples=1_281_167, total=total) == full  # the published runs as they are
+    assert warmup_steps(Recipe(warmup_steps=50), samples=10, total=20) == 50

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from ..config import ModelConfig
 from ..data.datasets.samples import TrainingData
 from ..weights.card import Weights
+from .devices import Devices
 from .look import Look, look
 from .presets import PRESETS, Keys
+from .probe import told_apart
 from .reading import AUTO, with_options
 from .recipe import Recipe
 
 PASSES = 30  # over the data; a smaller set gets more, because what it needs is steps
-LEAST_STEPS, LEAST_STEPS_PUBLISHED = 600, 300
+LEAST_STEPS, LEAST_STEPS_FEWER = 600, 300
 _BATCH, _SMALL_BATCH, _SMALL = 32, 16, 1000  # the batch, and the smaller one of sets with fewer samples than that
 _NARROW = 64  # channels of the first stage up to which a network is smaller than every published one
 _WIDE = 112  # and from which on the paper halves the rate
@@ -27,6 +29,7 @@ _WARMUP, _AVERAGED = 0.05, 0.05  # of the run: its warm-up, and the time constan
 _VALIDATIONS, _VALIDATION_TIME = 10, 0.1  # in a run, and the share of its time that they may take
 _APART = 20  # steps between two, at least
 _FORWARD = 1 / 3  # what validating a sample costs of what training on it does
+_FITTING = 0.9  # of images told apart by frozen features, from which on layers before the head hardly move
 # Who names one of these decides for the others.
 _TOGETHER = ({"steps", "epochs"}, {"warmup_steps", "warmup_epochs"}, {"ema_decay", "ema_warmup"}, {"lr", "lr_batch"})
 
@@ -42,6 +45,7 @@ class Facts:
         config: The network.
         started: Whether it starts from weights.
         seen: What a look at the images found.
+        told_apart: Share of images whose class a linear classifier on the features at the start finds.
         parts: What the batch must be a multiple of: processes x accumulate x repeats.
     """
 
@@ -51,7 +55,13 @@ class Facts:
     config: ModelConfig
     started: bool
     seen: Look
+    told_apart: float = 0.0
     parts: int = 1
+
+    @property
+    def fitting(self) -> bool:
+        """Whether the features at the start fit the classes so well that training them hard would do harm."""
+        return self.started and self.told_apart >= _FITTING
 
     @property
     def narrow(self) -> bool:
@@ -59,16 +69,20 @@ class Facts:
         return self.config.embed_dim <= _NARROW
 
 
-def facts_of(train: TrainingData, held: TrainingData | None, weights: Weights, recipe: Recipe, processes: int) -> Facts:
-    """Facts of a run that is about to begin; some images are read."""
+def facts_of(
+    train: TrainingData, held: TrainingData | None, weights: Weights, recipe: Recipe, devices: Devices
+) -> Facts:
+    """Facts of a run that is about to begin; some images are read, and embedded with the network it starts from."""
+    looks = not weights.config.is_video
     return Facts(
         samples=len(train),
         classes=len(train.classes),
         held=0 if held is None else len(held),
         config=weights.config,
         started=bool(weights.tensors),
-        seen=Look() if weights.config.is_video else look(train),
-        parts=processes * recipe.accumulate * recipe.repeats,
+        seen=look(train) if looks else Look(),
+        told_apart=told_apart(train, weights, devices.device) if looks and weights.tensors else 0.0,
+        parts=devices.world * recipe.accumulate * recipe.repeats,
     )
 
 
@@ -96,11 +110,12 @@ def _lines(recipe: Recipe, facts: Facts, reasons: list[str], keep: Collection[st
     )
     steps = _steps(recipe, facts)
     kept = f"; validated every {recipe.validate_every} steps" if recipe.validate_every else ""
+    known = f" (frozen, the network tells {facts.told_apart:.0%} apart already)" if facts.told_apart else ""
     low, high = recipe.settings.crop_scale
     return [
         f"recipe {AUTO}: {steps} steps of {recipe.batch_size} ({length}) over {facts.samples} samples of "
         f"{facts.classes} classes{kept}",
-        f"recipe {AUTO}: learning rate {recipe.peak_lr:.3g} ({rate}), layer decay {recipe.layer_decay:g}, "
+        f"recipe {AUTO}: learning rate {recipe.peak_lr:.3g} ({rate}), layer decay {recipe.layer_decay:g}{known}, "
         f"averaged weights of decay {recipe.ema_decay:g}",
         f"recipe {AUTO}: flips {'on' if recipe.settings.flip else 'off'} ({flips}), crops of {low:.0%} to {high:.0%} "
         "of the area",
@@ -117,7 +132,8 @@ def _length(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
     batch = _SMALL_BATCH if facts.samples < _SMALL else _BATCH
     batch = facts.parts * math.ceil(batch / facts.parts)
     passes = math.ceil(PASSES * facts.samples / batch)
-    least = LEAST_STEPS if facts.narrow or not facts.started else LEAST_STEPS_PUBLISHED
+    much = (facts.narrow or not facts.started) and not facts.fitting
+    least = LEAST_STEPS if much else LEAST_STEPS_FEWER
     reason = f"{PASSES} passes" if passes >= least else f"{PASSES} passes would be {passes} steps, too few to learn in"
     return {"batch_size": batch, "steps": max(passes, least)}, reason
 
@@ -139,8 +155,9 @@ def _rates(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
         lr = (2e-3 if facts.config.embed_dim < _WIDE else 1e-3) * scale
         reason = "the paper's fine-tuning rate, scaled from its batch of 1024 by the square root"
     # Lower rates in earlier layers spare what they learned; what starts at random has nothing to spare.
-    decay = 0.75 if facts.started else 1.0
-    return keys | {"lr": float(f"{lr:.2g}"), "layer_decay": decay, "drop_path": 0.1}, reason
+    decay = 0.3 if facts.fitting else 0.75 if facts.started else 1.0
+    keys |= {"lr": float(f"{lr:.2g}"), "layer_decay": decay, "drop_path": 0.1}
+    return keys | {"groups": "birder" if facts.fitting else "meta"}, reason  # only birder's spare the last block, too
 
 
 def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
@@ -154,6 +171,6 @@ def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
     mirror = facts.seen.mirror
     keys: Keys = {"flip": 0.5 if mirror.harmless else 0.0, "crop_scale": (0.6, 1.0), "validate_every": every}
     if not mirror.telling:
-        return keys, "off unless they are seen to keep the class, which thumbnails of these images cannot tell"
+        return keys, "thumbnails of these images do not tell whether mirror images keep their class"
     counts = f"of {mirror.looked} thumbnails {mirror.plain} are nearest to their own class, mirrored {mirror.mirrored}"
     return keys, counts

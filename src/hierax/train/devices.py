@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,6 +106,13 @@ class Devices:
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_model_state_dict(module, options=options)  # type: ignore[return-value]
+
+    def load(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave on the main process; the others' tensors do not count."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world > 1)
+        set_model_state_dict(module, dict(tensors), options=options)
 
 
 def unsharded(tensor: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from .recipe import Recipe
 _FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every", "max_bad_steps", "validation",
          "sharding", "checkpoint_blocks")  # fmt: skip
 # What a run writes: a folder that holds any of these without being a run's is somebody's work.
-_WRITTEN = ("model", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json", "log.jsonl",
-            "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
+_WRITTEN = ("model", "best", "last", "sweep", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json",
+            "log.jsonl", "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
 _RECIPE = "run_recipe.json"
 
 
@@ -107,7 +107,9 @@ def keep_recipe(folder: Path, recipe: Recipe, fingerprint: str) -> None:
         write_json(folder / _RECIPE, {"recipe": to_record(recipe), "fingerprint": fingerprint})
         return
     old, new = _flat(begun), _flat(recipe)
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in _FREE)
+    choosing = recipe.patience or recipe.result == "best"  # then validations decide what the result is
+    free = {*_FREE} - ({"validation", "validate_every"} if choosing else set())
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in free)
     if changed:
         listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
         raise RecipeError(f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out.")

@@ -67,7 +67,7 @@ class Look:
 def look(data: TrainingData) -> Look:
     """Look at up to `MOST` images, as many of each class, always the same; clips are not looked at."""
     thumbs, labels, sides = [], [], []
-    for index in _chosen(data.labels):
+    for index in some_of(data.labels, MOST):
         try:
             source = data.read(int(index))
             if is_video(source) or (isinstance(source, np.ndarray) and source.ndim == 4):
@@ -84,11 +84,11 @@ def look(data: TrainingData) -> Look:
     return Look(int(np.median(sides)), mirror(np.stack(thumbs), np.array(labels)))
 
 
-def _chosen(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
-    """Some samples, evenly over the classes and over each class."""
+def some_of(labels: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " m"]:
+    """Positions of some samples, evenly over the classes and over each class, always the same."""
     classes = np.unique(labels)
-    each, chosen = max(2, MOST // len(classes)), []
-    for label in classes[: MOST // 2]:
+    each, chosen = max(2, most // len(classes)), []
+    for label in classes[: most // 2]:
         members = np.flatnonzero(labels == label)
         chosen.append(members[np.unique(np.linspace(0, len(members) - 1, each).round().astype(int))])
     return np.concatenate(chosen)

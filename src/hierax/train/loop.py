@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from .. import console
 from ..data.datasets.samples import TrainingData
-from ..errors import HieraxError
+from ..errors import HieraxError, RecipeError
 from ..model.encoder import Encoder
+from ..model.metrics import Accuracy
 from ..weights.files import write_safetensors
 from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
+from .best import Best
 from .devices import Devices, unsharded
 from .methods import Method
 from .methods.base import StepContext
@@ -37,6 +39,9 @@ class Loop:
         failures: Samples that could not be read, by name, with the reason.
         skipped: Steps that were skipped for NaN or infinity.
         resumed_from: The step that the run went on from, 0 for a fresh one.
+        done: Steps that are done.
+        stopped: Whether patience ended the run early.
+        best: The best validation so far, and its weights.
     """
 
     def __init__(
@@ -58,8 +63,15 @@ class Loop:
         warm = recipe.ema_warmup
         self.average = AveragedWeights(self.trained(), recipe.ema_decay, warmup=warm) if recipe.ema_decay else None
         self.report = Report(out, devices.main, self.stream.total, recipe.log_every, baseline=method.baseline)
+        self.best = Best()
+        if recipe.patience and not (recipe.validate_every and validation is not None):
+            raise RecipeError(
+                f"patience counts validations; got {recipe.patience} and none during the run. Set validate_every, and "
+                "let there be data to validate on; or patience=0."
+            )
         self.failures: dict[str, str] = {}
-        self.skipped = self.resumed_from = self._bad_in_a_row = 0
+        self.skipped = self.resumed_from = self.done = self._bad_in_a_row = 0
+        self.stopped = False
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that the run changes."""
@@ -88,11 +100,14 @@ class Loop:
         steps = steps_of_parts(self.views, self.stream, self.recipe, start=start, **place)
         try:
             with _stop_signals() as stop:
-                for step in range(start, self.stream.total):
+                for step in range(start, start if self.stopped else self.stream.total):
                     before = time.perf_counter()
                     parts = next(steps)
                     stopping = self._step(step, parts, time.perf_counter() - before, stop)
+                    self.done = step + 1
                     self._after(step + 1)
+                    if self.stopped:
+                        break
                     if stopping or (devices.world == 1 and stop.is_set()):
                         self.save(step + 1)
                         say = f"stopped after step {step + 1} of {self.stream.total}, which is saved in {self.out}"
@@ -110,7 +125,8 @@ class Loop:
         if self.devices.main:
             averages = 0 if self.average is None else self.average.updates
             state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row,
-                     "averages": averages}  # fmt: skip
+                     "averages": averages, "best": self.best.state(), "stopped": self.stopped}  # fmt: skip
+            tensors |= {f"best.{name}": tensor for name, tensor in self.best.tensors.items()}
             checkpoints.commit(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, state))
         self.devices.accelerator.wait_for_everyone()
 
@@ -131,6 +147,11 @@ class Loop:
         if self.average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.values.items()}
         return tensors
+
+    def offer(self, step: int, found: Accuracy) -> None:
+        """Keep the present weights, those of the result, if they validated best."""
+        if found.total:
+            self.best.offer(step, found, lambda: self.devices.state(self.method.result()))
 
     def _step(self, step: int, parts: list[Part], wait_s: float, stop: threading.Event) -> bool:
         """One optimiser step over all parts of all processes; whether any process was asked to stop."""
@@ -228,16 +249,21 @@ class Loop:
         recipe, last = self.recipe, done == self.stream.total
         saves = last or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0)
         validates = not last and recipe.validate_every and done % recipe.validate_every == 0
-        if saves:
+        if not last and (saves or validates):
+            with self.averaged():
+                data = self.validation if validates else None
+                result = None if data is None else self.method.validate(data, self.devices)
+                if result is not None:
+                    self.offer(done, result)
+                draw_method(self.method, self.views, self.devices, self.out)
+            if result is not None:
+                self.report.validated(done, result)
+            self.stopped = 0 < recipe.patience <= self.best.waited
+        if self.stopped:
+            found = f"no validation since step {self.best.step} was better than its {self.best.top1:.1%}"
+            console.say(f"stopped early after step {done} of {self.stream.total}: {found}")
+        if saves or self.stopped:  # after the validation, so that whoever resumes knows the best
             self.save(done)
-        if last or not (saves or validates):
-            return
-        with self.averaged():
-            data = self.validation if validates else None
-            result = None if data is None else self.method.validate(data, self.devices)
-            draw_method(self.method, self.views, self.devices, self.out)
-        if result is not None:
-            self.report.validated(done, result)
 
     def _restore(self, found: checkpoints.Checkpoint) -> None:
         """Go back to a checkpoint."""
@@ -256,7 +282,9 @@ class Loop:
         self.skipped, self._bad_in_a_row = found.state["skipped"], found.state["bad_in_a_row"]
         if self.average is not None:
             self.average.updates = found.state.get("averages", 0)  # runs from before the warm-up do without
-        self.resumed_from = found.step
+        self.best.restore(found.state, found.tensors)
+        self.stopped = found.state.get("stopped", False)
+        self.resumed_from = self.done = found.step
 
 
 def _spread(saved: Tensor, like: Tensor) -> Tensor:

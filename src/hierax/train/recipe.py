@@ -64,6 +64,9 @@ class Recipe:
         sharding: "ddp", or "fsdp2" to shard weights and optimiser over processes.
         checkpoint_every: Steps from one checkpoint to the next; 0 keeps only the last.
         validate_every: Steps from one validation to the next; 0 validates at the end.
+        patience: Validations without a better one after which the run stops early; 0 never does.
+        result: Which weights are the result, "last" or "best" (of validation); the others lie beside them. None is
+            "best" with patience, else "last".
         log_every: Steps a log line stands for.
         max_bad_steps: Steps in a row that may be skipped for NaN or infinity before the run stops.
         data: What a stage trains on instead of the data that the run was given.
@@ -110,6 +113,8 @@ class Recipe:
     sharding: Literal["ddp", "fsdp2"] = "ddp"
     checkpoint_every: Natural = 500
     validate_every: Natural = 0
+    patience: Natural = 0
+    result: Literal["last", "best"] | None = None
     log_every: Positive = 1
     max_bad_steps: Positive = 5
     data: str | None = None

@@ -24,9 +24,7 @@ from ..net.transfer import shown
 from ..schema import to_toml
 from ..weights.card import RANDOM
 from ..weights.digest import weights_digest
-from ..weights.files import write_json, write_text
-from ..weights.rename import flat_name
-from ..weights.write import write_weights
+from ..weights.files import read_json, write_json, write_text
 from . import auto
 from .batches import Views
 from .devices import Devices
@@ -37,7 +35,8 @@ from .page import REPORT, write_page
 from .pictures import draw_method, draw_run
 from .reading import AUTO, read_recipe, recipe_of, to_record, with_options
 from .recipe import Recipe
-from .start import derived, licence_note, start_line, starting_weights
+from .result import told, write_result
+from .start import licence_note, start_line, starting_weights
 
 _ALL = "all are in summary.json. The first:"
 
@@ -56,6 +55,7 @@ class RunSummary:
         loss: Mean loss of the last tenth of the run.
         losses: Loss of each step.
         metrics: Exact validation results: top1, top5, correct1, correct5, total.
+        result: Which weights `model` is of: "last" or "best", after which step, and what lies beside it.
         unreadable: Samples that could not be read, with the reason.
         skipped_steps: Steps that were not finite.
         resumed_from: The step that the run went on from.
@@ -71,6 +71,7 @@ class RunSummary:
     loss: float
     losses: list[float]
     metrics: dict[str, float]
+    result: dict[str, Any]
     unreadable: dict[str, str]
     skipped_steps: int
     resumed_from: int
@@ -186,7 +187,9 @@ def _train(
         if old is not None:  # what was chosen then holds, whatever would be chosen now
             recipe = with_options(old, **asked)
         else:
-            recipe, lines = auto.chosen(recipe, asked, auto.facts_of(train, validation, weights, recipe, devices.world))
+            found = auto.facts_of(train, validation, weights, recipe, devices) if devices.main else None
+            found = devices.gather(found)[0]  # processes that rounded otherwise must not choose otherwise
+            recipe, lines = auto.chosen(recipe, asked, found)
             begun += lines
     devices.check(recipe)
     notes = [*_notes(train, validation, recipe), *begun]
@@ -210,9 +213,9 @@ def _train(
         )
     with loop.averaged():
         result = None if validation is None else method.validate(validation, devices)
-        _publish(loop, data)
+        result, yielded = write_result(loop, data, result)
         draw_method(method, views, devices, folder)
-    summary = _summary(loop, result, time.perf_counter() - started)
+    summary = _summary(loop, result, yielded, time.perf_counter() - started)
     if devices.main:
         _finish(loop, summary, result, notes)
     return summary
@@ -269,19 +272,7 @@ def _begin(loop: Loop, source: Any, notes: list[str], fingerprint: str) -> None:
     console.name_problems(train.problems, f"left out of the data; {_ALL}")
 
 
-def _publish(loop: Loop, source: Any) -> None:
-    """Write the result as a hierax folder, with the parent's licence."""
-    state = loop.devices.state(loop.method.result())
-    if loop.devices.main:
-        # The card never names a path of this machine.
-        data = Path(shown(name_text(str(source)))).name if isinstance(source, (str, Path)) else "own images"
-        tensors = {flat_name(name): tensor for name, tensor in state.items()}
-        weights = dataclasses.replace(derived(loop.method.weights, loop.recipe, data), tensors=tensors)
-        write_weights(weights, loop.out / "model", to="hierax", replace=True)
-    loop.devices.accelerator.wait_for_everyone()
-
-
-def _summary(loop: Loop, result: Accuracy | None, seconds: float) -> RunSummary:
+def _summary(loop: Loop, result: Accuracy | None, yielded: dict[str, Any], seconds: float) -> RunSummary:
     losses = loop.report.losses
     finite = [loss for loss in losses if math.isfinite(loss)]
     recent = finite[-max(1, len(finite) // 10) :]
@@ -290,13 +281,14 @@ def _summary(loop: Loop, result: Accuracy | None, seconds: float) -> RunSummary:
     return RunSummary(
         out=loop.out,
         model=loop.out / "model",
-        steps=loop.stream.total,
-        epochs=loop.stream.epochs(loop.stream.total),
+        steps=loop.done,
+        epochs=loop.stream.epochs(loop.done),
         samples=len(train),
         classes=list(train.classes),
         loss=sum(recent) / len(recent) if recent else math.nan,
         losses=list(losses),
         metrics=result.to_dict() if result else {},
+        result=yielded,
         unreadable=unreadable | (dict(result.unreadable) if result else {}),
         skipped_steps=loop.skipped,
         resumed_from=loop.resumed_from,
@@ -309,6 +301,7 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     train = loop.views.data
     problems = [[name, reason] for name, reason in getattr(train, "base", train).problems]
     written = {**summary.to_dict(), "problems": problems, "notes": notes}
+    write_json(loop.out / "run.json", {**read_json(loop.out / "run.json"), "result": summary.result})
     write_json(loop.out / "summary.json", written)
     missing = draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out)
     write_json(loop.out / "summary.json", {**written, "notes": [*notes, *missing]})
@@ -318,6 +311,8 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     if result is not None:
         console.say(f"validation {result}")
     console.name_problems(summary.unreadable.items(), f"could not be read; {_ALL}")
+    for line in told(summary.result, loop.out):
+        console.say(line)
     if reported:
         console.say(f"report in {loop.out / REPORT}")
     console.say(f"model in {summary.model}")
