@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,7 +57,7 @@ class Report:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            with writing(self.path.with_name("tensorboard")):
+            with self._only_shown():
                 self._board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=step)
         except ImportError:
             console.say("no TensorBoard log: pip install tensorboard")
@@ -115,10 +116,19 @@ class Report:
             self._log.write(json.dumps(finite) + "\n")
             self._log.flush()
         if self._board is not None:
-            with writing(self.path.with_name("tensorboard")):
+            with self._only_shown():
                 for key, value in record.items():
                     if isinstance(value, (int, float)) and key != "step":
                         self._board.add_scalar(key, value, record["step"])
+
+    @contextlib.contextmanager
+    def _only_shown(self) -> Iterator[None]:
+        """A run goes on without TensorBoard's files where these cannot be written: the log has every number."""
+        try:
+            yield
+        except OSError as error:
+            self._board = None
+            console.say(f"no TensorBoard log from here on: {error.strerror or error}. All is in {self.path.name}")
 
     def close(self) -> None:
         """Flush and close."""
