@@ -46,7 +46,7 @@ print(canvas.shape, centres)
 
 # %%
 predictor = hierax.load(input_size=(height, width), num_classes=0)
-encoder = predictor.model.requires_grad_(False)
+encoder = predictor.encoder.requires_grad_(False)
 for name, channels, step in zip(("stage1", "stage2", "stage3", "stage4"), encoder.return_channels, encoder.strides):
     print(name, channels, "channels, stride", step)
 

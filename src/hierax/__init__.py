@@ -57,13 +57,15 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    for module, names in _HOMES.items():
-        if name in names:
-            globals()[name] = value = getattr(importlib.import_module(f".{module}", __name__), name)
-            return value
-    raise AttributeError(f"module 'hierax' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to an editor a public name is one of the imports above, and no other exists
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name from its module on first use."""
+        for module, names in _HOMES.items():
+            if name in names:
+                globals()[name] = value = getattr(importlib.import_module(f".{module}", __name__), name)
+                return value
+        raise AttributeError(f"module 'hierax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 
 import pytest
 
 import hierax
 from hierax import errors
+from hierax.bulk.write import provenance
 from hierax.cli import COMMANDS
 from hierax.commands import MEANINGS
 from hierax.data.decode import FORMATS, MAX_PIXELS
@@ -19,6 +21,7 @@ from .pages import DOCS
 SOURCES = sorted((ROOT / "src" / "hierax").rglob("*.py"))
 REFERENCE = DOCS / "reference"
 _VARIABLE = re.compile(r"\b(?:HIERAX|HF|XDG|OPENVINO)_[A-Z0-9_]*[A-Z0-9]\b|\bHTTPS_PROXY\b|\bNO_COLOR\b")
+_DOTTED = re.compile(r"(?<![\w./@\"'-])hierax(?:\.[A-Za-z_]\w*)+")
 # Names in the source that look like variables and are none.
 _CONSTANTS = {"HF_HUB_DOWNLOAD"}
 
@@ -101,13 +104,38 @@ def test_every_public_name_is_in_the_reference(name):
         assert re.search(rf":: hierax\.{name}\n", pages), name
 
 
-def test_help_of_names_on_pages_resolves():
-    """`help(hierax.x.y)` on a page must find x.y, as a reader types it."""
-    for page in {*DOCS.rglob("*.md")} - {REFERENCE / "outputs.md"}:  # there they are keys of metadata
-        for path in re.findall(r"`(?:help\()?(hierax(?:\.\w+)+)\)?`", page.read_text("utf-8")):
-            module, _, name = path.rpartition(".")
-            value = __import__(module, fromlist=[name])
-            try:
-                getattr(value, name)
-            except AttributeError:
-                __import__(path)
+def found_as_typed(path: str) -> object:
+    """What `import` and attributes make of a dotted name; raises where there is none."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            value = getattr(value, part)
+        return value
+    raise ModuleNotFoundError(path)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*sorted(DOCS.rglob("*.md")), *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_help_of_names_on_pages_resolves(page):
+    """`hierax.x.y` on a page, in its code too, must find x.y, as a reader types it."""
+    keys = {*provenance(hierax.load(), normalized=True)} if page.name == "outputs.md" else set()  # metadata, no names
+    for path in set(_DOTTED.findall(page.read_text("utf-8"))) - keys:
+        assert found_as_typed(path) is not None, path
+
+
+def test_names_that_do_not_exist_are_found_out():
+    """A test that resolves anything would let every page rot."""
+    for path in ("hierax.lod", "hierax.train.nothing", "hierax.Predictor.embedd"):
+        with pytest.raises((ModuleNotFoundError, AttributeError)):
+            found_as_typed(path)
+    assert _DOTTED.findall('`help(hierax.train.finetune)` hierax.load(x) src/hierax.x "hierax.model"') == [
+        "hierax.train.finetune",
+        "hierax.load",
+    ]
