@@ -190,10 +190,8 @@ def test_class_folders_with_a_table_beside_them(finetune):
 @pytest.mark.parametrize("place", ["data", "data/train", "data/it's here"])
 def test_classes_in_file_names(finetune, place):
     """`cat.0.jpg`: the line that is proposed must work as it is pasted."""
-    flat(
-        Path(place),
-        *(f"{kind}{mark}{number}.png" for kind, mark in (("cat", "."), ("dog", "_")) for number in range(3)),
-    )
+    names = [f"{kind}{mark}" for kind, mark in (("cat", ".{}"), ("great_dane", "_{}"), ("rose", " ({})"))]
+    flat(Path(place), *(f"{name.format(number)}.png" for name in names for number in range(3)))
     if place == "data/train":
         flat(Path("data", "test1"), "1.png", "2.png")
     code, said, *_ = finetune(place if "'" in place else "data")
@@ -201,7 +199,7 @@ def test_classes_in_file_names(finetune, place):
     line = re.search(r"in a POSIX shell by `(.*?)`, and name", said)[1]
     subprocess.run(["sh", "-c", line], check=True)
     command = shlex.split(re.search(r"`hierax (finetune .*?) OUT`", said)[1])
-    assert finetune(command[1])[2:4] == (["cat", "dog"], 6)
+    assert finetune(command[1])[2:4] == (["cat", "great_dane", "rose"], 9)
 
 
 def test_flat_images_with_nothing_to_go_by(finetune):
@@ -213,6 +211,17 @@ def test_flat_images_with_nothing_to_go_by(finetune):
     assert "Use CLASS/IMAGE.jpg" in said
     assert "POSIX" not in said
     assert "prices" not in said
+
+
+@pytest.mark.parametrize("name", ["{}.jpg", "{}.JPEG", "images\\{}.png"])
+def test_names_of_another_form(finetune, name):
+    """Images that were made smaller and saved anew, or listed on Windows."""
+    flat(Path("data", "images"), *(f"{number}.png" for number in range(4)))
+    table(Path("data", "labels.csv"), "path,label", *(f"{name.format(number)},{number % 2}" for number in range(4)))
+    code, said, classes, samples, _ = finetune("data/labels.csv")
+    assert (code, classes, samples) == (0, ["0", "1"], 4)
+    assert "the files of labels.csv are in images/" in said or "beside it" in said
+    assert ("with the extensions" in said) == ("png" not in name)
 
 
 def test_names_found_in_several_folders(finetune):

@@ -111,6 +111,29 @@ def _source(name: str, source: str, match: str = ".", make: Callable[[Path], Non
     return Case(name, act=lambda folder: open_data(source), raises=InputError, match=match, **more)
 
 
+def _tables_beside(folder: Path) -> None:
+    """Images in no class folder, beside tables that never end or never begin."""
+    (folder / "1.png").touch()
+    os.mkfifo(folder / "pipe.csv")
+    (folder / "zero.csv").symlink_to("/dev/zero")
+    (folder / "line.csv").write_bytes(b"x" * 50_000_000)
+
+
+def _loop_of_links(folder: Path) -> None:
+    """A folder that holds itself: every image is found again and again."""
+    (folder / "loop").symlink_to(".")
+    (folder / "1.png").touch()
+    (folder / "t.csv").write_text("id,label\n1,a\n")
+
+
+def _missing_files(folder: Path) -> None:
+    """Files that are nowhere, each below a folder of its own, beside thousands of folders."""
+    for number in range(2000):
+        (folder / f"d{number}").mkdir()
+    rows = (f"s{number}/../../{number},{number % 3}\n" for number in range(100_000))
+    (folder / "t.csv").write_text("id,label\n" + "".join(rows))
+
+
 CASES = [
     Case("bombs_gif", decode_all, bombs("GIF", transparency=0), expect=lambda e: e == [], megabytes=450, seconds=30),
     Case("bombs_webp", decode_all, bombs("WEBP", lossless=True, method=0), expect=lambda e: e == [], megabytes=550, seconds=30),
@@ -137,6 +160,11 @@ CASES = [
     _source("shapes_of_negative_seed", "shapes:5@-1", "seed"),
     _source("shapes_of_long_seed", "shapes:5@" + "9" * 5000, "seed"),
     _source("name_too_long", "x" * 5000, "Training data"),
+    Case("tables_beside_images", lambda folder: open_data("."), _tables_beside, raises=InputError, match="Use CLASS/IMAGE"),
+    Case("table_beside_a_loop_of_links", lambda folder: open_data("t.csv").name(0), _loop_of_links,
+         expect=lambda name: name == "1.png", megabytes=50),
+    Case("table_of_missing_files", lambda folder: len(open_data("t.csv")), _missing_files,
+         expect=lambda count: count == 100_000, seconds=10),
     Case("train_on_a_pipe", lambda folder: hierax("finetune", "t.csv", "out"), lambda folder: os.mkfifo(folder / "t.csv"),
          expect=refused, seconds=15),
 ]  # fmt: skip

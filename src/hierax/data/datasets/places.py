@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...errors import InputError
+from ..files import open_regular
 from ..sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 _MEDIA = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
@@ -25,10 +26,11 @@ PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "file_name", "f
 LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name", "labels")
 _TRIED = 20  # rows of a table; where one of their files is there, all are taken as they stand
 _FOLDERS, _DEPTH, _TABLES = 200, 2, 50  # that are looked into
-# "cat.0.jpg", "dog_12.png", "rose-007.jpg": the class, and a number.
 # "train_images", "test1": the folder of a split under a longer name.
 _MORE = re.compile(r"[ _-]?(?:images?|imgs?|pictures?|photos?|data|set|[0-9]+)")
-_NUMBERED = re.compile(r"(?P<name>[A-Za-z]+)[._-]?[0-9]+\.[A-Za-z0-9]+")
+# "cat.0.jpg", "great_dane_12.png", "rose (7).jpg": the class, and a number; for Python and for sed.
+_WORDS, _NUMBER = "[A-Za-z]+([ _-][A-Za-z]+)*", "[ ._-]?[(]?[0-9]+[)]?[.]"
+_NUMBERED = re.compile(f"(?P<name>{_WORDS}){_NUMBER}[A-Za-z0-9]+")
 
 
 def split_word(name: str, words: Collection[str]) -> str:
@@ -56,9 +58,10 @@ class _Folder:
 
     def find(self, name: str) -> str | None:
         """The path below this folder that a name stands for, None where there is none."""
-        head, tail = os.path.split(name)
+        head, tail = os.path.split(name.replace("\\", "/"))  # as Windows writes it
         folder = self._below.setdefault(head, _Folder(self.path / head)) if head else self
-        found = folder._files.get(tail)
+        stem, ending = os.path.splitext(tail)
+        found = folder._files.get(tail) or (folder._files.get(stem) if ending.lower() in _MEDIA else None)
         return None if found is None else os.path.join(head, found)
 
 
@@ -93,18 +96,13 @@ def locate(table: Path, names: Sequence[str]) -> tuple[list[str], str, bool]:
             f"A table must name files that are found in one way; those of {str(table)!r} are in each of "
             f"{', '.join(places[:3])}. Write the folder before the names, as in {places[0]}/{first[0]}."
         )
-    found = [best[0].find(name) if name else None for name in names]
-    paths = [
-        name if path is None else os.path.normpath(os.path.join(places[0], path))
-        for name, path in zip(names, found, strict=True)
-    ]
+    found = [(best[0].find(name) or "") if name else "" for name in names]
+    pairs = list(zip(names, found, strict=True))
+    paths = [os.path.normpath(os.path.join(places[0], path)) if path else name for name, path in pairs]
     where = "beside it" if places[0] == "." else f"in {places[0]}/"
-    bare = not Path(first[0]).suffix
-    return (
-        paths,
-        f"the files of {table.name} are {where}{', with the extensions that they have there' if bare else ''}",
-        True,
-    )
+    renamed = any(path and not name.endswith(os.path.basename(path)) for name, path in pairs)
+    note = f"the files of {table.name} are {where}{', with the extensions that they have there' if renamed else ''}"
+    return paths, note, True
 
 
 def _in(folder: _Folder, name: str) -> bool:
@@ -113,11 +111,12 @@ def _in(folder: _Folder, name: str) -> bool:
 
 def _folders_below(root: Path) -> list[Path]:
     """A folder and those near below it."""
-    found, level = [root], [root]
+    found, level = {os.path.realpath(root): root}, [root]
     for _ in range(_DEPTH):
         level = [path for folder in level for path in _sub_folders(folder)][:_FOLDERS]
-        found += level
-    return found[:_FOLDERS]
+        for path in level:
+            found.setdefault(os.path.realpath(path), path)  # links may lead in circles
+    return list(found.values())[:_FOLDERS]
 
 
 def _sub_folders(folder: Path) -> list[Path]:
@@ -143,7 +142,7 @@ def labels_elsewhere(root: Path, given: Path) -> str:
     kinds = _numbered(root)
     if kinds:
         place, table = shlex.quote(str(root)), shlex.quote(str(root / "labels.csv"))
-        line = f"(echo path,label; ls {place} | sed -nE 's/^([[:alpha:]]+)[._-]?[0-9]+[.].*/&,\\1/p') > {table}"
+        line = f"(echo path,label; ls {place} | sed -nE 's/^({_WORDS}){_NUMBER}.*/&,\\1/p') > {table}"
         return (
             f"Their names seem to begin with the class ({', '.join(kinds[:3])}): write a table of them, in a POSIX "
             f"shell by `{line}`, and name it as the data, `hierax finetune {table} OUT`."
@@ -169,10 +168,10 @@ def _is_labelled(table: Path) -> bool:
 def _first_rows(table: Path) -> list[tuple[str, str]] | None:
     """Name and class in the first rows of a table, None where it has no such columns."""
     try:
-        with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            lines = [file.readline(10_000) for _ in range(_TRIED + 1)]
+        with open_regular(table) as file:
+            lines = [file.readline(10_000).decode("utf-8-sig", "replace") for _ in range(_TRIED + 1)]
         rows = [*csv.reader(lines, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")]
-    except (OSError, csv.Error):
+    except (InputError, OSError, csv.Error):  # a pipe, say
         return None
     names = [name.strip().lower() for name in (rows or [[]])[0]]
     at = next((names.index(name) for name in PATH_COLUMNS if name in names), None)
