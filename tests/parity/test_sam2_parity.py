@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 import hierax
 import hierax.compat.transformers as ours
-from hierax.errors import CheckpointError, InputError
+from hierax.errors import CheckpointError, HieraxError, InputError
 from hierax.model.necks import FeaturePyramidNeck
 
 from ..compat.outputs import assert_same_output, images
@@ -152,6 +153,37 @@ def test_config__defaults() -> None:
         ours.Sam2VisionConfig(backbone_channel_list=[96, 192, 384, 768])
     with pytest.raises(AttributeError, match="fpn_hidden_size"):
         _ = config.fpn_hidden_siz
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fpn_hidden_size", 1 << 40),
+        ("fpn_hidden_size", 30),
+        ("fpn_hidden_size", "256"),
+        ("fpn_kernel_size", 3),
+        ("fpn_stride", 0),
+        ("fpn_top_down_levels", "23"),
+        ("fpn_top_down_levels", [0] * 10**6),
+        ("num_feature_levels", 0),
+        ("num_feature_levels", 1.5),
+        ("backbone_channel_list", {"a": 1}),
+        ("backbone_config", [1]),
+        ("backbone_config", {"hidden_size": 1 << 40}),
+        ("backbone_config", {"blocks_per_stage": [10**9, 1, 1, 1]}),
+        ("backbone_config", {"window_size_per_stage": None, "hidden_act": "relu"}),
+    ],
+    ids=str,
+)
+def test_config__hostile(field: str, value: Any, tmp_path: Path) -> None:
+    """A number in a file that asks for a terabyte, or a list where a number should be, must be refused by name."""
+    folder = write_hf_folder(vision(), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    changed = {**config[field], **value} if isinstance(value, dict) and field == "backbone_config" else value
+    (folder / "config.json").write_text(json.dumps({**config, field: changed}))
+    for kind in (ours.AutoModel, ours.Sam2VisionModel, ours.AutoConfig):
+        with pytest.raises(HieraxError):
+            kind.from_pretrained(folder)
 
 
 def test_other_origins__trunks_without_a_neck(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,21 +24,12 @@ class FeaturePyramidNeck(nn.Module):
     Source: SAM 2 (arXiv:2408.00714), whose neck adds to stage 3 only and whose decoder takes the three finest maps.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        dim: int = 256,
-        *,
-        top_down: Sequence[int] = (2, 3),
-        kernel: int = 1,
-        stride: int = 1,
-        padding: int = 0,
-    ) -> None:
+    def __init__(self, channels: Sequence[int], dim: int = 256, *, top_down: Sequence[int] = (2, 3)) -> None:
         """Build the projections; `channels` are those of the stages, finest first."""
         super().__init__()
         self.top_down = tuple(top_down)
         # Quirk(SAM 2): the projections stand in the order of the way down, deepest first.
-        self.convs = nn.ModuleList(nn.Conv2d(width, dim, kernel, stride, padding) for width in reversed(channels))
+        self.convs = nn.ModuleList(nn.Conv2d(width, dim, kernel_size=1) for width in reversed(channels))
 
     def forward(self, maps: Sequence[Float[Tensor, "b _ h w"]]) -> tuple[Maps, Maps]:
         """Maps of one width and the positions of their cells, both finest first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ...config import ModelConfig
 from ...errors import CheckpointError, InputError
+from ...model.encoder import Encoder
 from ...model.precision import as_dtype
 from ...weights.adapt import check_stated
 from ...weights.card import Weights
@@ -72,8 +74,54 @@ class PreTrainedModel(nn.Module):
         """Floating type of the parameters."""
         return next(self.parameters()).dtype
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the model has."""
+    @property
+    def encoder(self) -> Encoder:
+        """Our encoder, which does the work."""
+        raise NotImplementedError
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        *,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Trade compute for memory while training; there is one way to, so that its own options change nothing.
+
+        Raises:
+            InputError: Some of the blocks only, or activations elsewhere.
+        """
+        if every_n_layers != 1 or offload:
+            raise InputError("Every block is checkpointed where it is. Leave every_n_layers and offload out.")
+        self.encoder.checkpoint_blocks = True
+
+    def activation_checkpointing_disable(self) -> None:
+        """Keep what every block computes."""
+        self.encoder.checkpoint_blocks = False
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """`activation_checkpointing_enable`, by its older name."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    gradient_checkpointing_disable = activation_checkpointing_disable
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether compute is traded for memory."""
+        return self.encoder.checkpoint_blocks
+
+    def push_to_hub(self, *args: Any, **options: Any) -> None:
+        """Refused.
+
+        Raises:
+            InputError: Says how to upload.
+        """
+        raise InputError("push_to_hub is not supported. Save the model, and upload: hf upload YOU/NAME FOLDER.")
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model has; embeddings are those of words, of which there are none."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
     @classmethod
@@ -162,7 +210,7 @@ class PreTrainedModel(nn.Module):
         from huggingface_hub import split_torch_state_dict_into_shards
 
         if push_to_hub:
-            raise InputError("push_to_hub= is not supported here. Upload the folder: hf upload YOU/NAME FOLDER.")
+            self.push_to_hub()
         if not safe_serialization:
             raise InputError("hierax writes safetensors only, as pickles can run code. Leave safe_serialization out.")
         if not is_main_process:

@@ -26,7 +26,7 @@ class _Others:
 
     num_labels: _Count | None = None
     id2label: dict[str, str] | None = None
-    label2id: dict[str, int] | None = None
+    label2id: dict[str, int | str] | None = None  # as text in transformers' own guides
     out_features: str | tuple[str, ...] | None = None
     out_indices: tuple[int, ...] | None = None
 
@@ -96,6 +96,8 @@ class HieraConfig(PreTrainedConfig):
             ids = None
         if wrong := [index for index in names if not (str(index).isdecimal() and len(str(index)) < 10)]:
             raise InputError(f"id2label must number the classes from 0; got {brief(wrong[0])}.")
+        if wrong := [index for index in (ids or {}).values() if not str(index).isdecimal()]:
+            raise InputError(f"label2id must give the number of each class; got {brief(wrong[0])}.")
         self.id2label = {int(index): str(name) for index, name in names.items()}
         reverse = ids or {name: index for index, name in self.id2label.items()}
         self.label2id = {str(name): int(index) for name, index in reverse.items()}

@@ -40,6 +40,10 @@ class PreTrainedConfig:
         """Only reached for what was never set."""
         raise AttributeError(f"{type(self).__name__} has no {name!r}. {nearest(name, self.__dict__)}")
 
+    def __repr__(self) -> str:
+        """Class and JSON."""
+        return f"{type(self).__name__} {self.to_json_string()}"
+
     @classmethod
     def fields(cls) -> set[str]:
         """Names of all fields."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from ...errors import CheckpointError, InputError
-from ...schema import pick
+from ...config import Cells, Padding, Side, Stages
+from ...errors import CheckpointError, InputError, brief
+from ...schema import Between, Length, Natural, pick
 from ...weights.card import Weights
 from ...weights.formats.transformers_config import Sam2Fields, read_sam2, sam2_defaults, sam2_json, sam2_obstacle
 from ...weights.neck import neck_tensors
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 _SHARED: dict[str, Any] = {**OUTPUTS, "dtype": None}
 # What transformers keeps in the configs of its whole SAM 2, above the one of the image encoder.
 _WHOLE = ("sam2", "sam2_video")
+_NECK = "Sam2VisionConfig"
+_PROJECTION = {"fpn_kernel_size": 1, "fpn_stride": 1, "fpn_padding": 0}
+# What says nothing of the network.
+_BESIDE: dict[str, Any] = {
+    "backbone_feature_sizes": [[256, 256], [128, 128], [64, 64]],
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "initializer_range": 0.02,
+    **_SHARED,
+}
 
 
 class Sam2HieraDetConfig(PreTrainedConfig):
@@ -70,6 +82,19 @@ class Sam2HieraDetConfig(PreTrainedConfig):
         return said
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Neck:
+    """The fields of a `Sam2VisionConfig` that say what the neck is."""
+
+    backbone_channel_list: Stages[Side] | None = None
+    fpn_hidden_size: Annotated[int, Between(least=4, most=4096)] = 256
+    fpn_kernel_size: Cells = 1
+    fpn_stride: Cells = 1
+    fpn_padding: Padding = 0
+    fpn_top_down_levels: Annotated[tuple[Natural, ...], Length(most=16)] = (2, 3)
+    num_feature_levels: Annotated[int, Between(least=1, most=16)] = 3
+
+
 class Sam2VisionConfig(PreTrainedConfig):
     """Trunk and neck, with transformers' fields and defaults.
 
@@ -90,28 +115,26 @@ class Sam2VisionConfig(PreTrainedConfig):
             InputError: A trunk that no network can be, or a neck for other widths than the trunk's.
         """
         if not isinstance(backbone_config, Sam2HieraDetConfig):
+            if not isinstance(backbone_config, (Mapping, type(None))):
+                raise InputError(f"backbone_config must be a config or its dictionary; got {brief(backbone_config)}.")
             backbone_config = Sam2HieraDetConfig.from_dict(backbone_config or {})
         widths = list(reversed(backbone_config.embed_dim_per_stage))
-        defaults = {
-            "backbone_channel_list": widths,
-            "backbone_feature_sizes": [[256, 256], [128, 128], [64, 64]],
-            **{"fpn_hidden_size": 256, "fpn_kernel_size": 1, "fpn_stride": 1, "fpn_padding": 0},
-            **{"fpn_top_down_levels": [2, 3], "num_feature_levels": 3},
-            **{"hidden_act": "gelu", "layer_norm_eps": 1e-6, "initializer_range": 0.02, **_SHARED},
-        }
         given = {name: value for name, value in options.items() if name not in self.derived and value is not None}
-        vars(self).update({**defaults, **given, "backbone_config": backbone_config})
-        if list(self.backbone_channel_list) != widths:
+        neck = {
+            name: list(v) if isinstance(v, tuple) else v for name, v in vars(pick(_Neck, given, where=_NECK)).items()
+        }
+        if neck["backbone_channel_list"] not in (None, widths):
             raise InputError(
                 f"backbone_channel_list must be the trunk's widths, deepest first: {widths}; got "
-                f"{list(self.backbone_channel_list)}."
+                f"{neck['backbone_channel_list']}."
             )
-        sizes = ("fpn_hidden_size", "fpn_kernel_size", "fpn_stride", "num_feature_levels")
-        for name in sizes:
-            value = getattr(self, name)
-            if type(value) is not int or not 0 < value <= 1 << 14 or (name == "fpn_hidden_size" and value % 4):
-                rule = "a multiple of 4" if name == "fpn_hidden_size" else "a whole number"
-                raise InputError(f"{name} must be {rule} above 0; got {value!r}.")
+        projection = {name: neck[name] for name in _PROJECTION}
+        if projection != _PROJECTION:
+            raise InputError(f"SAM 2's neck projects cell by cell: {_PROJECTION}; got {projection}.")
+        if neck["fpn_hidden_size"] % 4:
+            raise InputError(f"fpn_hidden_size must be a multiple of 4; got {neck['fpn_hidden_size']}.")
+        parts = {"backbone_channel_list": widths, "backbone_config": backbone_config}
+        vars(self).update({**_BESIDE, **given, **neck, **parts})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data; `from_dict` inverts it."""

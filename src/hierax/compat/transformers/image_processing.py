@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ class BitImageProcessor:
         if self.backend not in ("torchvision", "pil"):
             raise UnknownNameError(f"backend must be 'torchvision' or 'pil'; got {backend!r}.")
         vars(self).update(processor_options(_given(options)))
+
+    def __repr__(self) -> str:
+        """Class and options."""
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2)}"
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> BitImageProcessor:

@@ -123,14 +123,8 @@ class Sam2VisionModel(PreTrainedModel):
         super().__init__()
         self.config = config
         self.backbone = Sam2HieraDetModel(config.backbone_config) if backbone is None else backbone
-        self.neck = FeaturePyramidNeck(
-            config.backbone_channel_list[::-1],
-            config.fpn_hidden_size,
-            top_down=config.fpn_top_down_levels,
-            kernel=config.fpn_kernel_size,
-            stride=config.fpn_stride,
-            padding=config.fpn_padding,
-        )
+        widths = config.backbone_channel_list[::-1]
+        self.neck = FeaturePyramidNeck(widths, config.fpn_hidden_size, top_down=config.fpn_top_down_levels)
         self.num_feature_levels = config.num_feature_levels
 
     @property
