@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def alpha(place: Path) -> None:
     with pytest.raises(RuntimeError, match="size of tensor"):
         by_birder(hidden_red)
     assert birder.classification_transform((2, 2), PLAIN)(hidden_red)[:, 0, 0].tolist() == [1, 1, 1]
-    assert by_transformers(hidden_red) == [1, 1, 1]
+    if sys.version_info >= (3, 11):  # the transformers that Python 3.10 can have drops alpha
+        assert by_transformers(hidden_red) == [1, 1, 1]
 
 
 @row("orientation tag (EXIF)")

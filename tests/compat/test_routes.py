@@ -16,7 +16,9 @@ import hierax
 import hierax.compat.birder as birder
 import hierax.compat.transformers as transformers
 from hierax.cli import main
+from hierax.compat.birder.common.fs_ops import load_model
 from hierax.compat.birder.inference.classification import infer_image
+from hierax.errors import InputError
 
 from ..peers import peer
 from ..tolerance import FP32, distance
@@ -69,9 +71,12 @@ def test_birder(suffix: str, run: Path, tmp_path: Path) -> None:
     reads, _ = peer("birder.common.fs_ops").load_model(
         torch.device("cpu"), "hiera_tiny", path=path, inference=True, st=suffix == ".safetensors"
     )
+    ours_reads, _ = load_model(torch.device("cpu"), "hiera_tiny", path=path, inference=True)
+    with pytest.raises(InputError, match="pts"):
+        load_model(torch.device("cpu"), "hiera_tiny", path=path, inference=True, pts=True)
     with torch.no_grad():
         expected = predictor.model(x)
-        for net in (theirs.eval(), mine.eval(), reads):
+        for net in (theirs.eval(), mine.eval(), reads, ours_reads):
             assert distance(net(x), expected) <= FP32
     assert sorted(file["class_to_idx"], key=file["class_to_idx"].__getitem__) == predictor.weights().labels
     size = birder.get_size_from_signature(file["signature"])

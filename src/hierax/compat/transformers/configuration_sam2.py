@@ -120,9 +120,8 @@ class Sam2VisionConfig(PreTrainedConfig):
             backbone_config = Sam2HieraDetConfig.from_dict(backbone_config or {})
         widths = list(reversed(backbone_config.embed_dim_per_stage))
         given = {name: value for name, value in options.items() if name not in self.derived and value is not None}
-        neck = {
-            name: list(v) if isinstance(v, tuple) else v for name, v in vars(pick(_Neck, given, where=_NECK)).items()
-        }
+        said = vars(pick(_Neck, given, where=_NECK))
+        neck: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in said.items()}
         if neck["backbone_channel_list"] not in (None, widths):
             raise InputError(
                 f"backbone_channel_list must be the trunk's widths, deepest first: {widths}; got "
