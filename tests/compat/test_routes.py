@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from hierax.compat.birder.common.fs_ops import load_model
 from hierax.compat.birder.inference.classification import infer_image
 from hierax.errors import InputError
 
+from ..blocks import ROOT
 from ..peers import peer
 from ..tolerance import FP32, distance
 from .outputs import images
@@ -32,13 +35,9 @@ SAID = ("task", "signature", "class_to_idx", "rgb_stats", "config")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `run/model`, fine-tuned on a few pictures for a few steps."""
     place = tmp_path_factory.mktemp("routes")
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        assert main(["render", "photos", "--count", "32", "--seed", "3"]) == 0
-        assert main(["finetune", "photos", "run", "--steps", "3", "--batch-size", "16", "-q"]) == 0
-    finally:
-        os.chdir(before)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    for line in ("render photos --count 32 --seed 3", "finetune photos run --steps 3 --batch-size 16 -q"):
+        subprocess.run([sys.executable, "-m", "hierax", *line.split()], cwd=place, env=environment, check=True)
     return place
 
 
