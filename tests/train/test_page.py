@@ -143,6 +143,27 @@ def test_every_part_is_there(tmp_path, data, capsys):
     assert "class_" in said
 
 
+@pytest.mark.parametrize("result", ["best", "last"])
+def test_the_numbers_are_those_of_the_model(tmp_path, monkeypatch, result):
+    """Where the best weights are the model, the accuracy of the last ones is nobody's."""
+    data, shares = coloured_classes(tmp_path / "data", per_class=6), iter([2, 5, 3, 1, 5 if result == "best" else 1])
+
+    def validate(self, data, devices):
+        right = next(shares)
+        found = Accuracy(correct1=right, correct5=6, total=6, data=data)
+        found.confusion.update({(0, 0): right, (1, 0): 6 - right})
+        return found
+
+    monkeypatch.setattr(Supervised, "validate", validate)
+    settings = {**PLAIN, "validate_every": 2, "validation_fraction": 0.34, "result": result}
+    finetune(data, tmp_path / "out", model=save_learner(tmp_path / "start"), steps=8, **settings)
+    found, (right, step) = read(tmp_path / "out"), (5, 4) if result == "best" else (1, 8)
+    assert f"Of 6 held-out images of 3 classes the model names {right} right" in found.of("")
+    assert f"Accuracy on held-out images: {100 * right / 6:.1f}%" in found.of("curves")
+    assert f"Best 83.3% at step 4; the model is that of step {step}." in found.of("curves")
+    assert f"the {result} weights, of step {step}, are the model" in found.of("origin")
+
+
 def test_names_are_text(tmp_path, capsys):
     """A class named as a script would run in the browser of everybody who is shown the page."""
     hostile = ["<script>alert(1)<\\script>", "'\"><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", "</style> &amp; \u202e x",

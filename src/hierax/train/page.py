@@ -28,6 +28,7 @@ from ..weights.files import read_json, write_text
 from . import findings
 from .pictures import at_most_a_warning, history
 from .reading import to_record
+from .result import told
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -158,7 +159,7 @@ def _sample_file(loop: Loop, data: TrainingData) -> Path | None:
 
 def _curves(loop: Loop, summary: RunSummary, result: Accuracy | None) -> dict[str, Any]:
     """Loss, accuracy and learning rate by step; what is missing, and why."""
-    below, validation = history(loop.out / "log.jsonl", len(summary.losses), result)
+    below, validation = history(loop.out / "log.jsonl", summary.result["step"], result)
     accuracy = [(step, 100 * share) for step, share in below["Validation top-1"]]
     made, missing = list[dict[str, Any]](), list[str]()
     with _told(missing):
@@ -169,11 +170,11 @@ def _curves(loop: Loop, summary: RunSummary, result: Accuracy | None) -> dict[st
             made.append({**shown, "note": note if validation else ""})
         if accuracy:
             step, best = max(accuracy, key=lambda point: (point[1], -point[0]))
-            heading = f"Accuracy on held-out images: {accuracy[-1][1]:.1f}%"
+            heading = f"Accuracy on held-out images: {100 * result.top1:.1f}%" if result else ""
             svg = figures.series_figure(accuracy, title="Accuracy by step", percent=True, best=len(accuracy) > 1)
-            note = f"Best {best:.1f}% at step {step:,}." if len(accuracy) > 1 else (
-                "Measured once, at the end; validate_every=STEPS measures during the run."
-            )  # fmt: skip
+            note = "Measured once, at the end; validate_every=STEPS measures during the run."
+            if len(accuracy) > 1:
+                note = f"Best {best:.1f}% at step {step:,}; the model is that of step {summary.result['step']:,}."
             made.append({"heading": heading, "svg": as_is(svg), "note": note})
         if below["Learning rate"]:
             svg = figures.series_figure(below["Learning rate"], title="Learning rate by step")
@@ -208,7 +209,7 @@ def _origin(loop: Loop, summary: RunSummary) -> list[tuple[str, str]]:
                 "Licence of these",
                 run.get("license") or ("unknown" if card.pretrained else "none"),
             ),
-            ("Result", str(summary.model)),
+            ("Result", "; ".join([str(summary.model), *told(summary.result, loop.out)])),
             ("Computed in", f"{run.get('precision')} on {run.get('processes')} x {run.get('device')}, {versions}"),
         ]
         return [(name, _text(str(value))) for name, value in rows]

@@ -30,7 +30,13 @@ _MISTAKES = 16  # on the sheet
 
 
 def draw_run(
-    losses: Sequence[float], baseline: float | None, result: Accuracy | None, classes: Sequence[str], folder: Path
+    losses: Sequence[float],
+    baseline: float | None,
+    result: Accuracy | None,
+    classes: Sequence[str],
+    folder: Path,
+    *,
+    step: int,
 ) -> list[str]:
     """Write `curves.png`, and after validation `confusion.png` and `mistakes.png`; which there are not, and why."""
     measured = result if result is not None and result.total else None
@@ -52,7 +58,7 @@ def draw_run(
         return [f"charts are not drawn. {MissingExtraError('viz', 'matplotlib')}"]
     if losses:
         with at_most_a_warning("curves.png"):
-            below, validation = history(folder / "log.jsonl", len(losses), measured)
+            below, validation = history(folder / "log.jsonl", step, measured)
             shown = {"baseline": baseline, "validation": validation, "below": below}
             charts.training_curves(losses, folder / "curves.png", **shown)
     if measured is not None and len(classes) > _CLASSES:
@@ -66,20 +72,26 @@ def draw_run(
     return []
 
 
-def history(log: Path, steps: int, result: Accuracy | None) -> tuple[dict[str, Points], Points]:
-    """Accuracy and learning rate by step, by name, and the validation's loss, as the log has them and at the end."""
+def history(log: Path, step: int, result: Accuracy | None) -> tuple[dict[str, Points], Points]:
+    """Accuracy and learning rate by step, by name, and the validation's loss: as logged, and of the result.
+
+    Args:
+        log: The log of the run.
+        step: Steps after which the weights of the result were.
+        result: What was measured of them.
+    """
     names = {"validation_top1": "Validation top-1", "lr": "Learning rate", "validation_loss": "loss"}
-    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names.values()}
+    found: dict[str, dict[int, float]] = {name: {} for name in names.values()}
     for line in log.read_text("utf-8").splitlines() if log.is_file() else ():
         record = json.loads(line)
         for key, name in names.items():
             if isinstance(value := record.get(key), (int, float)):
-                found[name].append((record["step"], value))
+                found[name][record["step"]] = value
     if result is not None:
-        found["Validation top-1"].append((steps, result.top1))
-        found["loss"].append((steps, result.loss))
-    loss = found.pop("loss")
-    return dict(found), loss
+        found["Validation top-1"][step], found["loss"][step] = result.top1, result.loss
+    points = {name: sorted(values.items()) for name, values in found.items()}
+    loss = points.pop("loss")
+    return dict(points), loss
 
 
 def draw_method(method: Method, views: Views, devices: Devices, folder: Path) -> None:

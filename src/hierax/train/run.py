@@ -303,7 +303,9 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     written = {**summary.to_dict(), "problems": problems, "notes": notes}
     write_json(loop.out / "run.json", {**read_json(loop.out / "run.json"), "result": summary.result})
     write_json(loop.out / "summary.json", written)
-    missing = draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out)
+    missing = draw_run(
+        summary.losses, loop.method.baseline, result, train.classes, loop.out, step=summary.result["step"]
+    )
     write_json(loop.out / "summary.json", {**written, "notes": [*notes, *missing]})
     for note in missing:
         console.say(note)
