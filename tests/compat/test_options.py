@@ -81,7 +81,14 @@ def test_config__fetches_no_weights(hub: Hub) -> None:
         config = kind.from_pretrained("org/bees")
         assert config.id2label == LABELS
     assert not hub.count("GET", "model.safetensors")
-    assert ours.AutoConfig.from_pretrained("hiera_tiny_224").num_labels == 1000  # which the catalogue knows
+    before = len(hub.log)
+    for name in ("hiera_tiny_224", "facebook/hiera-tiny-224-in1k-hf"):  # which the catalogue knows
+        assert ours.AutoConfig.from_pretrained(name).id2label[0] == "tench, Tinca tinca"
+    assert ours.AutoConfig.from_pretrained("facebook/hiera-tiny-224-mae-hf").decoder_hidden_size == 512
+    assert len(hub.log) == before
+    with pytest.raises(HieraxError):  # a revision is asked for at the hub, which has no such repository
+        ours.AutoConfig.from_pretrained("facebook/hiera-tiny-224-in1k-hf", revision="main")
+    assert len(hub.log) > before
 
 
 def test_cache_dir(hub: Hub, tmp_path: Path) -> None:
@@ -135,6 +142,17 @@ def test_token(hub: Hub, given: Any, sent: str | None, monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_stored")
     ours.AutoConfig.from_pretrained("org/bees", token=given)
     assert {headers.get("Authorization") for _, _, headers in hub.log} == {sent}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"image_processor": [1]}', '{"size": {"shortest_edge": 1e12}}', "null"])
+def test_processor__damaged_file(text: str, tmp_path: Path) -> None:
+    """A file that is no processor's must not end in a traceback, nor in an image of a terabyte."""
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    try:
+        processor = ours.AutoImageProcessor.from_pretrained(tmp_path)
+    except HieraxError:
+        return
+    assert processor.size == {"shortest_edge": 224}
 
 
 # --- dtype, device and files ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from .configuration_base import CONFIG, PreTrainedConfig, as_weights
 from .configuration_sam2 import Sam2HieraDetConfig, Sam2VisionConfig
 from .hiera_models import HieraBackbone, HieraForImageClassification, HieraForPreTraining, HieraModel
 from .image_processing import BitImageProcessor, Sam2ImageProcessor, stored_options
-from .options import Request, known_entry, requested
+from .options import Request, requested
 from .sam2_models import Sam2HieraDetModel, Sam2VisionModel
 
 Config = type[PreTrainedConfig]
@@ -60,7 +60,7 @@ def config_class(source: str | Path, request: Request) -> Config:
     for kind in CONFIGS:
         if kind.written(data) is not None:
             return kind
-    entry = known_entry(str(source))
+    entry = request.published(source)
     return _kind_of(request.weights(source) if entry is None else as_weights(entry))
 
 

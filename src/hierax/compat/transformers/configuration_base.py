@@ -12,7 +12,7 @@ from ...weights.card import ModelCard, Weights
 from ...weights.catalog import CatalogEntry
 from ...weights.files import write_json
 from ...weights.labels import class_names
-from .options import Request, is_option, known_entry, requested
+from .options import Request, is_option, requested
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,7 +69,9 @@ class PreTrainedConfig:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
-        """The config of a folder, file, catalogue name or hub id, of which only config.json is fetched if it will do.
+        """The config of a folder, file, catalogue name or hub id, of which config.json alone is fetched if it will do.
+
+        Of a published name the catalogue knows it, so that nothing is.
 
         Args:
             pretrained_model_name_or_path: The source.
@@ -99,7 +101,7 @@ class PreTrainedConfig:
         written = cls.written(data)
         if written is not None:
             return written
-        entry = known_entry(str(source))
+        entry = request.published(source)
         return cls.of_weights(as_weights(entry) if entry is not None else request.weights(source))
 
     @classmethod

@@ -18,11 +18,11 @@ from ...config import MOST_PIXELS, PreprocessSpec
 from ...data.decode import open_rgb
 from ...data.preprocess import center_crop, resized_size
 from ...errors import InputError, UnknownNameError, nearest
-from ...registry import describe
+from ...registry import describe, is_local
 from ...weights.adapt import check_stated
 from ...weights.files import write_json
 from ...weights.formats.transformers_processor import BIT_DEFAULTS, RESAMPLE, processor_json, processor_options
-from .options import Request, known_entry, requested
+from .options import Request, requested
 from .outputs import ModelOutput
 
 FILE = "preprocessor_config.json"
@@ -220,17 +220,17 @@ def _pixels(image: Any, convert: bool) -> Tensor:
 def stored_options(source: str | Path, request: Request) -> dict[str, Any]:
     """Every option of the processor of a source, its class's name included."""
     path = Path(source).expanduser()
-    entry = None if path.exists() else known_entry(str(source).partition("@")[0])
+    entry = None if path.exists() else request.published(source)
     if entry is not None and entry.path is not None:
         return stored_options(entry.path, request)
-    published = entry is not None and not (request.revision or "@" in str(source))
-    data = None if published else request.sidecar(source, FILE, *([] if entry is None and path.exists() else [_NEWER]))
+    data = request.sidecar(source, FILE, _NEWER)
     if data is None:
-        card = describe(path) if entry is None else entry
+        card = entry or (describe(path) if is_local(source) else request.weights(source).card)
         spec, sam2 = card.preprocess, card.family == "hieradet" and card.format in ("sam2", "transformers")
         said = {"backend": "pil" if spec.engine == "pil" else "torchvision", **processor_json(spec, sam2=sam2)}
     else:
-        said = data.get("image_processor", data)
+        inner = data.get("image_processor")
+        said = inner if isinstance(inner, Mapping) else data
     kind = "Sam2ImageProcessor" if str(said.get("image_processor_type", "")).startswith("Sam2") else "BitImageProcessor"
     backend = {"backend": said["backend"]} if data is None else {}
     return {"image_processor_type": kind, **backend, **processor_options(said)}

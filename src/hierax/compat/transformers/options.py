@@ -103,8 +103,12 @@ class Request:
             )
         return weights
 
+    def published(self, source: str | Path) -> catalog.CatalogEntry | None:
+        """What the catalogue knows of a source; nothing where another revision of it is asked for."""
+        return None if self.revision or "@" in str(source) else known_entry(str(source))
+
     def sidecar(self, source: str | Path, *names: str) -> dict[str, Any] | None:
-        """A configuration file beside the weights, which are not fetched; None where only the weights can tell.
+        """A configuration file beside the weights, which are not fetched; None where the catalogue or they must tell.
 
         Args:
             source: As for `weights`.
@@ -125,9 +129,9 @@ class Request:
             catalog.resolve(name)  # which says what there is
         if entry is not None and entry.path is not None:
             return self.sidecar(entry.path, *names)
-        if entry is not None and not (entry.format == "transformers" and entry.repo):
+        if entry is not None and not (revision and entry.repo and entry.format == "transformers"):
             return None
-        repo, revision = (name, revision) if entry is None else (str(entry.repo), revision or entry.revision or None)
+        repo = name if entry is None else str(entry.repo)
         with hub_options(self.hub):
             return read_json(fetch_sidecar(repo, names, revision=revision))
 
