@@ -155,6 +155,12 @@ class ModelConfig:
             )
         if int(self.mlp_ratio * min(self.embed_dim, self.decoder.dim if self.decoder else self.embed_dim)) < 1:
             raise InputError(f"mlp_ratio must leave the MLP at least one channel; got {self.mlp_ratio}.")
+        pooled = tuple(q**self.q_pool for q in self.q_stride)
+        if self.decoder and any(unit % cells for unit, cells in zip(self.mask_unit, pooled, strict=True)):
+            raise InputError(
+                f"A mask unit of an autoencoder must be a multiple of the {pooled} tokens that are pooled into one; "
+                f"got mask_unit {self.mask_unit}."
+            )
         # The first block of a stage pools inside the windows of the stage before.
         for stage, window in enumerate(self.resolved_windows):
             pools = stage < self.q_pool

@@ -261,11 +261,12 @@ def converted(
 def _kept(path: Path) -> Iterator[None]:
     """Keep a file that is about to be replaced as `<name>.bak`; take the copy away again if replacing it fails."""
     backup = path.with_name(f"{path.name}.bak")
-    if os.path.lexists(backup):
+    if os.path.lexists(backup) and not (os.path.exists(backup) and os.path.samefile(path, backup)):
         raise CheckpointError(f"{backup} already exists; nothing was overwritten. Move it away first.")
     try:
         try:
-            os.link(path, backup)
+            if not os.path.lexists(backup):  # or a run was killed that had just begun
+                os.link(path, backup)
         except OSError:  # a file system without hard links
             shutil.copy2(path, backup)
     except OSError as error:

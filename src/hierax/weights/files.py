@@ -7,6 +7,7 @@ Writing is whole or not at all.
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import itertools
 import json
 import os
@@ -252,9 +253,11 @@ def staged(destination: Path, *, replace: bool = False, new: bool = False) -> It
 def _move_files(source: Path, target: Path, replace: bool, new: bool) -> None:
     staged = sorted(source.iterdir(), key=lambda path: path.name == "config.json")
     there = {path.name for path in staged if os.path.lexists(target / path.name)}
-    if there and new:
+    # The same bytes are what an earlier try left that was killed between two files.
+    others = [name for name in there if not _same(source / name, target / name)]
+    if others and new:
         raise CheckpointError(
-            f"{target} holds {', '.join(sorted(there))} meanwhile; nothing was overwritten. Name another destination."
+            f"{target} holds {', '.join(sorted(others))} meanwhile; nothing was overwritten. Name another destination."
         )
     foreign = [name for name in there if not is_ours(target / name)]
     in_the_way = [name for name in foreign if name != "README.md"]
@@ -266,6 +269,10 @@ def _move_files(source: Path, target: Path, replace: bool, new: bool) -> None:
     for path in staged:
         if replace or path.name not in foreign:
             put(path, target / path.name, replace=path.name in there)
+
+
+def _same(path: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(path, other, shallow=False)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:

@@ -408,7 +408,16 @@ def _asked_for(folder: Path) -> list[tuple[int, ...]]:
 _TRAINED = ("finetune", "data", "out", "-m", "model", "--steps", "1", "--device", "cpu", "--set", "workers=0")
 
 
+def _without_units(folder: Path) -> None:
+    """An autoencoder whose mask units are smaller than what is pooled into one token."""
+    path = written(MEMBERS["Hiera MAE"], folder / "model", "hierax")
+    content = json.loads((path / "config.json").read_text())
+    content["architecture"]["mask_unit"] = [1, 1]
+    (path / "config.json").write_text(json.dumps(content))
+
+
 CASES += [
+    _refused("mask_unit_of_one_token", _without_units, "mask unit of an autoencoder must be a multiple"),
     # Each wrapper was a pass over names of megabytes, as many as there are.
     _refused("name_of_wrappers", _renamed(lambda name: "module." * 10_000 + name), "none of the known formats"),
     _refused("name_of_digits", _renamed(str, "blocks." + "1" * 5000 + ".norm1.weight"), "1 left over"),
