@@ -13,7 +13,7 @@ from PIL import Image
 from hierax.data.augment import Augment
 from hierax.data.decode import decode_image, decode_shrunk
 from hierax.data.erase import erase, rectangle
-from hierax.errors import RecipeError
+from hierax.errors import InputError, RecipeError
 
 from ..members import encoded, photograph
 
@@ -191,3 +191,25 @@ def test_only_files_of_jpegs_are_decoded_smaller(tmp_path):
         assert (pixels.shape, size) == ((38, 50, 3), (300, 400))
     both = encoded(image, "MPO", save_all=True, append_images=[image])
     assert decode_shrunk(both, lambda _: 4)[0].shape == (75, 100, 3)
+
+
+def test_a_damaged_photograph_is_refused_at_any_size(tmp_path, monkeypatch):
+    """Whoever asks for an eighth must not be given the grey that a decoder fills up with, or a bomb's pixels."""
+    data = jpeg(1600, 1200)
+    for kept in (0.3, 0.7, 0.97):
+        with pytest.raises(InputError, match="decode"):
+            decode_shrunk(data[: int(len(data) * kept)], lambda _: 8)
+    monkeypatch.setenv("HIERAX_MAX_PIXELS", str(1600 * 1200 - 1))
+    with pytest.raises(InputError, match="declares 1600 x 1200"):
+        decode_shrunk(data, lambda _: 8)
+
+
+@pytest.mark.parametrize(("form", "worth"), [("JPEG", True), ("PNG", False)])
+def test_large_photographs_take_the_time_and_memory_of_small_ones(form, worth):
+    """A crop that is drawn after decoding costs six times as much; the pixels are counted where they are held."""
+    image = photograph(3000, 2000)
+    data = encoded(image, form, **({"quality": 85} if worth else {"compress_level": 1}))
+    change = Augment(size=(64, 64), crop_scale=(0.5, 1.0))
+    pixels, size = decode_shrunk(data, lambda size: change.shrink(size, 3))
+    assert size == (2000, 3000)
+    assert (pixels.size < 3000 * 2000 * 3 / 60) == worth

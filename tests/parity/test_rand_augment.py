@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from hierax.data import rand_augment
+from hierax.data.erase import rectangle
 from hierax.data.rand_augment import INCREASING, PLAIN
 from hierax.data.warp import Look
 
@@ -71,3 +75,78 @@ def test_tables_hold_timms_operations(theirs):
     assert {NAMES[name].replace("+", "Increasing") for name in INCREASING} == set(theirs._RAND_INCREASING_TRANSFORMS)
     assert {NAMES[name].replace("+", "") for name in PLAIN} == set(theirs._RAND_TRANSFORMS)
     assert rand_augment.MOST == theirs._LEVEL_DENOM
+
+
+def changed(before, after):
+    """Whether anything changed, and by how much on average."""
+    difference = np.abs(np.asarray(after, dtype=int) - np.asarray(before, dtype=int))
+    return bool(difference.any()), float(difference.mean())
+
+
+@pytest.mark.slow
+def test_draws_amount_to_the_same(theirs, monkeypatch):
+    """Another chance, spread of magnitudes, share of signs or weight of an operation moves the sums of 10,000 draws.
+
+    timm is given our generator in place of its own two: from the same numbers, the same images must come.
+    """
+    image, look = photograph(32, 32), Look(FILL, True)
+    style = {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
+    reference = theirs.rand_augment_transform("rand-m9-mstd0.5-inc1", style)
+    rng = np.random.Generator(np.random.PCG64(1))
+    monkeypatch.setattr(theirs.random, "random", rng.random)
+    monkeypatch.setattr(theirs.random, "gauss", rng.normal)
+    chosen = SimpleNamespace(choice=lambda of, count, **_: [of[place] for place in rng.integers(len(of), size=count)])
+    monkeypatch.setattr(theirs, "np", SimpleNamespace(random=chosen))
+    want = np.array([changed(image, reference(image)) for _ in range(10_000)]).mean(0)
+    rng.bit_generator.state = np.random.PCG64(1).state
+    settings = {"std": 0.5, "probability": 0.5, "increasing": True}
+    got = np.array(
+        [
+            changed(image, rand_augment.applied(image, rand_augment.draw(rng, 2, 9, **settings), look))
+            for _ in range(10_000)
+        ]
+    ).mean(0)
+    assert 0.2 < 1 - want[0] < 0.3
+    assert abs((1 - got[0]) / (1 - want[0]) - 1) < 0.002, (got, want)  # share of images that stay as they are
+    assert abs(got[1] / want[1] - 1) < 0.002, (got, want)  # mean change
+
+
+@pytest.mark.slow
+def test_our_own_draws_amount_to_the_same(theirs):
+    """As above from independent numbers, which differ by chance: by 1.2 % in the share, as one standard deviation."""
+    np.random.seed(0)
+    theirs.random.seed(0)
+    image, look = photograph(32, 32), Look(FILL, True)
+    style = {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
+    reference = theirs.rand_augment_transform("rand-m9-mstd0.5-inc1", style)
+    want = np.array([changed(image, reference(image)) for _ in range(20_000)]).mean(0)
+    rng, settings = np.random.default_rng(0), {"std": 0.5, "probability": 0.5, "increasing": True}
+    drawn = (rand_augment.draw(rng, 2, 9, **settings) for _ in range(20_000))
+    got = np.array([changed(image, rand_augment.applied(image, changes, look)) for changes in drawn]).mean(0)
+    assert abs((1 - got[0]) / (1 - want[0]) - 1) < 0.04, (got, want)
+    assert abs(got[1] / want[1] - 1) < 0.02, (got, want)
+
+
+@pytest.mark.slow
+def test_erasing_amounts_to_the_same():
+    """Another range of areas or aspects, or a rectangle that may fill the image, moves the mean area and its shape."""
+    module = peer("timm.data.random_erasing")
+    module.random.seed(0)
+    reference = module.RandomErasing(0.25, mode="pixel", device="cpu")
+    areas, shapes = [], []
+    for _ in range(20_000):
+        pixels = torch.zeros(3, 32, 48)
+        found = reference(pixels).ne(0).all(0)
+        areas.append(found.sum().item())
+        if found.any():
+            shapes.append(found.any(1).sum().item() / found.any(0).sum().item())
+    ours = torch.stack([rectangle(key, (32, 48), 0.25) for key in range(20_000)])
+    sizes = ours[:, 2] * ours[:, 3]
+    drawn = ours[sizes > 0].double()
+    assert abs((sizes > 0).double().mean().item() / (np.array(areas) > 0).mean() - 1) < 0.05
+    mine = sizes[sizes > 0].double()
+    assert abs(mine.mean().item() / np.array(areas)[np.array(areas) > 0].mean() - 1) < 0.04
+    assert abs(mine.max().item() / max(areas) - 1) < 0.1
+    ratio = (drawn[:, 2] / drawn[:, 3]).log()
+    assert abs(ratio.mean().item() - np.log(shapes).mean()) < 0.05
+    assert abs(ratio.std().item() / np.log(shapes).std() - 1) < 0.05

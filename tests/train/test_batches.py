@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from hierax.data import inputs
+from hierax.config import architecture
+from hierax.data import inputs, memory
 from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import FileData
 from hierax.data.inputs import plain_batches
 from hierax.errors import HieraxError
+from hierax.train import batches
 from hierax.train.batches import Part, Stream, Views, random_clip, steps_of_parts
+from hierax.train.methods.mae import MaskedPretraining
 from hierax.train.reading import recipe_of
 from hierax.train.recipe import Recipe
 
@@ -216,3 +220,54 @@ def test_a_worker_that_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(Views, "__getitem__", lambda self, draw: runs.die())
     with pytest.raises(HieraxError, match=r"workers=0.*--resume"):
         next(steps_of_parts(views, Stream(9, recipe), recipe, start=0, rank=0, world=1))
+
+
+def test_mask_units_come_with_the_views(tmp_path):
+    """Drawn in the step, one generator a sample, they hold the device up; drawn by a worker's own, a run cannot resume."""
+    folder = coloured_classes(tmp_path, per_class=4)
+    recipe = recipe_of({"method": "mae", "batch_size": 4, "epochs": 1, "mask_ratio": 0.5, "workers": 0})
+    method = MaskedPretraining(learner(decoder=True), recipe, [])
+    views = Views(open_data(folder), method.views(), method.weights.config, recipe)
+    found = {}
+    for workers in (0, 2):
+        settings = dataclasses.replace(recipe, workers=workers)
+        steps = steps_of_parts(views, Stream(12, settings), settings, start=0, rank=0, world=1)
+        parts = [part for step in steps for part in step]
+        found[workers] = torch.cat([part.views["visible"] for part in parts])
+        assert torch.cat([part.keys for part in parts]).unique().numel() == 12
+        for part in parts:
+            for key, row in zip(part.keys.tolist(), part.views["visible"], strict=True):
+                generator = torch.Generator().manual_seed(key)
+                want = method.module.random_visible(torch.zeros(1, 1, 64, 64), 0.5, generator)[0]
+                assert torch.equal(row, want)
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_still_image_for_a_network_of_clips_is_decoded_once(tmp_path, monkeypatch):
+    """A copy for each of sixteen frames, or a decode for each view, is sixteen times the memory and four times the time."""
+    count = []
+    real = batches.decode_shrunk
+    monkeypatch.setattr(batches, "decode_shrunk", lambda *given: count.append(1) or real(*given))
+    folder = coloured_classes(tmp_path, per_class=2)
+    config = architecture("hiera_base_16x224")
+    recipe = recipe_of({"batch_size": 4, "repeats": 2, "epochs": 1, "workers": 0})
+    made = []
+
+    class Make:
+        def __call__(self, frames, key, size=None):
+            made.append(frames)
+            return {"pixels": torch.zeros(3)}
+
+        def shrink(self, size, key):
+            return 1
+
+    views = Views(open_data(folder), Make(), config, recipe)
+    assert len(views[0, 0][1]) == 2
+    assert len(count) == 1
+    assert all(frames.shape[0] == 16 and frames.strides[0] == 0 for frames in made)
+
+
+def test_workers_keep_what_they_free():
+    """A worker that gives every image's memory back to the system spends a tenth of its time on page faults."""
+    memory.keep_freed()  # any number of times, and on systems that have no such setting
+    memory.keep_freed()

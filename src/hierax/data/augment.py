@@ -141,7 +141,7 @@ class Augment(AugmentSettings):
         if flipped:
             pixels = pixels.flip(-1)
         if changes:
-            image = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+            image = Image.merge("RGB", [Image.fromarray(channel.numpy()) for channel in pixels])
             changed = rand_augment.applied(image, changes, Look(self.fill, self.bicubic))
             pixels = torch.from_numpy(np.array(changed)).permute(2, 0, 1)  # (3, h, w)
         return pixels.contiguous()

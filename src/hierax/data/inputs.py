@@ -18,6 +18,7 @@ from ..config import ModelConfig, PreprocessSpec
 from ..errors import HieraxError, InputError
 from .datasets.samples import TrainingData
 from .decode import decoded
+from .memory import keep_freed
 from .preprocess import preprocess
 from .video import read_prepared
 
@@ -132,6 +133,7 @@ def _starting() -> Iterator[None]:
 def _as_worker(_: int) -> None:
     """One thread, for there are many workers; and the run, not its workers, heeds a signal to stop."""
     torch.set_num_threads(1)
+    keep_freed()
     if hasattr(signal, "sigwaitinfo"):
         threading.Thread(target=_heed_parent, daemon=True).start()
 

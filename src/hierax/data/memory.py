@@ -14,6 +14,20 @@ _LARGE = 64 << 20
 # glibc keeps what threads free, in an arena of each: what one gave back would not be there for the next.
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
+_allocator = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names of the settings
+
+
+def keep_freed() -> None:
+    """Let this process keep up to 64 MiB that it freed, for what it asks for next.
+
+    A process that only reads images asks for the same few megabytes again and again. Given back to the system each
+    time, they come back as thousands of page faults, which cost a tenth of an image's time.
+    """
+    if _allocator is not None:
+        _allocator(_MMAP_THRESHOLD, 16 << 20)
+        _allocator(_TRIM_THRESHOLD, 64 << 20)
+
 
 class Budget:
     """Bytes that threads hold while they work; who comes first is served first.

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageEnhance, ImageOps
 
 from .warp import Look, rotated, sheared, translated
 
 MOST = 10  # the largest magnitude
+_BYTES = np.arange(256)
 
 
 class Operation(NamedTuple):
@@ -42,13 +44,9 @@ class Change(NamedTuple):
     argument: float
 
 
-def _through(table: Callable[[int, float], float]) -> Callable[[Image.Image, float, Look], Image.Image]:
-    """An operation on each byte by itself."""
-
-    def apply(image: Image.Image, argument: float, _: Look) -> Image.Image:
-        return image.point([int(table(value, argument)) for value in range(256)] * 3)
-
-    return apply
+def _through(table: Callable[[np.ndarray, float], np.ndarray]) -> Callable[[Image.Image, float, Look], Image.Image]:
+    """An operation on each byte by itself: the table gives what all 256 become."""
+    return lambda image, argument, _: image.point(table(_BYTES, argument).tolist() * 3)
 
 
 def _enhanced(kind: Callable[[Image.Image], Any]) -> Callable[..., Image.Image]:
@@ -56,11 +54,8 @@ def _enhanced(kind: Callable[[Image.Image], Any]) -> Callable[..., Image.Image]:
     return lambda image, factor, _: kind(image).enhance(factor)
 
 
-def _masked(value: int, bits: float) -> int:
-    return value & (0xFF00 >> int(bits))  # the high bits; Pillow's own refuses to keep none
-
-
-_POSTERIZE, _SOLARIZE = _through(_masked), _through(lambda value, most: value if value < most else 255 - value)
+_POSTERIZE = _through(lambda values, bits: values & (0xFF00 >> int(bits)))  # Pillow's own refuses to keep no bits
+_SOLARIZE = _through(lambda values, least: np.where(values < least, values, 255 - values))
 _COLOR, _CONTRAST = _enhanced(ImageEnhance.Color), _enhanced(ImageEnhance.Contrast)
 _BRIGHTNESS, _SHARPNESS = _enhanced(ImageEnhance.Brightness), _enhanced(ImageEnhance.Sharpness)
 
@@ -78,12 +73,13 @@ def _across(share: float) -> float:
 INCREASING: dict[str, Operation] = {
     "autocontrast": Operation(lambda image, _, look: ImageOps.autocontrast(image), lambda share: 0),
     "equalize": Operation(lambda image, _, look: ImageOps.equalize(image), lambda share: 0),
-    "invert": Operation(_through(lambda value, _: 255 - value), lambda share: 0),
+    "invert": Operation(_through(lambda values, _: 255 - values), lambda share: 0),
     "rotate": Operation(rotated, lambda share: share * 30, signed=True),  # degrees
     "posterize": Operation(_POSTERIZE, lambda share: 4 - int(share * 4)),  # bits that stay
     "solarize": Operation(_SOLARIZE, lambda share: 256 - int(share * 256)),  # the least value that is inverted
     "solarize_add": Operation(
-        _through(lambda value, more: min(255, value + more) if value < 128 else value), lambda share: int(share * 110)
+        _through(lambda values, more: np.where(values < 128, np.minimum(255, values + int(more)), values)),
+        lambda share: int(share * 110),
     ),
     "color": Operation(_COLOR, _away, signed=True),
     "contrast": Operation(_CONTRAST, _away, signed=True),
@@ -124,7 +120,7 @@ def draw(
             continue
         share = min(max(rng.normal(magnitude, std), 0.0), MOST) / MOST
         operation = table[names[place]]
-        if operation.signed and rng.random() < 0.5:
+        if operation.signed and rng.random() > 0.5:
             share = -share
         changes.append(Change(names[place], operation.argument(share)))
     return changes

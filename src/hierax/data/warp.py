@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 
 
@@ -69,14 +69,10 @@ def _slid(image: Image.Image, axis: int, shifts: Float[np.ndarray, " rows"], loo
     mixed = near[:, : 4 * width] * weights[0]
     for tap in range(1, 4):
         mixed.addcmul_(near[:, 4 * tap : 4 * (tap + width)], weights[tap])
-    out = mixed.clamp_(0, 255).to(torch.uint8).numpy().view(np.uint32)  # (height, width)
+    out = np.clip(mixed.numpy(), 0, 255).astype(np.uint8).view(np.uint32)  # (height, width)
     places = np.arange(width) + 0.5 + shifts[:, None]
     out[(places < 0) | (places >= width)] = np.array([*look.fill, 255], np.uint8).view(np.uint32)[0]
-    return Image.fromarray(_rgb(out))
-
-
-def _rgb(words: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    return np.ascontiguousarray(words.view(np.uint8).reshape(*words.shape, 4)[..., :3])
+    return Image.frombuffer("RGBX", image.size, out, "raw", "RGBX", 0, 1).convert("RGB")
 
 
 def _weights(t: Float[np.ndarray, " rows"], bicubic: bool) -> Float[np.ndarray, "4 rows"]:
