@@ -54,7 +54,7 @@ def photographs(size: tuple[int, int], count: int) -> list[bytes]:
 
 
 def ours(method: str, *, step: bool = True, **settings: Any) -> Make:
-    """Our own views, as a run makes them, of this hierax or of an earlier one; with `step`, as the network takes them."""
+    """Our own views, as a run makes them, of this hierax or an earlier one; with `step`, as the network takes them."""
     from hierax.config import architecture
     from hierax.data.datasets.samples import TrainingData
     from hierax.train.batches import Views
@@ -122,6 +122,11 @@ def pillow() -> Make:
     return _each(one)
 
 
+def decoded() -> Make:
+    """Pillow's decoder alone: what no change after it can undercut."""
+    return _each(lambda data: torch.tensor(Image.open(io.BytesIO(data)).convert("RGB").size))
+
+
 def _each(one: Callable[[bytes], Tensor]) -> Make:
     return lambda files, turn: torch.stack([one(data) for data in files])
 
@@ -135,6 +140,7 @@ WAYS: dict[str, Callable[[], Make]] = {
     "timm without erasing": lambda: timm(auto_augment="rand-m9-mstd0.5-inc1"),
     "hierax crop and flip": lambda: ours("supervised"),
     "pillow crop and flip": pillow,
+    "decoding alone": decoded,
     "hierax mae": lambda: ours("mae", crop_scale=(0.2, 1.0)),
     "hierax mae before": lambda: ours("mae", crop_scale=(0.2, 1.0)),
 }

@@ -125,17 +125,17 @@ class Method(abc.ABC):
         """Views of a part, bytes (..., 3, [t,] h, w), as network input on the module's device, erased where drawn."""
         spec, device = self.weights.preprocess, next(self.module.parameters()).device
         axes = len(self.weights.config.input_size)
-        mean, std = (_by_channel(values, axes, device) for values in (spec.mean, spec.std))
-        pixels = part.views[name].to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std)
+        mean, std = (_of_bytes(values, axes, device) for values in (spec.mean, spec.std))
+        pixels = part.views[name].to(device, non_blocking=True).float().sub_(mean).div_(std)
         if name == "pixels" and ERASED in part.views:
             erase(pixels, part.views[ERASED])
         return pixels
 
 
 @functools.lru_cache(maxsize=8)
-def _by_channel(values: tuple[float, ...], axes: int, device: torch.device) -> Float[Tensor, "3 ..."]:
-    """One number a channel, brought to the device once: every copy there makes the host wait."""
-    return torch.tensor(values, device=device).view(3, *[1] * axes)
+def _of_bytes(values: tuple[float, ...], axes: int, device: torch.device) -> Float[Tensor, "3 ..."]:
+    """One number a channel, of 255, brought to the device once: every copy there makes the host wait."""
+    return torch.tensor(values, device=device).mul_(255).view(3, *[1] * axes)
 
 
 @dataclass(frozen=True, kw_only=True)
