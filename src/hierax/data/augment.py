@@ -219,7 +219,7 @@ def mix(
         choice: "always" takes one of those that are on, "uniform" may also take none.
         rng: Where the draw comes from.
 
-    Source: arXiv:1710.09412, arXiv:1905.04899. Ours, because kornia's mixup knows no Beta distribution.
+    Source: arXiv:1710.09412, arXiv:1905.04899.
     """
     ways = [("none", 0.0)] if choice == "uniform" else []
     ways += [(name, alpha) for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha > 0]
