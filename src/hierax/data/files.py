@@ -65,7 +65,7 @@ def _reason(path: str, error: Exception) -> str:
             return f"is a link to a missing file, {os.readlink(path)!r}"
         return "does not exist" if path else "is an empty path"
     if isinstance(error, regular.NotRegularError):
-        return error.strerror
+        return f"{error.strerror}"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied"
     return f"cannot be opened: {getattr(error, 'strerror', None) or error}"

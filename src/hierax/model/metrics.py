@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +41,7 @@ class Accuracy:
     among: int = 5
     confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
     losses: float = 0.0
-    own: Counter[int] = field(default_factory=Counter)
+    own: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     worst: list[tuple[float, str, int, int, int, float]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     data: Any = None
@@ -84,7 +84,8 @@ class Accuracy:
             whole.among = min(whole.among, part.among)
             whole.unreadable += part.unreadable
             whole.losses += part.losses
-            whole.own += part.own
+            for label, score in part.own.items():
+                whole.own[label] += score
             whole.worst += part.worst
             whole.confusion += part.confusion
         whole.worst = sorted(whole.worst, reverse=True)[:_WORST]

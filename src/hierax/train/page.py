@@ -220,7 +220,7 @@ def _validation(loop: Loop, result: Accuracy | None, names: list[str]) -> dict[s
     """What was found on the held-out images."""
     if result is None:
         return {"matrix": {"width": 0, "least": 0}}
-    worst = [
+    worst: list[dict[str, Any]] = [
         dict(zip(("confidence", "name", "truth", "answer", "index"), found, strict=False)) for found in result.worst
     ]
     suspected = findings.suspects(result)[:_SUSPECTS]
