@@ -5,6 +5,7 @@ Source: Meta's `hiera.py` (supervised) and `hiera_mae.py` (masked autoencoder); 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -31,6 +32,13 @@ def build(config: ModelConfig, *, device: str = "cpu") -> nn.Module:
     return module
 
 
+@functools.lru_cache(maxsize=4)
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter, by its name with and without a leading `encoder.`."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in build(config, device="meta").named_parameters()}
+    return shapes | {name.removeprefix("encoder."): shape for name, shape in shapes.items()}
+
+
 def fresh(name: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
     """Initial value of one parameter.
 
@@ -46,17 +54,17 @@ def fresh(name: str, shape: tuple[int, ...], config: ModelConfig) -> Tensor:
         return value.fill_(config.layer_scale or 1.0)
     if kind == "latent":
         return nn.init.trunc_normal_(value, std=shape[-1] ** -0.5)
+    if config.family == "hieradet" and "pos_embed" in name:
+        return value.zero_()
     if "pos_embed" in name or "mask_token" in name:
         return nn.init.trunc_normal_(value, std=0.02)
     if "norm" in owner:
         shifted = config.family != "hieradet" and config.decoder is None and ".blocks." in f".{name}"
         return value.fill_(1.0) if kind == "weight" else value.fill_(0.02 if shifted else 0.0)
     if "fusion" in name or config.family == "hieradet" or ("patch_embed" in name and kind == "bias"):
-        # What torch gives Linear and Conv: uniform within 1 / sqrt(fan_in).
-        fan_in = math.prod(shape[1:]) if kind == "weight" else shape[0]
-        if kind == "bias" and "patch_embed" in name:
-            fan_in = config.in_channels * math.prod(config.patch_kernel)
-        bound = 1 / math.sqrt(max(fan_in, 1))
+        # What torch gives Linear and Conv: uniform within 1 / sqrt(fan_in), of a bias that of its weight.
+        weight = shape if kind == "weight" else _shapes(config)[name.removesuffix("bias") + "weight"]
+        bound = 1 / math.sqrt(max(math.prod(weight[1:]), 1))
         return value.uniform_(-bound, bound)
     if config.decoder is not None:
         return value.zero_() if kind == "bias" else nn.init.xavier_uniform_(value.view(shape[0], -1)).view(shape)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ..errors import CheckpointError, writing
 from ..net.cache import sha256_of
 
 log = logging.getLogger("hierax")
+_NAME = re.compile(r"step-[0-9]{8,}")
 TENSORS, STATE, MARKER = "tensors.safetensors", "state.json", "complete.json"
 
 
@@ -83,8 +85,8 @@ def is_valid(path: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    """Checkpoints, newest first; a folder of any other name is somebody's copy, and stays."""
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), reverse=True)
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:

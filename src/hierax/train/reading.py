@@ -17,6 +17,7 @@ from .recipe import Recipe, Task
 
 AUTO = "auto"  # the recipe that `train.auto` chooses once it has seen the data
 MOST_STAGES = 8  # recipes, one before the other
+_WRITTEN = {"task", "method", "seed", "batch_size", "weight_decay", "log_every", "max_bad_steps"}  # among others
 _KEYS = [field.name for field in dataclasses.fields(Recipe) if field.name != "settings"]
 # What other trainers call some keys, where spelling alone would suggest another one.
 _ELSEWHERE = {
@@ -57,7 +58,8 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
             f"A recipe must be a preset or a TOML file; {str(source)!r} is no preset and {what}. "
             f"{nearest(str(source), known)}Presets: {', '.join(known)}."
         )
-    recipe = recipe_of(data if method is None else {"method": method, **data}, str(source or "A recipe"))
+    named = method is None or str(source) in PRESETS  # a preset's method is known; a file may leave it to the caller
+    recipe = recipe_of(data if named else {"method": method, **data}, str(source or "A recipe"))
     if recipe.task != task:
         raise RecipeError(
             f"The recipe {str(source)!r} is for {recipe.task}; got {task}. Call {recipe.task}, or choose another."
@@ -110,7 +112,9 @@ def with_options(recipe: Recipe, **options: Any) -> Recipe:
             f"epochs={common['epochs']}. Leave one out."
         )
     if common.get("method", recipe.method) != recipe.method:
-        raise RecipeError(f"The recipe is for method={recipe.method!r}; got {common['method']!r}.")
+        task = find_method(common["method"]).task
+        remedy = "Choose a recipe of that method" if task == recipe.task else f"That is a method of {task}: call {task}"
+        raise RecipeError(f"The recipe is for method={recipe.method!r}; got {common['method']!r}. {remedy}.")
     data = to_dict(recipe)
     if "epochs" in common:
         data.pop("steps", None)
@@ -176,7 +180,12 @@ def _refuse(key: str, method: str, where: str) -> None:
 
 
 def _without_old_defaults(data: Mapping[str, Any], method: str) -> Mapping[str, Any]:
-    """The data without what hierax 0.1 wrote down of other methods: all of their keys, as they are by default."""
+    """The data without what hierax 0.1 wrote down of other methods: all of their keys, as they are by default.
+
+    It wrote every key of a recipe, too; where those are missing a person wrote the others, and is told.
+    """
+    if not data.keys() >= _WRITTEN:
+        return data
     for other in METHODS.values():
         foreign = {key: value for key, value in plain(other.Settings()).items() if key not in _names(method)}
         if foreign and all(data.get(key) == value for key, value in foreign.items()):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from ..config import ARCHITECTURES, ModelConfig, architecture
-from ..errors import UnknownNameError
+from ..errors import CheckpointError, UnknownNameError
+from ..net.address import shown
 from ..registry import find_weights, is_local
 from ..weights import catalog
 from ..weights.adapt import at_size
 from ..weights.card import RANDOM, ModelCard, Weights
+from ..weights.geometry import AmbiguousError
 from .recipe import Recipe
 
 
@@ -30,7 +32,14 @@ def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
         spec = catalog.resolve(config.name).preprocess.with_size(config.input_size)
         weights = Weights(card=ModelCard(name=config.name, config=config, preprocess=spec, base_model=RANDOM))
     else:
-        weights = find_weights(recipe.model)
+        try:
+            weights = find_weights(recipe.model)
+        except AmbiguousError as error:
+            raise CheckpointError(
+                f"Weights to train from must say which network they are of; those of {shown(str(recipe.model))!r} may "
+                f"be of {', '.join(error.candidates)}. Write them once under the right name: hierax convert SOURCE FOLDER "
+                f"--to hierax --name {error.candidates[0]}; then train with -m FOLDER."
+            ) from error
         weights = dataclasses.replace(weights, tensors={name: t.float() for name, t in weights.tensors.items()})
     return at_size(weights, recipe.input_size, option="input_size= (--set input_size=...)")
 

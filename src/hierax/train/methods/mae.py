@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from ...config import DecoderConfig
+from ...config import DecoderConfig, ModelConfig
 from ...errors import RecipeError
 from ...model.mae import MaskedAutoencoder, random_units, visible_count
 from ...schema import Between, Positive, ProperShare
@@ -181,14 +181,34 @@ def as_autoencoder(weights: Weights, recipe: Recipe) -> Weights:
         )
     changes: dict[str, Any] = {} if recipe.drop_path is None else {"drop_path": recipe.drop_path}
     heads = settings.decoder_heads
-    if config.decoder is None:
+    if config.decoder is None or not weights.tensors:
         if settings.decoder_dim % heads:
             raise RecipeError(f"decoder_heads must divide decoder_dim; got {heads} and {settings.decoder_dim}.")
-        decoder = DecoderConfig(dim=settings.decoder_dim, depth=settings.decoder_depth, num_heads=heads)
-        changes |= {"decoder": decoder, "q_pool": settings.query_pools, "head": "pool", "name": f"mae_{config.name}"}
-    elif not weights.tensors:
-        changes |= {"decoder": dataclasses.replace(config.decoder, num_heads=heads)}
+        shape = {"dim": settings.decoder_dim, "depth": settings.decoder_depth, "num_heads": heads}
+        decoder = dataclasses.replace(config.decoder or DecoderConfig(), **shape)
+        changes |= {"decoder": decoder, "q_pool": settings.query_pools}
+        if config.decoder is None:
+            changes |= {"head": "pool", "name": f"mae_{config.name}"}
+    else:
+        _refuse_other_decoder(config, settings)
     config = dataclasses.replace(config, num_classes=0, head_dropout=0.0, **changes)
     kept = ("patch_embed.", "pos_embed", "blocks.", "encoder_norm", "multi_scale", "decoder_", "mask_token")
     tensors = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(kept)}
     return dataclasses.replace(weights, tensors=tensors, labels=None).with_card(config=config)
+
+
+def _refuse_other_decoder(config: ModelConfig, settings: MAESettings) -> None:
+    """Refuse a decoder that was asked for and that the weights do not have.
+
+    Raises:
+        RecipeError: A key of the decoder is neither the default nor what the weights have.
+    """
+    decoder, usual = config.decoder or DecoderConfig(), MAESettings()
+    held_by = {"decoder_depth": decoder.depth, "decoder_dim": decoder.dim, "query_pools": config.q_pool}
+    for key, held in held_by.items():
+        asked = getattr(settings, key)
+        if asked not in (held, getattr(usual, key)):
+            raise RecipeError(
+                f"{key} must be that of the weights, which have a decoder; got {asked}, they have {held}. Leave it "
+                "out, or start at random with pretrained=false."
+            )
