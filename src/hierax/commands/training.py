@@ -20,6 +20,7 @@ Epochs = Annotated[float | None, arg(help="Passes over the data.")]
 BatchSize = Annotated[int | None, arg(help="Samples of one optimiser step.")]
 Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE", help="Other recipe keys, e.g. --set lr=1e-3 seed=1.")]
 Out = Annotated[Positional[Path], arg(help="Folder of the run; OUT/model is the result.")]
+Sweep = Annotated[Literal["lr"] | None, arg(help="Try five learning rates in short runs first; take the best.")]
 Resume = Annotated[bool, arg(help="Go on from the newest whole checkpoint in OUT.")]
 
 
@@ -60,6 +61,7 @@ def finetune(
     set: Settings = (),
     device: Device = "auto",
     resume: Resume = False,
+    sweep: Sweep = None,
 ) -> int:
     """Train a classifier on labelled images; prints the folder of the result.
 
@@ -69,7 +71,7 @@ def finetune(
     from .. import finetune as train
 
     options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, "resume": resume}
-    return _run(train, data, out, set, model=model, recipe=recipe, **options)
+    return _run(train, data, out, set, model=model, recipe=recipe, sweep=sweep, **options)
 
 
 def _run(train: Callable[..., Any], data: str, out: Path, pairs: Sequence[str], **options: Any) -> int:

@@ -19,7 +19,7 @@ from .recipe import Recipe
 _FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every", "max_bad_steps", "validation",
          "sharding", "checkpoint_blocks")  # fmt: skip
 # What a run writes: a folder that holds any of these without being a run's is somebody's work.
-_WRITTEN = ("model", "best", "last", "sweep", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json",
+_WRITTEN = ("model", "best", "last", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json",
             "log.jsonl", "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
 _RECIPE = "run_recipe.json"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import platform
 import time
@@ -26,7 +27,7 @@ from ..weights.card import RANDOM
 from ..weights.digest import weights_digest
 from ..weights.files import read_json, write_json, write_text
 from . import auto
-from .batches import Views
+from .batches import Stream, Views
 from .devices import Devices
 from .folder import begun_with, check_apart, claim, keep_recipe
 from .loop import Loop
@@ -37,6 +38,7 @@ from .reading import AUTO, read_recipe, recipe_of, to_record, with_options
 from .recipe import Recipe
 from .result import told, write_result
 from .start import licence_note, start_line, starting_weights
+from .sweep import swept
 
 _ALL = "all are in summary.json. The first:"
 
@@ -125,6 +127,7 @@ def finetune(
     model: Any = None,
     recipe: str | Path | None = None,
     resume: bool = False,
+    sweep: Literal["lr"] | None = None,
     **overrides: Any,
 ) -> RunSummary:
     """Train a classifier on labelled images or clips.
@@ -136,6 +139,7 @@ def finetune(
         model: Catalogue name, hub id, path or architecture; None is the recipe's, or the small embedded model.
         recipe: Preset name or TOML file; None is "auto", which chooses for the data and the model and says what.
         resume: Go on from the newest whole checkpoint in `out`, if there is one.
+        sweep: "lr" tries five learning rates in short runs first, in `out/sweep`, and takes the best.
         **overrides: Any key of a recipe or of its method, e.g. steps, epochs, batch_size, lr, seed, mixup.
 
     Raises:
@@ -147,19 +151,28 @@ def finetune(
     Source: arXiv:2306.00989 appendix A; docs/training.md.
     """
     if recipe not in (None, AUTO):
-        return run(data, out, with_options(read_recipe(recipe, "finetune"), model=model, **overrides), resume=resume)
+        read = with_options(read_recipe(recipe, "finetune"), model=model, **overrides)
+        return run(data, out, read, resume=resume, sweep=sweep)
     asked = {key: value for key, value in {"model": model, **overrides}.items() if value is not None}
-    return run(data, out, with_options(recipe_of({}), **asked), resume=resume, asked=asked)
+    return run(data, out, with_options(recipe_of({}), **asked), resume=resume, asked=asked, sweep=sweep)
 
 
 def run(
-    data: Any, out: str | Path, recipe: Recipe, *, resume: bool = False, asked: Mapping[str, Any] | None = None
+    data: Any,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    asked: Mapping[str, Any] | None = None,
+    sweep: str | None = None,
 ) -> RunSummary:
     """Train as a recipe says, whatever its task and method; other arguments and errors as `finetune`.
 
     What is `asked` for, keys of the recipe and their values, stays as it is while everything else is chosen for the
     data and the model (recipe `auto`); None takes the recipe as it is.
     """
+    if sweep not in (None, "lr"):
+        raise RecipeError(f"A sweep is over 'lr'; got {sweep!r}. Leave it out, or write sweep='lr'.")
     folder = Path(out)
     check_apart(data, folder)
     if recipe.before is not None:
@@ -171,26 +184,38 @@ def run(
         raise RecipeError("Pretraining needs a model; got none. Pass model=, e.g. 'mae_hiera_tiny_224'.")
     devices = Devices(recipe)
     with claim(folder, resume=resume) if devices.main else contextlib.nullcontext():
-        return _train(data, folder, recipe, devices, resume=resume, asked=asked)
+        return _train(data, folder, recipe, devices, resume=resume, asked=asked, sweep=sweep is not None)
 
 
 def _train(
-    data: Any, folder: Path, recipe: Recipe, devices: Devices, *, resume: bool, asked: Mapping[str, Any] | None
+    data: Any,
+    folder: Path,
+    recipe: Recipe,
+    devices: Devices,
+    *,
+    resume: bool,
+    asked: Mapping[str, Any] | None,
+    sweep: bool,
 ) -> RunSummary:
     """Train in a folder that is this run's."""
     started, kind = time.perf_counter(), find_method(recipe.method)
     train, validation = kind.open(data, recipe)
     begun: list[str] = []
     weights = starting_weights(recipe, begun)
-    if asked is not None:
-        old = begun_with(folder) if resume else None
-        if old is not None:  # what was chosen then holds, whatever would be chosen now
-            recipe = with_options(old, **asked)
-        else:
-            found = auto.facts_of(train, validation, weights, recipe, devices) if devices.main else None
-            found = devices.gather(found)[0]  # processes that rounded otherwise must not choose otherwise
-            recipe, lines = auto.chosen(recipe, asked, found)
-            begun += lines
+    old = begun_with(folder) if resume else None
+    if asked is not None and old is not None:
+        recipe = with_options(old, **asked)  # what was chosen then holds, whatever would be chosen now
+    elif asked is not None:
+        facts = auto.facts_of(train, validation, weights, recipe, devices) if devices.main else None
+        # Of the main process, for all: one that rounded otherwise must not choose otherwise.
+        recipe, lines = auto.chosen(recipe, asked, devices.gather(facts)[0])
+        begun += lines
+    if sweep and old is not None:
+        recipe = dataclasses.replace(recipe, lr=old.lr)  # what was taken when the run began
+    elif sweep:
+        again = functools.partial(_candidate, data)
+        recipe = swept(recipe, Stream(len(train), recipe).total, folder / "sweep", again, devices)
+        devices = Devices(recipe)  # each run sets accelerate up anew
     devices.check(recipe)
     notes = [*_notes(train, validation, recipe), *begun]
     torch.manual_seed(recipe.seed)
@@ -219,6 +244,11 @@ def _train(
     if devices.main:
         _finish(loop, summary, result, notes)
     return summary
+
+
+def _candidate(data: Any, recipe: Recipe, folder: Path, resume: bool) -> RunSummary:
+    """A run of a sweep."""
+    return run(data, folder, recipe, resume=resume)
 
 
 def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe) -> list[str]:

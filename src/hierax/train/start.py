@@ -37,8 +37,8 @@ def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
         except AmbiguousError as error:
             raise CheckpointError(
                 f"Weights to train from must say which network they are of; those of {shown(str(recipe.model))!r} may "
-                f"be of {', '.join(error.candidates)}. Write them once under the right name: hierax convert SOURCE FOLDER "
-                f"--to hierax --name {error.candidates[0]}; then train with -m FOLDER."
+                f"be of {', '.join(error.candidates)}. Write them once under the right name: hierax convert SOURCE "
+                f"FOLDER --to hierax --name {error.candidates[0]}; then train with -m FOLDER."
             ) from error
         weights = dataclasses.replace(weights, tensors={name: t.float() for name, t in weights.tensors.items()})
     return at_size(weights, recipe.input_size, option="input_size= (--set input_size=...)")
