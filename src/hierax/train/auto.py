@@ -155,7 +155,7 @@ def _rates(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
         lr = (2e-3 if facts.config.embed_dim < _WIDE else 1e-3) * scale
         reason = "the paper's fine-tuning rate, scaled from its batch of 1024 by the square root"
     # Lower rates in earlier layers spare what they learned; what starts at random has nothing to spare.
-    decay = 0.3 if facts.fitting else 0.75 if facts.started else 1.0
+    decay = 0.1 if facts.fitting else 0.75 if facts.started else 1.0
     keys |= {"lr": float(f"{lr:.2g}"), "layer_decay": decay, "drop_path": 0.1}
     return keys | {"groups": "birder" if facts.fitting else "meta"}, reason  # only birder's spare the last block, too
 
