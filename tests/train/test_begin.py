@@ -124,3 +124,28 @@ def test_small_pretraining_quotes_its_own_rate():
     preset = recipe_of(PRESETS["small_pretrain"])
     assert (preset.lr_batch, preset.peak_lr) == (preset.batch_size, 2e-4)
     assert json.dumps(PRESETS["small_pretrain"]["lr"]) == "0.0002"
+
+
+@pytest.mark.slow
+def test_two_processes_of_mae_differ_by_rounding_alone(tmp_path):
+    """Losses agree to 1e-6. Weights under SGD to 1e-7; under AdamW key biases move by rounding, and only they.
+
+    The gradient of a key's bias is zero (softmax does not see it), so what is computed is noise, which AdamW scales up to the
+    rate. Processes that averaged wrongly would differ in every parameter, with either optimiser.
+    """
+    data, model = coloured_classes(tmp_path / "data", per_class=6), save_learner(tmp_path / "mae", decoder=True)
+    for optimizer, largest in (("sgd", 1e-7), ("adamw", 1e-6)):
+        settings = {**runs.SETTINGS, "steps": 6, "drop_path": 0.0, "optimizer": optimizer}
+        one = pretrain(data, tmp_path / f"{optimizer}1", model=model, **settings)
+        assert runs.in_processes(
+            lambda s=settings, o=optimizer: pretrain(data, tmp_path / f"{o}2", model=model, **s), 2
+        ) == [0, 0]
+        log = (tmp_path / f"{optimizer}2" / "log.jsonl").read_text().splitlines()
+        two = [loss for line in log for loss in json.loads(line).get("losses", [])]
+        assert max(abs(a - b) for a, b in zip(one.losses, two, strict=True)) <= 1e-6
+        first, second = runs.result(tmp_path / f"{optimizer}1"), runs.result(tmp_path / f"{optimizer}2")
+        for name, tensor in first.items():
+            apart = (tensor - second[name]).abs()
+            if name.endswith("qkv.bias"):
+                apart = apart.view(3, -1)[[0, 2]]  # queries and values
+            assert apart.max() <= largest, name
