@@ -214,7 +214,7 @@ def test_without_effect(folder: Path) -> None:
         ({"from_tf": True}, "torch"),
         ({"proxies": {"https": "x"}}, "HTTPS_PROXY"),
     ],
-    ids=str,
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )
 def test_refused(option: dict[str, Any], remedy: str, folder: Path) -> None:
     """An option that is silently ignored gives another model than the caller asked for."""
