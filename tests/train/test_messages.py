@@ -45,6 +45,10 @@ CASES = [
     ("pets out --epochs -1", ["epochs must be", "got -1"]),
     ("pets out --batch-size 0", ["batch_size must be at least 1", "got 0"]),
     ("pets out --set lr=-1", ["lr must be at least 0", "got -1"]),
+    (
+        "pets out --set lr=-1 --set seed=1 batch_size=2 --set steps=2",
+        ["lr must be at least 0", "got -1"],
+    ),  # not the last alone
     ("pets out --set lr=fast", ["lr", "'fast'"]),
     ("pets out --set lrr=1", ["unknown key 'lrr'", "Did you mean 'lr'?"]),
     ("pets out --set lr", ["KEY=VALUE", "'lr'"]),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from .. import console
 from ..errors import RecipeError
@@ -18,7 +19,11 @@ Recipe = Annotated[str | None, arg(help="Preset name or TOML file.")]
 Steps = Annotated[int | None, arg(help="Optimiser steps; overrules epochs.")]
 Epochs = Annotated[float | None, arg(help="Passes over the data.")]
 BatchSize = Annotated[int | None, arg(help="Samples of one optimiser step.")]
-Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE", help="Other recipe keys, e.g. --set lr=1e-3 seed=1.")]
+Settings = Annotated[
+    tuple[tuple[str, ...], ...],
+    UseAppendAction,
+    arg(metavar="KEY=VALUE", help="Other recipe keys, e.g. --set lr=1e-3 seed=1; may be repeated."),
+]
 Out = Annotated[Positional[Path], arg(help="Folder of the run; OUT/model is the result.")]
 Sweep = Annotated[Literal["lr"] | None, arg(help="Try five learning rates in short runs first; take the best.")]
 Resume = Annotated[bool, arg(help="Go on from the newest whole checkpoint in OUT.")]
@@ -74,9 +79,9 @@ def finetune(
     return _run(train, data, out, set, model=model, recipe=recipe, sweep=sweep, **options)
 
 
-def _run(train: Callable[..., Any], data: str, out: Path, pairs: Sequence[str], **options: Any) -> int:
+def _run(train: Callable[..., Any], data: str, out: Path, pairs: Sequence[Sequence[str]], **options: Any) -> int:
     """Train, with the options and KEY=VALUE pairs (TOML, else text), and print the folder of the result once."""
-    for pair in pairs:
+    for pair in itertools.chain.from_iterable(pairs):
         key, equals, text = pair.partition("=")
         if not equals or not key.strip() or key.strip() in ("data", "out"):
             raise RecipeError(f"--set takes KEY=VALUE of a recipe; got {pair!r}. Write it as in --set lr=1e-3.")
