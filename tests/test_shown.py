@@ -50,7 +50,14 @@ def test_run_summary__one_line():
     done = dict(epochs=1.0, samples=9, classes=["a"], losses=[0.1] * 5000, skipped_steps=0, resumed_from=0, seconds=1.0)
     metrics = {"top1": 97.5, "top5": 100.0}
     summary = RunSummary(
-        out=Path("o"), model=Path("o/model"), steps=5000, loss=0.1, metrics=metrics, unreadable={"x": "y"}, **done
+        out=Path("o"),
+        model=Path("o/model"),
+        steps=5000,
+        loss=0.1,
+        metrics=metrics,
+        result={},
+        unreadable={"x": "y"},
+        **done,
     )
     model = str(Path("o/model"))
     assert repr(summary) == f"RunSummary({model!r}, 5000 steps, loss 0.1, {metrics})"

@@ -149,8 +149,9 @@ def test_file_size_limit(most, place):
     assert limited == [0 if most > 1000 else 1, 1, 1, 1, 1]
     assert set(there) <= {"run", "v.npz"}
     assert not (out / "run" / "model").exists()
-    # Without a byte there is no temporary file either, which libraries ask for.
-    assert said.count("File too large. Raise the limit (ulimit -f)") == limited.count(1) - (most == 0)
+    # Without a byte there is no temporary file either, which some libraries ask for before anything is written.
+    told = said.count("File too large. Raise the limit (ulimit -f)")
+    assert limited.count(1) - (most == 0) <= told <= limited.count(1)
     again = out / "again"
     again.mkdir()
     found, _, _ = child(place, "print(json.dumps(codes(*sys.argv[1:3], sys.argv[4])))", more=[str(again)])

@@ -144,7 +144,7 @@ def test_train(tmp_path, moment):
     {{"recipe": lambda: before(runs, "keep_recipe"),
       "log": lambda: before(Report, "step", lambda report, step, *a: step == 3),
       "checkpoint": lambda: before(checkpoints, "commit", lambda folder, found: found.step == 4),
-      "result": lambda: before(runs, "_publish")}}[moment]()
+      "result": lambda: before(runs, "write_result")}}[moment]()
     codes = [main(arguments)]
     whole = [path.name for path in sorted((DISK / "run/checkpoints").glob("step*")) if checkpoints.is_valid(path)]
     hidden = [name for name in listing() if "partial" in name]

@@ -77,7 +77,7 @@ def warmup_steps(recipe: Recipe, *, samples: int, total: int) -> int:
     if recipe.warmup_steps is not None:
         return recipe.warmup_steps
     read = recipe.batch_size // recipe.repeats  # by a step
-    return min(math.ceil(recipe.warmup_epochs / recipe.repeats * samples / read), int(WARMUP_SHARE * total))
+    return min(math.ceil(recipe.warmup_epochs / recipe.repeats * samples / read), math.ceil(WARMUP_SHARE * total))
 
 
 class AveragedWeights:

@@ -138,7 +138,7 @@ _PREPROCESS = [
     ("std", "[-1,1,1]", "std must be at least"),
     ("std", "[NaN,1,1]", "finite"),
     ("size", "[9600,9600]", "at most"),
-    ("size", "[4000,4000]", "of about the network's input size"),
+    ("size", "[4000,4000]", "must be asked for"),
     ("size", "[0,0]", "size must be at least 1"),
     ("crop_ratio", "0", "crop_ratio must be"),
     ("crop_ratio", "1e30", "crop_ratio must be"),
