@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import typing
 
 import pytest
 
 from hierax.cli import COMMANDS, main
+from hierax.commands import signature
 
 USAGES = {
     "list": "[PATTERN]",
@@ -84,6 +86,19 @@ def on_terminal(arguments: list[str], **environment: str) -> str:
 
 
 @pytest.mark.slow
+def test_values__keep_their_short_name_where_types_come_as_optional(monkeypatch, capsys):
+    """Python 3.10 wraps what has None for a default: `-m` and the words of help were lost there."""
+
+    def wrapped(function, **options):
+        hints = typing.get_type_hints(function, **options)
+        given = hints["model"]
+        return hints | {"model": typing.Union[given, None]}  # noqa: UP007 - as 3.10 does
+
+    monkeypatch.setattr(signature, "get_type_hints", wrapped)
+    assert main(["classify", "--help"]) == 0
+    assert "-m MODEL, --model MODEL" in " ".join(capsys.readouterr().out.split())
+
+
 def test_colours__only_where_they_are_wanted():
     """NO_COLOR, unless it is empty, means none (no-color.org)."""
     assert "\x1b[" in on_terminal(["embed", "--help"])

@@ -75,7 +75,18 @@ def _named(parameter: inspect.Parameter, hint: Any) -> Any:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = get_type_hints(function, include_extras=True)
-    return {name: hints[name] for name in inspect.signature(function).parameters}
+    return {name: _stated(hints[name]) for name in inspect.signature(function).parameters}
+
+
+def _stated(hint: Any) -> Any:
+    """A type as its signature states it.
+
+    Quirk(Python 3.10): what has None for a default comes as Optional of it, and what is said of it is hidden inside.
+    """
+    inner = get_args(hint)[0] if get_origin(hint) is Union else None
+    if get_origin(inner) is Annotated and type(None) in get_args(get_args(inner)[0]):
+        return inner
+    return hint
 
 
 def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
