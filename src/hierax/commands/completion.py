@@ -17,12 +17,12 @@ from .signature import Parameter, parameters
 Choices = dict[str, list[str]]  # what may follow, by what was typed
 _EVERYWHERE = ("-q", "--quiet", "-v", "--verbose")
 
-_BASH = """\
-# bash completion of hierax. For this shell: source <(hierax completion bash)
-# For good: hierax completion bash > ~/.local/share/bash-completion/completions/hierax
+# Bash and zsh differ in their names for what was typed, and in how they are answered.
+_POSIX = """\
+{head}
 _hierax() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command="" word choices=""
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    local current=${{{typed}}} before=${{{previous}}} command="" word choices=""
+    for word in "${{{between}}}"; do
         [[ $word == -* && -z $command ]] && continue
         [[ $word == -* ]] && break
         command+="${{command:+ }}$word"
@@ -40,38 +40,31 @@ _hierax() {{
 {words}
         esac
     fi
-    COMPREPLY=($(compgen -W "$choices" -- "$current"))
+    {answer}
 }}
-complete -o bashdefault -o default -F _hierax hierax
+{register}
 """
-_ZSH = """\
+_BASH = {
+    "head": """\
+# bash completion of hierax. For this shell: source <(hierax completion bash)
+# For good: hierax completion bash > ~/.local/share/bash-completion/completions/hierax""",
+    "typed": "COMP_WORDS[COMP_CWORD]",
+    "previous": "COMP_WORDS[COMP_CWORD-1]",
+    "between": "COMP_WORDS[@]:1:COMP_CWORD-1",
+    "answer": 'COMPREPLY=($(compgen -W "$choices" -- "$current"))',
+    "register": "complete -o bashdefault -o default -F _hierax hierax",
+}
+_ZSH = {
+    "head": """\
 #compdef hierax
 # zsh completion of hierax. For this shell, after compinit: source <(hierax completion zsh)
-# For good, in a folder of $fpath: hierax completion zsh > ~/.zfunc/_hierax
-_hierax() {{
-    local current=${{words[CURRENT]}} before=${{words[CURRENT-1]}} command="" word choices=""
-    for word in "${{(@)words[2,CURRENT-1]}}"; do
-        [[ $word == -* && -z $command ]] && continue
-        [[ $word == -* ]] && break
-        command+="${{command:+ }}$word"
-        [[ " {groups} " == *" $command "* ]] || break
-    done
-    case "$command $before" in
-{values}
-    esac
-    if [[ -z $choices && $current == -* ]]; then
-        case $command in
-{options}
-        esac
-    elif [[ -z $choices ]]; then
-        case $command in
-{words}
-        esac
-    fi
-    compadd -- ${{=choices}} || _files
-}}
-if [[ ${{funcstack[1]}} == _hierax ]]; then _hierax "$@"; else compdef _hierax hierax; fi
-"""
+# For good, in a folder of $fpath: hierax completion zsh > ~/.zfunc/_hierax""",
+    "typed": "words[CURRENT]",
+    "previous": "words[CURRENT-1]",
+    "between": "(@)words[2,CURRENT-1]",
+    "answer": "compadd -- ${=choices} || _files",
+    "register": 'if [[ ${funcstack[1]} == _hierax ]]; then _hierax "$@"; else compdef _hierax hierax; fi',
+}
 _FISH = """\
 # fish completion of hierax. For this shell: hierax completion fish | source
 # For good: hierax completion fish > ~/.config/fish/completions/hierax.fish
@@ -105,7 +98,7 @@ def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
     console.emit(_fish(taken) if shell == "fish" else _posix({"bash": _BASH, "zsh": _ZSH}[shell], taken), end="")
 
 
-def _posix(template: str, taken: dict[str, list[Parameter]]) -> str:
+def _posix(shell: dict[str, str], taken: dict[str, list[Parameter]]) -> str:
     """A script of bash or of zsh."""
     values: Choices = {}
     options: Choices = {"": [*_EVERYWHERE, "--help", "--version"]}
@@ -118,7 +111,8 @@ def _posix(template: str, taken: dict[str, list[Parameter]]) -> str:
             if not each.flags and _values(each):
                 words[name] = _values(each)
     parts = {"values": values, "options": options, "words": words}
-    return template.format(groups=" ".join(_groups(list(taken))), **{k: _cases(v) for k, v in parts.items()})
+    groups = " ".join(_groups(list(taken)))
+    return _POSIX.format(**shell, groups=groups, **{name: _cases(choices) for name, choices in parts.items()})
 
 
 def _cases(choices: Choices) -> str:
