@@ -13,7 +13,7 @@ from hierax.errors import UnknownNameError
 from hierax.schema import read_toml
 from hierax.train import finetune
 from hierax.train.auto import Facts, chosen
-from hierax.train.look import Look, Mirror, look, mirror
+from hierax.train.look import Mirror, look, mirror
 from hierax.train.probe import left_out
 from hierax.train.reading import read_recipe, recipe_of, to_dict, with_options
 
@@ -21,12 +21,12 @@ from ..members import coloured_classes, save_learner
 from . import runs
 
 NANO, TINY, LARGE = (architecture(f"hiera_{name}") for name in ("nano_96", "tiny_224", "large_224"))
-HARMLESS = Look(64, Mirror(looked=100, plain=80, mirrored=78, chance=10.0))
-CHANGED = Look(64, Mirror(looked=100, plain=80, mirrored=30, chance=10.0))
+HARMLESS = Mirror(looked=100, plain=80, mirrored=78, chance=10.0)
+CHANGED = Mirror(looked=100, plain=80, mirrored=30, chance=10.0)
 
 
-def choose(asked=None, seen=CHANGED, **facts):
-    known = {"samples": 300, "classes": 10, "held": 30, "config": NANO, "started": True, "seen": seen, **facts}
+def choose(asked=None, mirror=CHANGED, **facts):
+    known = {"samples": 300, "classes": 10, "held": 30, "config": NANO, "started": True, "mirror": mirror, **facts}
     asked = asked or {}
     return chosen(with_options(recipe_of({}), **asked), asked, Facts(**known))
 
@@ -127,15 +127,15 @@ def test_validations_cost_little():
 
 def test_three_lines_say_what_and_why():
     """A person who is not told cannot object."""
-    recipe, lines = choose(seen=HARMLESS)
+    recipe, lines = choose(mirror=HARMLESS)
     assert len(lines) == 3
     assert "600 steps of 16" in lines[0]
     assert "300 samples of 10 classes" in lines[0]
     assert "0.0015" in lines[1]
     assert "flips on (of 100 thumbnails 80 are nearest to their own class, mirrored 78)" in lines[2]
     assert recipe.settings.flip == 0.5
-    assert "flips off (of 100" in choose(seen=CHANGED)[1][2]
-    assert "flips off (thumbnails" in choose(seen=Look())[1][2]
+    assert "flips off (of 100" in choose(mirror=CHANGED)[1][2]
+    assert "flips off (thumbnails" in choose(mirror=Mirror())[1][2]
 
 
 def pictures(draw, per_class=20, classes=2):
@@ -178,10 +178,10 @@ def test_a_look_survives_what_cannot_be_read(tmp_path):
     folder = coloured_classes(tmp_path / "data", per_class=3)
     (folder / "class_0" / "000.png").write_bytes(b"broken")
     data = open_data(folder)
-    assert look(data).mirror.looked == len(data) - 1
+    assert look(data).looked == len(data) - 1
     for path in folder.glob("*/*"):
         path.write_bytes(b"broken")
-    assert look(data) == Look()
+    assert look(data) == Mirror()
 
 
 def test_the_recipe_that_was_written_gives_the_same_run(tmp_path, capsys):

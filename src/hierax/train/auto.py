@@ -14,7 +14,7 @@ from ..config import ModelConfig
 from ..data.datasets.samples import TrainingData
 from ..weights.card import Weights
 from .devices import Devices
-from .look import Look, look
+from .look import Mirror, look
 from .presets import PRESETS, Keys
 from .probe import told_apart
 from .reading import AUTO, with_options
@@ -44,7 +44,7 @@ class Facts:
         held: Samples to validate on.
         config: The network.
         started: Whether it starts from weights.
-        seen: What a look at the images found.
+        mirror: What mirroring does to the images.
         told_apart: Share of images whose class a linear classifier on the features at the start finds.
         parts: What the batch must be a multiple of: processes x accumulate x repeats.
     """
@@ -54,7 +54,7 @@ class Facts:
     held: int
     config: ModelConfig
     started: bool
-    seen: Look
+    mirror: Mirror
     told_apart: float = 0.0
     parts: int = 1
 
@@ -80,7 +80,7 @@ def facts_of(
         held=0 if held is None else len(held),
         config=weights.config,
         started=bool(weights.tensors),
-        seen=look(train) if looks else Look(),
+        mirror=look(train) if looks else Mirror(),
         told_apart=told_apart(train, weights, devices.device) if looks and weights.tensors else 0.0,
         parts=devices.world * recipe.accumulate * recipe.repeats,
     )
@@ -168,7 +168,7 @@ def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
         dear = facts.held * _FORWARD / (_VALIDATION_TIME * recipe.batch_size)  # steps that pay for one
         every = math.ceil(max(total / _VALIDATIONS, dear, _APART))
         every = every if every < total else 0  # the end of the run is validated anyway
-    mirror = facts.seen.mirror
+    mirror = facts.mirror
     keys: Keys = {"flip": 0.5 if mirror.harmless else 0.0, "crop_scale": (0.6, 1.0), "validate_every": every}
     if not mirror.telling:
         return keys, "thumbnails of these images do not tell whether mirror images keep their class"

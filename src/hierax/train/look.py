@@ -1,4 +1,4 @@
-"""A short look at training images before a recipe is chosen: how large they are, and what mirroring does to them."""
+"""A short look at training images before a recipe is chosen: what mirroring does to them."""
 
 from __future__ import annotations
 
@@ -51,22 +51,9 @@ class Mirror:
         return self.telling and not self.changed and kept >= _KEPT * (self.plain - self.chance)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a look at some images found.
-
-    Attributes:
-        side: Median of their shorter sides in pixels, 0 where none could be read.
-        mirror: What mirroring does to them.
-    """
-
-    side: int = 0
-    mirror: Mirror = Mirror()
-
-
-def look(data: TrainingData) -> Look:
+def look(data: TrainingData) -> Mirror:
     """Look at up to `MOST` images, as many of each class, always the same; clips are not looked at."""
-    thumbs, labels, sides = [], [], []
+    thumbs, labels = [], []
     for index in some_of(data.labels, MOST):
         try:
             source = data.read(int(index))
@@ -75,13 +62,10 @@ def look(data: TrainingData) -> Look:
             pixels = decode_image(source)
         except (HieraxError, OSError, MemoryError):  # told when it is to be trained on
             continue
-        sides.append(min(pixels.shape[:2]))
         labels.append(int(data.labels[index]))
         small = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
         thumbs.append(np.asarray(small, np.float32) / 255)
-    if not thumbs:
-        return Look()
-    return Look(int(np.median(sides)), mirror(np.stack(thumbs), np.array(labels)))
+    return mirror(np.stack(thumbs), np.array(labels)) if thumbs else Mirror()
 
 
 def some_of(labels: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " m"]:
