@@ -25,6 +25,8 @@ from .video import read_prepared
 # What systemd and batch schedulers send to every process of a run, and a terminal to the group in front.
 _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+_FEW = 500  # images that are read before processes to read them have started
+
 
 def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views: int = 1) -> Tensor:
     """What a network of this config takes for one image or clip: (3, h, w), (3, t, h, w), or (views, 3, t, h, w).
@@ -51,12 +53,14 @@ def plain_batches(
 ) -> Iterator[tuple[list[int], Tensor, list[tuple[str, str]]]]:
     """Positions, inputs and failures, every sample of this process exactly once.
 
-    Every process gets the same number of batches; the last may be empty.
+    Every process gets the same number of batches; the last may be empty. Few images are read in this process: workers
+    would take longer to start, every time.
     """
     own = list(range(rank, len(data), world))
     rounds = math.ceil(math.ceil(len(data) / world) / batch_size)  # the same on every process
     batches = [own[number * batch_size : (number + 1) * batch_size] for number in range(rounds)]
-    for items in loaded(_Plain(data, config, spec), batches, list, workers=workers):
+    few = len(data) <= _FEW and not config.is_video
+    for items in loaded(_Plain(data, config, spec), batches, list, workers=0 if few else workers):
         good = [(index, value) for index, value in items if isinstance(value, Tensor)]
         bad = [(data.name(index), value) for index, value in items if isinstance(value, str)]
         inputs = torch.stack([value for _, value in good]) if good else torch.zeros(0, 3, *config.input_size)

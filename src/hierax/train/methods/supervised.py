@@ -26,8 +26,6 @@ from ..devices import Devices
 from ..recipe import Recipe
 from .base import Method, OneView, StepContext
 
-_FEW = 500  # images that are read before processes to read them have started, which every validation would wait for
-
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedSettings(OneView):
@@ -106,8 +104,7 @@ class Supervised(Method):
     def validate(self, data: TrainingData, devices: Devices) -> Accuracy:
         """Exact counts over all processes."""
         spec = dataclasses.replace(self.weights.preprocess, frame_stride=self.recipe.frame_stride)
-        few = len(data) <= _FEW and not self.weights.config.is_video
-        place = {"rank": devices.rank, "world": devices.world, "workers": 0 if few else self.recipe.workers}
+        place = {"rank": devices.rank, "world": devices.world, "workers": self.recipe.workers}
         size = max(1, self.recipe.batch_size // devices.world)
         batches = plain_batches(data, self.weights.config, spec, batch_size=size, **place)
         found = count_correct(self._logits, batches, data, together=devices.world > 1)
