@@ -15,9 +15,10 @@ from .methods import METHODS
 from .reading import recipe_of, to_record
 from .recipe import Recipe
 
-# What may differ between a run and its continuation without changing its result.
+# What may differ between a run and its continuation without changing its result; what a class file holds is part of the
+# data's fingerprint.
 _FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every", "max_bad_steps", "validation",
-         "sharding", "checkpoint_blocks")  # fmt: skip
+         "sharding", "checkpoint_blocks", "class_file")  # fmt: skip
 # What a run writes: a folder that holds any of these without being a run's is somebody's work.
 _WRITTEN = ("model", "best", "last", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json",
             "log.jsonl", "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png")  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import HieraxError
 from ..files import name_text
+from .class_list import with_classes
 from .open import open_data
 from .samples import Subset, TrainingData, hold_out
 
@@ -41,9 +42,13 @@ def find_held_out(source: Any, run: dict[str, Any]) -> TrainingData | None:
     known = run.get("held_out")
     if not isinstance(known, dict) or not known.get("fraction") or not isinstance(known.get("split"), str):
         return None
-    with contextlib.suppress(HieraxError, TypeError, ValueError):  # other data; or a file that somebody edited
+    with contextlib.suppress(
+        HieraxError, TypeError, ValueError, KeyError
+    ):  # other data; or a file that somebody edited
         data = open_data(source, split=known["split"])
         train, held = hold_out(data, known["fraction"], known["seed"])
+        if train.classes != run.get("classes"):  # the run had its classes from a class file
+            train = with_classes(train, list(run["classes"]))
         if train.fingerprint() == run.get("fingerprint") and seen_in(train, run):
             return held
     return None

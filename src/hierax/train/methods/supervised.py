@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.augment import mix, soft_targets
+from ...data.datasets.class_list import read_classes, with_classes
 from ...data.datasets.open import find_validation, open_data
 from ...data.datasets.samples import SPLITS, TrainingData, hold_out, match_classes
 from ...data.inputs import plain_batches
@@ -20,6 +22,7 @@ from ...model.metrics import Accuracy, count_correct
 from ...schema import NonNegative, ProperShare
 from ...weights.adapt import to_encoder, to_num_classes
 from ...weights.card import Weights
+from ...weights.labels import synsets
 from ...weights.network import to_module
 from ..batches import Part
 from ..devices import Devices
@@ -39,6 +42,8 @@ class SupervisedSettings(OneView):
         mixup: Alpha of mixup's Beta distribution; 0 is off.
         cutmix: Alpha of cutmix's; 0 is off.
         mix_choice: "always" mixes every batch, "uniform" chooses among none and the ones that are on.
+        class_file: Text file with the name of each class on a line, in the order of their indices, or "imagenet1k" or
+            "imagenet12k" for the WordNet ids of these; None takes the classes that the data has.
     """
 
     init: Literal["paper", "torch"] = "paper"
@@ -48,6 +53,7 @@ class SupervisedSettings(OneView):
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     mix_choice: Literal["always", "uniform"] = "always"
+    class_file: str | None = None
 
 
 class Supervised(Method):
@@ -68,10 +74,11 @@ class Supervised(Method):
     @classmethod
     def open(cls, data: Any, recipe: Recipe) -> tuple[TrainingData, TrainingData | None]:
         """Samples that have classes, and the data's own validation split, named others, or some that are held out."""
+        listed = classes_of(recipe.settings.class_file)
         train = open_data(data, split=recipe.split)
         if (train.labels < 0).any():
             raise InputError("Every training sample must have a class; use a labelled source.")
-        if len(train.classes) < 2:
+        if len(listed or train.classes) < 2:
             raise InputError(
                 f"A classifier needs at least two classes; the data has {len(train.classes)}: {train.classes}. "
                 f"Add a folder, or rows, of another class. {' '.join(train.notes)}".strip()
@@ -83,9 +90,12 @@ class Supervised(Method):
             validation = open_data(data, split=named)
         else:
             validation = open_data(named, split="validation")
-        if validation is None:
-            return hold_out(train, recipe.validation_fraction, recipe.seed)
-        return train, match_classes(validation, train.classes)
+        if validation is None:  # before classes are numbered anew: what is held out follows from the data alone
+            train, validation = hold_out(train, recipe.validation_fraction, recipe.seed)
+        if listed:
+            train = with_classes(train, listed)
+            return train, None if validation is None else with_classes(validation, listed)
+        return train, None if validation is None else match_classes(validation, train.classes)
 
     def loss(self, model: nn.Module, part: Part, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy with smoothed and mixed targets."""
@@ -129,6 +139,18 @@ class Supervised(Method):
                 "uncertain by several points; validate on other images (validation=), or repeat with other seeds."
             )
         return lines
+
+
+def classes_of(source: str | None) -> list[str]:
+    """Names of a class file, WordNet ids of a list that is known, or none at all.
+
+    Raises:
+        InputError: The file cannot be read, or holds no list of different names.
+    """
+    if source is None:
+        return []
+    known = source in ("imagenet1k", "imagenet12k") and not os.path.exists(source)
+    return list(synsets(source)) if known else read_classes(source)
 
 
 def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weights:
