@@ -58,7 +58,7 @@ def nearest_rows(
     return ((best // _PLACES).double() / STEPS).numpy(), places.numpy()
 
 
-def knn(  # noqa: PLR0913 - what the field states of a vote
+def knn(
     rows: Float[ndarray, "n c"],
     labels: Int[ndarray, " n"],
     queries: Float[ndarray, "m c"] | None = None,
@@ -101,7 +101,7 @@ def knn(  # noqa: PLR0913 - what the field states of a vote
     return answers
 
 
-def knn_accuracy(  # noqa: PLR0913 - as knn
+def knn_accuracy(
     rows: Float[ndarray, "n c"],
     labels: Int[ndarray, " n"],
     queries: Float[ndarray, "m c"] | None = None,
