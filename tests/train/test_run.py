@@ -397,8 +397,6 @@ def test_refusals(tmp_path, start):
         finetune(start[0], tmp_path / "o", model=start[1], lrr=1)
     with pytest.raises(UnknownNameError, match="mae"):
         pretrain(start[0], tmp_path / "o", method="mea", model=start[2])
-    with pytest.raises(UnknownNameError, match=r"'dinov2'.*Methods: supervised, mae"):
-        pretrain(start[0], tmp_path / "o", method="dinov2", model=start[2])
     with pytest.raises(RecipeError, match="model"):
         pretrain(start[0], tmp_path / "o", model=None)
     with pytest.raises(UnknownNameError):

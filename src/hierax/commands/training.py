@@ -47,7 +47,7 @@ def pretrain(
     Args:
         data: Folder (searched at any depth), list, glob, table, or WebDataset shards.
         model: Architecture, e.g. mae_hiera_tiny_224, or a checkpoint to go on from.
-        method: How to train; dinov2 is refused in this version.
+        method: mae rebuilds hidden parts of an image, dinov2 learns to answer alike for crops of the same image.
     """
     from .. import pretrain as train
 

@@ -392,7 +392,12 @@ class Encoder(nn.Module):
         Raises:
             InputError: The input has the wrong rank or size, or windows that masking cannot honour.
         """
-        tokens = self.embed_tokens(x, visible)
+        return self.through(self.embed_tokens(x, visible), last=last)
+
+    def through(
+        self, tokens: Float[Tensor, "b *grid c"], *, last: int | None = None
+    ) -> list[Float[Tensor, "b *grid c"]]:
+        """Token grids at the end of each stage, of tokens that have their positions; other arguments as `stages`."""
         last = len(self.stage_ends) - 1 if last is None else last
         maps = []
         for index, block in enumerate(self.blocks[: self.stage_ends[last] + 1 if last >= 0 else 0]):

@@ -41,6 +41,7 @@ class Part:
         keys: A random number for each view, the same on any process.
         samples: Positions in the data.
         failures: Samples that could not be read, as (name, reason).
+        places: Which of the part's views these are: those of samples that could not be read are missing.
     """
 
     views: dict[str, Tensor]
@@ -48,6 +49,7 @@ class Part:
     keys: Int[Tensor, " b"]
     samples: list[int]
     failures: list[tuple[str, str]]
+    places: list[int] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,7 +76,7 @@ class Stream:
     """
 
     def __init__(self, samples: int, recipe: Recipe) -> None:
-        self.samples, self.seed = samples, recipe.seed
+        self.samples, self.seed, self.repeats = samples, recipe.seed, recipe.repeats
         self.step_size = recipe.batch_size // recipe.repeats
         if recipe.steps is not None:
             self.total = recipe.steps
@@ -109,6 +111,11 @@ class Stream:
         """What one process reads at a step, cut into parts."""
         draws = self.draws(step)
         return [draws[part * world + rank :: world * parts] for part in range(parts)]
+
+    def places(self, places: Sequence[int], *, rank: int, world: int, part: int, of: int) -> list[int]:
+        """Which views of a step those of a part are, of `of` parts on each process."""
+        turns = (divmod(place, self.repeats) for place in places)
+        return [((part + turn * of) * world + rank) * self.repeats + view for turn, view in turns]
 
 
 @runtime_checkable
@@ -155,7 +162,12 @@ class Views(Dataset):
             views = {name: tensor[:0] for name, tensor in self.blank().views.items()}
         samples = np.array([sample for sample, _ in good], dtype=np.int64)
         keys = torch.tensor([key for _, (_, key) in good], dtype=torch.int64)
-        return Part(views, torch.from_numpy(self.data.labels[samples]), keys, samples.tolist(), failures)
+        places = [
+            number * self.recipe.repeats + view
+            for number, (_, found) in enumerate(items)
+            for view in range(0 if isinstance(found, str) else len(found))
+        ]
+        return Part(views, torch.from_numpy(self.data.labels[samples]), keys, samples.tolist(), failures, places)
 
     def blank(self) -> Part:
         """One black sample, for a process that has none."""

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError, RecipeError
+from ..model.across import whole
 from .recipe import Recipe
 
 
@@ -77,8 +79,8 @@ class Devices:
                 f"batch_size must be a multiple of processes x accumulate x repeats = {parts}; got {recipe.batch_size}."
             )
 
-    def sums(self, numbers: Sequence[float | Tensor], alike: Tensor) -> list[float]:
-        """Each number summed over all processes, and one that is alike on all: one reduction, one wait for the device.
+    def sums(self, numbers: Sequence[float | Tensor], alike: Float[Tensor, " n"]) -> list[float]:
+        """Each number summed over all processes, and those that are alike on all: one reduction, one wait for a device.
 
         They may lie on the host or the device, and are summed in float64 where the device has it.
         """
@@ -86,7 +88,7 @@ class Devices:
         own = torch.stack([torch.as_tensor(n, dtype=dtype).to(self.device, non_blocking=True) for n in numbers])
         if self.world > 1:
             torch.distributed.all_reduce(own)
-        return torch.cat([own, alike.to(own)[None]]).tolist()
+        return torch.cat([own, alike.to(own)]).tolist()
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""
@@ -94,11 +96,11 @@ class Devices:
 
         return gather_object([value])
 
-    def norm(self, grads: list[Tensor], optimizer: Any) -> Tensor:
-        """Norm of all gradients together, on the device."""
+    def norms(self, scopes: Sequence[list[Tensor]], optimizer: Any) -> Float[Tensor, " scopes"]:
+        """Norm of the gradients of each scope together, on the device."""
         if self.precision == "fp16":
             self.accelerator.unscale_gradients(optimizer)
-        return unsharded(torch.nn.utils.get_total_norm(grads))
+        return torch.stack([whole(torch.nn.utils.get_total_norm(grads)).to(self.device) for grads in scopes])
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
         """Whole parameters on the CPU, wherever they are kept."""
@@ -113,11 +115,6 @@ class Devices:
 
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world > 1)
         set_model_state_dict(module, dict(tensors), options=options)
-
-
-def unsharded(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread over processes, in one piece."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
 
 
 def wanted(name: str) -> torch.device:

@@ -52,7 +52,8 @@ def check_free(folder: Path, *, resume: bool) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = [*_WRITTEN, *(method.picture for method in METHODS.values() if method.picture)]
+        own = (name for method in METHODS.values() for name in (method.picture, method.extras))
+        written = [*_WRITTEN, *filter(None, own)]
         held = [name for name in written if os.path.lexists(folder / name)]
         ran = (folder / _RECIPE).exists()
     except OSError as error:

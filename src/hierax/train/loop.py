@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -17,16 +18,17 @@ from torch import Tensor, nn
 from .. import console
 from ..data.datasets.samples import TrainingData
 from ..errors import HieraxError, RecipeError
+from ..model.across import whole
 from ..model.encoder import Encoder
 from ..model.metrics import Accuracy
 from ..weights.files import write_safetensors
 from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
 from .best import Best
-from .devices import Devices, unsharded
+from .devices import Devices
 from .methods import Method
 from .methods.base import StepContext
-from .optim import AveragedWeights, build_optimizer, learning_rate, warmup_steps
+from .optim import AveragedWeights, build_optimizer, warmup_steps
 from .pictures import draw_method
 from .recipe import Recipe
 from .report import Report
@@ -120,7 +122,7 @@ class Loop:
         """Commit a checkpoint."""
         tensors = {f"model.{name}": tensor for name, tensor in self.devices.state(self.method.module).items()}
         others = self._beside() | checkpoints.optimizer_tensors(self._bare_optimizer, self.names)
-        tensors |= {name: unsharded(tensor) for name, tensor in others.items()}
+        tensors |= {name: whole(tensor) for name, tensor in others.items()}
         failures = {name: reason for found in self.devices.gather(self.failures) for name, reason in found.items()}
         if self.devices.main:
             averages = 0 if self.average is None else self.average.updates
@@ -158,30 +160,32 @@ class Loop:
         recipe, devices = self.recipe, self.devices
         for part in parts:
             self.failures.update(part.failures)
-        lr = learning_rate(step, recipe, total=self.stream.total, warmup=self.warmup)
+        lr = self.method.learning_rate(step, total=self.stream.total, warmup=self.warmup)
         groups = self.optimizer.param_groups
         for group in groups:
             group["lr"] = lr * group["lr_scale"]
         self.model.train()
         planned = len(self.stream.positions(step)) * recipe.repeats
         sums = self._backward(step, parts, planned)
-        self.method.before_step(StepContext(step, self.stream.total, recipe.seed), groups)
-        grads = [parameter.grad for _, parameter in self.trained() if parameter.grad is not None]
-        norm = devices.norm(grads, self.optimizer)
+        self.method.before_step(self._context(step, recipe.seed), groups)
+        scopes = [[p.grad for p in scope if p.grad is not None] for scope in self.method.clip_scopes()]
+        norms = devices.norms(scopes, self.optimizer)
         # Everything that the host must know of a step, at once.
-        total, stopping, *found, length = devices.sums([sum(map(len, parts)), stop.is_set(), *sums.values()], norm)
-        shown = {name: value / total if total else math.nan for name, value in zip(sums, found, strict=True)}
-        loss, length = shown.pop("loss", math.nan), length * planned / max(total, 1)
+        total, stopping, *found = devices.sums([sum(map(len, parts)), stop.is_set(), *sums.values()], norms)
+        shown = {name: value / total if total else math.nan for name, value in zip(sums, found, strict=False)}
+        lengths = [length * planned / max(total, 1) for length in found[len(sums) :]]
+        loss, length = shown.pop("loss", math.nan), math.hypot(*lengths)
         if total and math.isfinite(loss) and math.isfinite(length):
-            clip = math.inf if recipe.clip_norm is None else recipe.clip_norm / (length + 1e-6)
-            factor = planned / total * min(1.0, clip)
-            if factor != 1 and grads:
-                torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
+            for grads, own in zip(scopes, lengths, strict=True):
+                clip = math.inf if recipe.clip_norm is None else recipe.clip_norm / (own + 1e-6)
+                factor = planned / total * min(1.0, clip)
+                if factor != 1 and grads:
+                    torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
             self.optimizer.step()
             self._bad_in_a_row = 0
             if self.average is not None and (step + 1) % recipe.ema_every == 0:
                 self.average.update(self.trained())
-            self.method.after_step(StepContext(step + 1, self.stream.total, recipe.seed))
+            self.method.after_step(self._context(step + 1, recipe.seed))
         else:
             self._skip(step, parts, loss, length, total)
         self.optimizer.zero_grad(set_to_none=True)
@@ -189,6 +193,10 @@ class Loop:
             shown = {"epoch": round(self.stream.epochs(step + 1), 4), "lr": lr, "gradient_norm": length, **shown}
             self.report.step(step + 1, loss, samples=int(total), wait_s=wait_s, **shown)
         return stopping > 0
+
+    def _context(self, step: int, seed: int) -> StepContext:
+        """Where the run is after so many steps."""
+        return StepContext(step, self.stream.total, seed, self.stream.samples / self.stream.step_size)
 
     def _backward(self, step: int, parts: list[Part], planned: int) -> dict[str, Tensor]:
         """Gradients of the sum of this step's losses over `planned`; sums of the loss, and of its parts, on the device.
@@ -205,7 +213,8 @@ class Loop:
                 part = self.views.blank()  # other processes wait for this one's gradients; it gets no weight
             seed = mixed(self.recipe.seed, 4, step, index, devices.rank)
             torch.manual_seed(seed)  # drop path and dropout; resuming needs no saved generator
-            context = StepContext(step, self.stream.total, seed)
+            places = self.stream.places(part.places, rank=devices.rank, world=devices.world, part=index, of=len(parts))
+            context = dataclasses.replace(self._context(step, seed), samples=planned, places=places)
             waits = contextlib.nullcontext() if last else devices.accelerator.no_sync(self.model)
             with waits:
                 with devices.accelerator.autocast():

@@ -31,6 +31,7 @@ _KINETICS = {
 }
 
 _MAE: Keys = {"task": "pretrain", "method": "mae", "betas": (0.9, 0.95), "pretrained": False}
+_DINOV2: Keys = {"task": "pretrain", "method": "dinov2", "pretrained": False}
 _MIX: Keys = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
 _LONG: Keys = {"log_every": 20, "checkpoint_every": 1000, "workers": 8}
 _VIDEO: Keys = {**_MIX, **_LONG, "batch_size": 256, "lr_batch": 256, "rand_augment": (2, 7)}
@@ -56,6 +57,10 @@ PRESETS: dict[str, Keys] = {
         # A rate of its own, quoted at its own batch: the paper's 8e-4 is for a batch of 4096, and linear from there.
         **_MAE, epochs=200, warmup_epochs=10, batch_size=64, lr=2e-4, lr_batch=64, crop_scale=(0.2, 1.0),
         clip_norm=1.0,
+    ),
+    "small_dinov2": dict(
+        **_DINOV2, epochs=100, warmup_epochs=10, batch_size=32, lr=1e-3, lr_batch=64, clip_norm=3.0, prototypes=1024,
+        weight_decay=0.04, weight_decay_end=0.2, koleo_gathered=True,
     ),
     # birder rescales its decays, 0.9999 and 0.9998, by the run's length: 1 - (1 - d) * batch * every / epochs.
     "imagenet12k": dict(

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.files import name_text
 from ..model.metrics import Accuracy
 from ..net.transfer import shown
+from ..weights.files import write_safetensors
 from ..weights.rename import flat_name
 from ..weights.write import write_weights
 from .loop import Loop
@@ -43,6 +44,8 @@ def write_result(loop: Loop, source: Any, found: Accuracy | None) -> tuple[Accur
         _write(loop, source, devices.state(module), "model")
         _write(loop, source, best.tensors, "best")
         which |= {"beside": "best", "beside_step": best.step}
+    if loop.method.extras and devices.main:
+        write_safetensors(loop.out / loop.method.extras, loop.method.beside())
     if best.step:
         which |= {"best_step": best.step, "best_top1": best.top1}
     return found, which

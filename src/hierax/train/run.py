@@ -104,7 +104,7 @@ def pretrain(
     Args:
         data: Folder (searched at any depth), list, glob, table, WebDataset shards, or "shapes:COUNT".
         out: Folder of the run; `out/model` is the result, a hierax folder with the decoder.
-        method: "mae"; "dinov2" does not exist yet.
+        method: "mae" rebuilds hidden parts; "dinov2" answers alike for crops of the same image.
         model: Architecture, e.g. "mae_hiera_tiny_224", or a checkpoint to go on from.
         recipe: Preset name or TOML file; None is the method's preset for small data.
         resume: Go on from the newest whole checkpoint in `out`, if there is one.

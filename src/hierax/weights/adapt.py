@@ -148,6 +148,14 @@ def to_encoder(weights: Weights, target: ModelConfig | None = None) -> Weights:
     return _revised(weights, encoder, tensors, note)
 
 
+def with_final_norm(weights: Weights) -> Weights:
+    """The weights with a final norm, a fresh one where they are a bare trunk's."""
+    if weights.config.head != "pool":
+        return weights
+    head = "norm_pool" if weights.config.family == "hieradet" else "pool_norm"
+    return weights.with_card(config=dataclasses.replace(weights.config, head=head))
+
+
 def to_hieradet(weights: Weights, target: ModelConfig) -> Weights:
     """Read an abswin Hiera's weights as a HieraDet's: same blocks, other windows, background table resized.
 

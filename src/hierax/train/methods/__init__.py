@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...errors import UnknownNameError, nearest
 from .base import Method
+from .dinov2 import DINOv2
 from .mae import MaskedPretraining
 from .supervised import Supervised
 
-METHODS: dict[str, type[Method]] = {"supervised": Supervised, "mae": MaskedPretraining}
+METHODS: dict[str, type[Method]] = {"supervised": Supervised, "mae": MaskedPretraining, "dinov2": DINOv2}
 
 
 def find_method(name: str) -> type[Method]:

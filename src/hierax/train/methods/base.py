@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from ...model.metrics import Accuracy
 from ...weights.card import Weights
 from ..batches import Part
 from ..devices import Devices
-from ..optim import parameter_groups
+from ..optim import learning_rate, parameter_groups
 from ..recipe import Recipe, Task
 
 # What becomes of the frames of one image or clip, given the view's random number: tensors by name. One that also is a
@@ -39,11 +40,17 @@ class StepContext:
         step: Optimiser steps that are done.
         total: Steps of the run.
         seed: A number for this part of this step on this process.
+        pass_steps: Steps of one pass over the data.
+        samples: Views of the step, on all processes together.
+        places: Which of them this part's are.
     """
 
     step: int
     total: int
     seed: int
+    pass_steps: float
+    samples: int = 0
+    places: Sequence[int] = ()
 
 
 class Method(abc.ABC):
@@ -54,9 +61,11 @@ class Method(abc.ABC):
         task: What it is a method of.
         Settings: A dataclass: the keys of its table in a recipe.
         preset: The recipe for small data, by its name among the presets; None is a recipe of defaults.
+        extras: File name of what `beside` gives; None writes nothing.
         picture: File name of what `draw` draws; None draws nothing.
         shown: Samples that are drawn.
         baseline: A loss that means nothing has been learned, None where there is none.
+        chance: What parts of the loss are while nothing has been learned, by name.
         weights: What it started from; their `config` and `preprocess` are the result's.
         module: What is trained; the loop may wrap it for several processes.
         kept: What is kept beside it (a teacher, a centre, a queue) as modules and buffers: moved to the device with it
@@ -67,9 +76,11 @@ class Method(abc.ABC):
     task: ClassVar[Task]
     Settings: ClassVar[type]
     preset: ClassVar[str | None] = None
+    extras: ClassVar[str | None] = None
     picture: ClassVar[str | None] = None
     shown: int = 8
     baseline: float | None = None
+    chance: Mapping[str, float] = MappingProxyType({})
     weights: Weights
     module: nn.Module
 
@@ -99,6 +110,14 @@ class Method(abc.ABC):
         """Parameter groups, each with `params`, `names`, `weight_decay` and `lr_scale`."""
         return parameter_groups(self.module, self.weights.config, self.recipe)
 
+    def learning_rate(self, step: int, *, total: int, warmup: int) -> float:
+        """Of the optimiser step that follows `step` finished ones; groups take their share of it."""
+        return learning_rate(step, self.recipe, total=total, warmup=warmup)
+
+    def clip_scopes(self) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together."""
+        return [[parameter for parameter in self.module.parameters() if parameter.requires_grad]]
+
     def before_step(self, context: StepContext, groups: list[dict[str, Any]]) -> None:  # noqa: B027
         """What happens to gradients and to the optimiser's groups between the backward pass and clipping."""
 
@@ -116,6 +135,10 @@ class Method(abc.ABC):
     def result(self) -> nn.Module:
         """The network whose weights the run yields."""
         return self.module
+
+    def beside(self) -> dict[str, Tensor]:
+        """What is written beside the result, in a file of the name `extras`, for runs that go on from it."""
+        return {}
 
     def advice(self, samples: int) -> list[str]:
         """What the size of a data set lets a person hope for."""

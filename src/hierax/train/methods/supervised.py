@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...model.encoder import Encoder
 from ...model.metrics import Accuracy, count_correct
 from ...schema import NonNegative, ProperShare
-from ...weights.adapt import to_encoder, to_num_classes
+from ...weights.adapt import to_encoder, to_num_classes, with_final_norm
 from ...weights.card import Weights
 from ...weights.labels import synsets
 from ...weights.network import to_module
@@ -157,10 +157,7 @@ def as_classifier(weights: Weights, classes: list[str], recipe: Recipe) -> Weigh
     """An encoder with a head for these classes; a fresh one unless the labels are the same, in any order."""
     weights = _in_order(weights, classes)
     kept = weights.labels == classes
-    weights = to_encoder(weights)
-    if weights.config.head == "pool":  # a bare trunk; its final norm is fresh
-        head = "norm_pool" if weights.config.family == "hieradet" else "pool_norm"
-        weights = weights.with_card(config=dataclasses.replace(weights.config, head=head))
+    weights = with_final_norm(to_encoder(weights))
     weights = weights if kept else to_num_classes(to_num_classes(weights, 0), len(classes))
     rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.settings.head_dropout}
     changes: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
