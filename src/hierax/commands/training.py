@@ -26,6 +26,10 @@ Settings = Annotated[
 ]
 Out = Annotated[Positional[Path], arg(help="Folder of the run; OUT/model is the result.")]
 Sweep = Annotated[Literal["lr"] | None, arg(help="Try five learning rates in short runs first; take the best.")]
+Probe = Annotated[
+    str | None,
+    arg(metavar="FOLDER", help="Labelled images to measure kNN accuracy on as it learns."),
+]
 Resume = Annotated[bool, arg(help="Go on from the newest whole checkpoint in OUT.")]
 
 
@@ -41,6 +45,7 @@ def pretrain(
     set: Settings = (),
     device: Device = "auto",
     resume: Resume = False,
+    probe: Probe = None,
 ) -> int:
     """Train an encoder on images without labels; prints the folder of the result.
 
@@ -52,7 +57,7 @@ def pretrain(
     from .. import pretrain as train
 
     options = {"steps": steps, "epochs": epochs, "batch_size": batch_size, "device": device, "resume": resume}
-    return _run(train, data, out, set, method=method, model=model, recipe=recipe, **options)
+    return _run(train, data, out, set, method=method, model=model, recipe=recipe, probe=probe, **options)
 
 
 def finetune(

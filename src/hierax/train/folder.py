@@ -18,10 +18,11 @@ from .recipe import Recipe
 # What may differ between a run and its continuation without changing its result; what a class file holds is part of the
 # data's fingerprint.
 _FREE = ("device", "workers", "checkpoint_every", "validate_every", "log_every", "max_bad_steps", "validation",
-         "sharding", "checkpoint_blocks", "class_file")  # fmt: skip
+         "sharding", "checkpoint_blocks", "class_file", "probe", "probe_every")  # fmt: skip
 # What a run writes: a folder that holds any of these without being a run's is somebody's work.
 _WRITTEN = ("model", "best", "last", "checkpoints", "tensorboard", "recipe.toml", "run.json", "summary.json",
-            "log.jsonl", "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png")  # fmt: skip
+            "log.jsonl", "report.html", "example.png", "curves.png", "confusion.png", "mistakes.png",
+            "features_over_time.png", "features_over_time.safetensors")  # fmt: skip
 _RECIPE = "run_recipe.json"
 
 

@@ -26,6 +26,7 @@ from . import checkpoint as checkpoints
 from .batches import Part, Stream, Views, mixed, steps_of_parts
 from .best import Best
 from .devices import Devices
+from .health import Health
 from .methods import Method
 from .methods.base import StepContext
 from .optim import AveragedWeights, build_optimizer, warmup_steps
@@ -44,6 +45,7 @@ class Loop:
         done: Steps that are done.
         stopped: Whether patience ended the run early.
         best: The best validation so far, and its weights.
+        health: What is looked at while it runs.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Loop:
                 module.checkpoint_blocks = recipe.checkpoint_blocks
         warm = recipe.ema_warmup
         self.average = AveragedWeights(self.trained(), recipe.ema_decay, warmup=warm) if recipe.ema_decay else None
-        self.report = Report(out, devices.main, self.stream.total, recipe.log_every, baseline=method.baseline)
+        known = {"baseline": method.baseline, "chance": method.chance}
+        self.report = Report(out, devices.main, self.stream.total, recipe.log_every, **known)
+        self.health = Health(method, views.data, recipe, out, devices, self.report)
         self.best = Best()
         if recipe.patience and not (recipe.validate_every and validation is not None):
             raise RecipeError(
@@ -85,6 +89,7 @@ class Loop:
         if found is not None:
             self._restore(found)
         start = self.resumed_from
+        self.health.open(start, {} if found is None else found.state.get("watch", {}))
         self.report.open(start)
         if resume:
             done = f"going on after step {start} of {self.stream.total}"
@@ -102,6 +107,8 @@ class Loop:
         steps = steps_of_parts(self.views, self.stream, self.recipe, start=start, **place)
         try:
             with _stop_signals() as stop:
+                if start == 0:
+                    self.health.look(0, self.averaged)
                 for step in range(start, start if self.stopped else self.stream.total):
                     before = time.perf_counter()
                     parts = next(steps)
@@ -127,7 +134,8 @@ class Loop:
         if self.devices.main:
             averages = 0 if self.average is None else self.average.updates
             state = {"failures": failures, "skipped": self.skipped, "bad_in_a_row": self._bad_in_a_row,
-                     "averages": averages, "best": self.best.state(), "stopped": self.stopped}  # fmt: skip
+                     "averages": averages, "best": self.best.state(), "stopped": self.stopped,
+                     "watch": self.health.watch.state()}  # fmt: skip
             tensors |= {f"best.{name}": tensor for name, tensor in self.best.tensors.items()}
             checkpoints.commit(self.out / "checkpoints", checkpoints.Checkpoint(step, tensors, state))
         self.devices.accelerator.wait_for_everyone()
@@ -192,6 +200,7 @@ class Loop:
         if total:
             shown = {"epoch": round(self.stream.epochs(step + 1), 4), "lr": lr, "gradient_norm": length, **shown}
             self.report.step(step + 1, loss, samples=int(total), wait_s=wait_s, **shown)
+            self.health.step(step + 1, shown)
         return stopping > 0
 
     def _context(self, step: int, seed: int) -> StepContext:
@@ -256,6 +265,7 @@ class Loop:
     def _after(self, done: int) -> None:
         """Checkpoints, validation and pictures between steps."""
         recipe, last = self.recipe, done == self.stream.total
+        self.health.look(done, self.averaged)
         saves = last or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0)
         validates = not last and recipe.validate_every and done % recipe.validate_every == 0
         if not last and (saves or validates):

@@ -26,9 +26,10 @@ from ..visualize import figures, sheets
 from ..visualize.page import as_is, render_report
 from ..weights.files import read_json, write_text
 from . import findings
-from .pictures import at_most_a_warning, history
+from .pictures import at_most_a_warning, history, logged
 from .reading import to_record
 from .result import told
+from .timeline import FEATURES
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -60,7 +61,8 @@ def write_page(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: 
             "measured": measured is not None,
             "command": _command(loop, summary, measured),
             "curves": _curves(loop, summary, measured),
-            "reconstructions": _reconstructions(loop),
+            "reconstructions": _sheet(loop.out, loop.method.picture),
+            "features": _sheet(loop.out, FEATURES),
             "notes": [_text(note) for note in itertools.islice(notes, _NOTES)],
             "unreadable": {
                 "count": len(summary.unreadable),
@@ -176,18 +178,26 @@ def _curves(loop: Loop, summary: RunSummary, result: Accuracy | None) -> dict[st
             if len(accuracy) > 1:
                 note = f"Best {best:.1f}% at step {step:,}; the model is that of step {summary.result['step']:,}."
             made.append({"heading": heading, "svg": as_is(svg), "note": note})
+        if probes := [(step, 100 * share) for step, share in below["kNN probe"]]:
+            svg = figures.series_figure(probes, title="kNN probe by step", percent=True, best=len(probes) > 1)
+            note = "Labelled images whose class their nearest neighbours vote for, by the features alone."
+            made.append({"heading": f"kNN probe: {probes[-1][1]:.1f}%", "svg": as_is(svg), "note": note})
+        chance = loop.method.chance
+        for name, points in logged(loop.out / "log.jsonl", chance).items():
+            svg = figures.series_figure(points, title=f"{name} by step", level=chance[name])
+            note = f"Dashed: {chance[name]:.4g}, where nothing is learned."
+            made.append({"heading": f"{name.replace('_', ' ')}: {points[-1][1]:.4g}", "svg": as_is(svg), "note": note})
         if below["Learning rate"]:
             svg = figures.series_figure(below["Learning rate"], title="Learning rate by step")
             made.append({"heading": f"Learning rate: peak {loop.recipe.peak_lr:.3g}", "svg": as_is(svg), "note": ""})
     return {"figures": made, "missing": missing}
 
 
-def _reconstructions(loop: Loop) -> str:
-    """The method's own picture, smaller; empty where there is none."""
-    path = loop.out / (loop.method.picture or "")
-    if loop.method.picture is None or not path.is_file():
+def _sheet(out: Path, name: str | None) -> str:
+    """A picture of the run, smaller; empty where there is none."""
+    if name is None or not (out / name).is_file():
         return ""
-    with at_most_a_warning(path.name), Image.open(path) as sheet:
+    with at_most_a_warning(name), Image.open(out / name) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
         return figures.thumbnail(pixels, max(_SHEET, _SHEET * len(pixels) // pixels.shape[1]))
     return ""

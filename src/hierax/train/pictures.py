@@ -7,7 +7,8 @@ import importlib.util
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..visualize.charts import Points
 from .batches import Part, Views
 from .devices import Devices
 from .methods import Method
+from .report import PROBE
 
 _log = logging.getLogger(__name__)
 _LOOKED_AT = 10_000  # samples among which those of a method's picture are chosen
@@ -37,6 +39,7 @@ def draw_run(
     folder: Path,
     *,
     step: int,
+    chance: Mapping[str, float] = types.MappingProxyType({}),
 ) -> list[str]:
     """Write `curves.png`, and after validation `confusion.png` and `mistakes.png`; which there are not, and why."""
     measured = result if result is not None and result.total else None
@@ -59,7 +62,9 @@ def draw_run(
     if losses:
         with at_most_a_warning("curves.png"):
             below, validation = history(folder / "log.jsonl", step, measured)
-            shown = {"baseline": baseline, "validation": validation, "below": below}
+            below |= {name.replace("_", " "): points for name, points in logged(folder / "log.jsonl", chance).items()}
+            levels = {name.replace("_", " "): level for name, level in chance.items()}
+            shown = {"baseline": baseline, "validation": validation, "below": below, "levels": levels}
             charts.training_curves(losses, folder / "curves.png", **shown)
     if measured is not None and len(classes) > _CLASSES:
         return [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]
@@ -80,7 +85,9 @@ def history(log: Path, step: int, result: Accuracy | None) -> tuple[dict[str, Po
         step: Steps after which the weights of the result were.
         result: What was measured of them.
     """
-    names = {"validation_top1": "Validation top-1", "lr": "Learning rate", "validation_loss": "loss"}
+    names = {
+        "validation_top1": "Validation top-1", PROBE: "kNN probe", "lr": "Learning rate", "validation_loss": "loss",
+    }  # fmt: skip
     found: dict[str, dict[int, float]] = {name: {} for name in names.values()}
     for line in log.read_text("utf-8").splitlines() if log.is_file() else ():
         record = json.loads(line)
@@ -92,6 +99,17 @@ def history(log: Path, step: int, result: Accuracy | None) -> tuple[dict[str, Po
     points = {name: sorted(values.items()) for name, values in found.items()}
     loss = points.pop("loss")
     return dict(points), loss
+
+
+def logged(log: Path, names: Iterable[str]) -> dict[str, Points]:
+    """Values of these names by step, as logged; of those that were."""
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+    for line in log.read_text("utf-8").splitlines() if found and log.is_file() else ():
+        record = json.loads(line)
+        for name, points in found.items():
+            if isinstance(value := record.get(name), (int, float)):
+                points.append((record["step"], value))
+    return {name: points for name, points in found.items() if points}
 
 
 def draw_method(method: Method, views: Views, devices: Devices, folder: Path) -> None:

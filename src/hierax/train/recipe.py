@@ -67,6 +67,9 @@ class Recipe:
         patience: Validations without a better one after which the run stops early; 0 never does.
         result: Which weights are the result, "last" or "best" (of validation); the others lie beside them. None is
             "best" with patience, else "last".
+        probe: Labelled data, as for fine-tuning, on which the features are probed during the run: which share of the
+            images (at most 1000) their 20 nearest neighbours name right. It changes nothing of the result.
+        probe_every: Steps from one probe to the next; None probes 20 times. The start and the end are always probed.
         log_every: Steps a log line stands for.
         max_bad_steps: Steps in a row that may be skipped for NaN or infinity before the run stops.
         data: What a stage trains on instead of the data that the run was given.
@@ -115,6 +118,8 @@ class Recipe:
     validate_every: Natural = 0
     patience: Natural = 0
     result: Literal["last", "best"] | None = None
+    probe: str | None = None
+    probe_every: Positive | None = None
     log_every: Positive = 1
     max_bad_steps: Positive = 5
     data: str | None = None

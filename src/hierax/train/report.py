@@ -6,7 +6,8 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +15,8 @@ from .. import console
 from ..errors import writing
 from ..model.metrics import Accuracy
 from ..weights.files import write_text
+
+PROBE = "probe_top1"  # what the log calls the share of right answers of a probe
 
 
 class Report:
@@ -23,13 +26,24 @@ class Report:
         path: The JSON lines.
         losses: Mean loss of every step since the start of the run, resumed parts included.
         accuracies: Validations, as (step, share of right answers), resumed parts included.
+        probes: Probes likewise.
     """
 
-    def __init__(self, out: Path, main: bool, total: int, log_every: int, *, baseline: float | None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        main: bool,
+        total: int,
+        log_every: int,
+        *,
+        baseline: float | None,
+        chance: Mapping[str, float] = types.MappingProxyType({}),
+    ) -> None:
         self.path = out / "log.jsonl"
-        self.main, self.total, self.log_every, self.baseline = main, total, log_every, baseline
+        self.main, self.total, self.log_every, self.baseline, self.chance = main, total, log_every, baseline, chance
         self.losses: list[float] = []
         self.accuracies: list[tuple[int, float]] = []
+        self.probes: list[tuple[int, float]] = []
         self._log: TextIO | None = None
         self._board: Any = None
         self._since: list[tuple[int, float]] = []  # samples, and seconds of waiting, of steps without a line yet
@@ -52,6 +66,8 @@ class Report:
                     self.losses += [math.nan if loss is None else loss for loss in record.get("losses", [])]
                     if record.get("validation_top1") is not None:
                         self.accuracies.append((record["step"], record["validation_top1"]))
+                    if record.get(PROBE) is not None:
+                        self.probes.append((record["step"], record[PROBE]))
         write_text(self.path, "".join(lines))
         self._log = self.path.open("a", encoding="utf-8")
         try:
@@ -85,8 +101,9 @@ class Report:
         # Only this session's steps were made in this session's time.
         left = int((now - self._start) / (step - self._begun) * (self.total - step))
         learned = "" if self.baseline is None else f" (predicting zero: {self.baseline:.4f})"
+        parts = beside_chance({name: values[name] for name in self.chance if name in values}, self.chance)
         line = (
-            f"step {step}/{self.total}  loss {mean:.4f}{learned}{self._validated()}  lr {values['lr']:.2e}  "
+            f"step {step}/{self.total}  loss {mean:.4f}{learned}{parts}{self._validated()}  lr {values['lr']:.2e}  "
             f"{rate:.1f} images/s  data wait {waiting:.0%}  ETA {left // 3600}:{left % 3600 // 60:02}:{left % 60:02}"
         )
         console.show(line, now=step == self.total)
@@ -98,9 +115,18 @@ class Report:
             self.accuracies.append((step, result.top1))
             console.say(f"step {step}: validation {result}, loss {result.loss:.4f}{self._best()}")
 
+    def probed(self, step: int, top1: float) -> None:
+        """A probe of the features between steps: into the log, and into the lines to come."""
+        self.write({"step": step, PROBE: top1})
+        if self.main:
+            self.probes.append((step, top1))
+            begun = f" (at the start {self.probes[0][1]:.1%})" if len(self.probes) > 1 else ""
+            console.say(f"step {step}: kNN probe {top1:.1%}{begun}")
+
     def _validated(self) -> str:
-        """The newest accuracy, and the best so far, for a line of progress."""
-        return f"  top-1 {self.accuracies[-1][1]:.1%}{self._best()}" if self.accuracies else ""
+        """The newest accuracy, and the best so far, for a line of progress; and the newest probe."""
+        probe = f"  kNN probe {self.probes[-1][1]:.1%}" if self.probes else ""
+        return probe + (f"  top-1 {self.accuracies[-1][1]:.1%}{self._best()}" if self.accuracies else "")
 
     def _best(self) -> str:
         step, best = max(self.accuracies, key=lambda point: (point[1], -point[0]))
@@ -137,3 +163,16 @@ class Report:
             if file is not None:
                 with contextlib.suppress(OSError):  # every line was flushed, and told if it could not be
                     file.close()
+
+
+def beside_chance(values: Mapping[str, float], chance: Mapping[str, float]) -> str:
+    """Values for a line of progress, each with its chance level where there is one: "ibot 4.91 (chance 5.55)"."""
+    parts = []
+    for name, value in values.items():
+        level = f" (chance {_short(chance[name])})" if name in chance else ""
+        parts.append(f"  {name} {_short(value)}{level}")
+    return "".join(parts)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"

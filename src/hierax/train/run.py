@@ -225,6 +225,7 @@ def _train(
     views = Views(train, method.views(), method.weights.config, recipe)
     fingerprint = train.fingerprint()
     loop = Loop(method, views, validation, recipe, folder, devices)
+    notes += loop.health.notes
     if devices.main:
         keep_recipe(folder, recipe, fingerprint)
     loop.open(resume=resume)
@@ -330,12 +331,12 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     """Summary, pictures and last words."""
     train = loop.views.data
     problems = [[name, reason] for name, reason in getattr(train, "base", train).problems]
+    notes = [*notes, *loop.health.watch.told]
     written = {**summary.to_dict(), "problems": problems, "notes": notes}
     write_json(loop.out / "run.json", {**read_json(loop.out / "run.json"), "result": summary.result})
     write_json(loop.out / "summary.json", written)
-    missing = draw_run(
-        summary.losses, loop.method.baseline, result, train.classes, loop.out, step=summary.result["step"]
-    )
+    shown = {"step": summary.result["step"], "chance": loop.method.chance}
+    missing = draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out, **shown)
     write_json(loop.out / "summary.json", {**written, "notes": [*notes, *missing]})
     for note in missing:
         console.say(note)

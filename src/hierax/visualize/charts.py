@@ -55,6 +55,7 @@ def training_curves(
     baseline: float | None = None,
     validation: Points = (),
     below: Mapping[str, Points] = types.MappingProxyType({}),
+    levels: Mapping[str, float] = types.MappingProxyType({}),
 ) -> None:
     """Draw the loss of every step, faintly, and its moving mean; values that are not finite leave a gap.
 
@@ -64,6 +65,7 @@ def training_curves(
         baseline: The loss at which nothing has been learned, drawn as a dashed line.
         validation: Loss of the validation, as (step, value).
         below: What is drawn in panels of its own below the loss, by name, as (step, value); without values no panel.
+        levels: Values at which nothing has been learned, of some of these panels, drawn as dashed lines.
 
     Raises:
         InputError: No loss is finite.
@@ -74,8 +76,9 @@ def training_curves(
     with canvas(path, (8, 4.5 + 1.3 * len(panels)), panels=len(panels)) as (axes, *lower):
         draw_loss(axes, values, baseline=baseline, validation=validation)
         for (name, points), panel in zip(panels.items(), lower, strict=True):
-            draw_series(panel, points)
-            panel.set_title(f"{name}: {points[-1][1]:.4g}", fontsize=9.0)
+            draw_series(panel, points, level=levels.get(name))
+            told = f" (dashed: chance, {levels[name]:.4g})" if name in levels else ""
+            panel.set_title(f"{name}: {points[-1][1]:.4g}{told}", fontsize=9.0)
             panel.set_xlim(axes.get_xlim())
         (lower[-1] if lower else axes).set_xlabel("step")
 
@@ -134,9 +137,11 @@ def draw_loss(
     _plain(axes)
 
 
-def draw_series(axes: Any, points: Points) -> None:
-    """Draw values by step."""
+def draw_series(axes: Any, points: Points, *, level: float | None = None) -> None:
+    """Draw values by step, and a dashed line at a level."""
     at, seen = zip(*points, strict=True)
+    if level is not None:
+        axes.axhline(level, color=FAINT, ls="--", lw=1.2)
     axes.plot(at, seen, color=BLUE, lw=1.5, marker="o" if len(at) < 50 else None, ms=3.5)
     _plain(axes)
 

@@ -44,7 +44,9 @@ def loss_figure(losses: Sequence[float], *, baseline: float | None, validation: 
     return _svg(draw, "Loss by step")
 
 
-def series_figure(points: charts.Points, *, title: str, percent: bool = False, best: bool = False) -> str:
+def series_figure(
+    points: charts.Points, *, title: str, percent: bool = False, best: bool = False, level: float | None = None
+) -> str:
     """Values by step as SVG.
 
     Args:
@@ -52,6 +54,7 @@ def series_figure(points: charts.Points, *, title: str, percent: bool = False, b
         title: What it is called for those who cannot see it.
         percent: Whether values are shares.
         best: Mark the largest value.
+        level: Where a dashed line is drawn.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -60,7 +63,7 @@ def series_figure(points: charts.Points, *, title: str, percent: bool = False, b
 
     def draw(path: Path) -> None:
         with charts.canvas(path, _SIZE) as (axes,):
-            charts.draw_series(axes, [points[k] for k in kept])
+            charts.draw_series(axes, [points[k] for k in kept], level=level)
             axes.set_xlabel("step")
             if percent:
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}%")

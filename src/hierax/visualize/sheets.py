@@ -73,6 +73,29 @@ def feature_sheet(
     return _row_of(panels)
 
 
+def timeline_sheet(
+    images: Sequence[Picture], names: Sequence[str], columns: Mapping[str, Sequence[Picture]], *, note: str = ""
+) -> Picture:
+    """One row an image: the image, then its map in each column.
+
+    Args:
+        images: What the network saw of each.
+        names: What stands under each.
+        columns: Maps of all images, by what stands under them, from left to right.
+        note: What stands below all.
+
+    Raises:
+        InputError: No image.
+    """
+    rows = []
+    for place, (image, name) in enumerate(zip(images, names, strict=True)):
+        first = _fitted(image, _TILE)
+        shown = [(Image.fromarray(found[place]).resize(first.size, Image.Resampling.NEAREST), said, "")
+                 for said, found in columns.items()]  # fmt: skip
+        rows.append(_row_of([(first, _clipped(name, _font(1), _TILE), ""), *shown]))
+    return stack_sheets(rows, note=note)
+
+
 def seen_pixels(image: Float[ndarray, "3 h w"], spec: PreprocessSpec) -> Picture:
     """A preprocessed image as colours again: what a network sees.
 

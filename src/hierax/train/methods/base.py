@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from ...data.augment import Augment, AugmentSettings
 from ...data.datasets.open import open_data
 from ...data.datasets.samples import TrainingData
 from ...data.erase import erase
+from ...model.encoder import Encoder
 from ...model.metrics import Accuracy
 from ...weights.card import Weights
 from ..batches import Part
@@ -51,6 +53,37 @@ class StepContext:
     pass_steps: float
     samples: int = 0
     places: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a value that `Method.loss` shows must not stay beyond.
+
+    Attributes:
+        value: Its name.
+        least: The smallest healthy value.
+        most: The largest one.
+        steps: Steps in a row beyond it that are too many.
+        means: What has happened then, for a person.
+        remedy: What to change.
+    """
+
+    value: str
+    means: str
+    remedy: str
+    steps: int
+    least: float = -math.inf
+    most: float = math.inf
+
+    def exceeded(self, value: float) -> bool:
+        """Whether a value lies beyond."""
+        return not self.least <= value <= self.most
+
+    def told(self, value: float) -> str:
+        """The finding, with its numbers."""
+        over = value > self.most
+        limit = f"{'above' if over else 'below'} {self.most if over else self.least:.4g}"
+        return f"{self.value} is {value:.4g}, {limit} for {self.steps} steps: {self.means}. {self.remedy}"
 
 
 class Method(abc.ABC):
@@ -139,6 +172,15 @@ class Method(abc.ABC):
     def beside(self) -> dict[str, Tensor]:
         """What is written beside the result, in a file of the name `extras`, for runs that go on from it."""
         return {}
+
+    def probed(self) -> Encoder:
+        """The encoder whose features are looked at during the run."""
+        result = self.result()
+        return getattr(result, "encoder", result)  # type: ignore[return-value]
+
+    def bounds(self) -> list[Bound]:
+        """What values must not stay beyond."""
+        return []
 
     def advice(self, samples: int) -> list[str]:
         """What the size of a data set lets a person hope for."""

@@ -1,0 +1,180 @@
+"""Both stages of card 001, one command after the other: DINOv2 pretraining, fine-tuning on ImageNet-12K, birder's file.
+
+    python run.py OUT --images UNLABELLED --data IMAGENET12K    # the published settings: months of a GPU
+    python run.py OUT --tiny                                    # rendered images, a small network: minutes of two cores
+
+Each step is a command of `hierax`, which is printed before it runs; a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import shlex
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import hierax
+from hierax import console
+from hierax.cli import main as command
+from hierax.data.datasets.shapes import CLASSES, render
+from hierax.weights.card import RANDOM, ModelCard, Weights
+from hierax.weights.catalog import resolve
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
+
+HERE = Path(__file__).parent
+NAME = "hieradet_small_dino-v2-imagenet12k"  # as the card has it
+Options = Mapping[str, Any]  # keys of a recipe, or of a network
+NETWORK = {"embed_dim": 24, "depths": (1, 2, 3, 1), "global_blocks": (4,), "input_size": 128}
+PRETRAIN = {"steps": 150, "batch_size": 16}
+FINETUNE = {
+    "input_size": 160, "steps": 300, "batch_size": 16, "lr": 4e-3, "warmup_steps": 20, "layer_decay": 1.0,
+    "ema_decay": 0.9, "ema_every": 1, "validate_every": 100, "checkpoint_every": 100, "log_every": 10, "workers": 1,
+    "precision": "fp32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What the small variant changes; all else is in the two recipes.
+
+    Attributes:
+        network: Options of the network, over those of HieraDet-S.
+        pretrain: Keys of stage 1.
+        finetune: Keys of stage 2.
+        images: Rendered images to train on, a quarter as many to validate on, in so many shards.
+        shards: See there.
+        side: Pixels of a rendered image.
+    """
+
+    network: Options = field(default_factory=NETWORK.copy)
+    pretrain: Options = field(default_factory=PRETRAIN.copy)
+    finetune: Options = field(default_factory=FINETUNE.copy)
+    images: int = 1600
+    shards: int = 4
+    side: int = 160
+
+
+def render_shards(folder: Path, tiny: Tiny) -> None:
+    """Rendered images as ImageNet-12K is published: shards of jpg and cls, `_info.json`, and a class file."""
+    if (folder / "_info.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), "utf-8")
+    splits = {"train": (tiny.images, 0), "validation": (max(tiny.images // 4, len(CLASSES)), 1)}
+    info = {}
+    for split, (count, seed) in splits.items():
+        names, lengths = [], []
+        for shard in range(tiny.shards):
+            names.append(f"imagenet12k-{split}-{shard:04}.tar")
+            indices = range(shard, count, tiny.shards)
+            lengths.append(len(indices))
+            with tarfile.open(folder / names[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
+                for index in indices:
+                    pixels, label = render(index, seed=seed, size=tiny.side)
+                    jpg = io.BytesIO()
+                    Image.fromarray(pixels).save(jpg, "JPEG", quality=92)
+                    for key, data in (("jpg", jpg.getvalue()), ("cls", str(label).encode())):
+                        member = tarfile.TarInfo(f"{index:08}.{key}")
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+        info[split] = {"name": split, "num_samples": count, "filenames": names, "shard_lengths": lengths}
+    (folder / "_info.json").write_text(json.dumps({"splits": info}, indent=1), "utf-8")  # last: the set is whole
+
+
+def call(*words: object) -> None:
+    """One command of `hierax`, printed and run; the script ends where it fails."""
+    line = [str(word) for word in words]
+    console.emit(f"$ hierax {shlex.join(line)}")
+    code = command(line)
+    if code:
+        sys.exit(code)
+
+
+def stage(task: str, data: object, out: Path, model: object, recipe: Path, options: Options) -> Path:
+    """Train one stage, or go on with it; its result."""
+    if not (out / "summary.json").exists():
+        pairs = [f"{key}={json.dumps(value)}" for key, value in options.items()]
+        resume = ["--resume"] if (out / "run_recipe.json").exists() else []
+        call(task, data, out, "-m", model, "--recipe", recipe, *(["--set", *pairs] if pairs else []), *resume)
+    return out / "model"
+
+
+def both_stages(out: Path, *, images: object, data: object, start: object, first: Options, second: Options) -> Path:
+    """Pretrain, fine-tune and convert; birder's file."""
+    pretrained = stage("pretrain", images, out / "stage1", start, HERE / "stage1.toml", first)
+    model = stage("finetune", data, out / "stage2", pretrained, HERE / "stage2.toml", second)
+    file = out / f"{NAME}.pt"
+    if not file.exists():
+        call("convert", model, file, "--to", "birder")
+    call("eval", "accuracy", data, "-m", file)
+    # A private catalogue lets the card's own code find the file by its published name.
+    (out / "catalog.toml").write_text(
+        f'[[model]]\nname = "{NAME}"\narchitecture = "hieradet_d_small"\nformat = "birder"\npath = "{file.name}"\n',
+        "utf-8",
+    )
+    return file
+
+
+def answer(out: Path, image: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The code of card 001, with the import of `hierax.compat.birder` alone changed: shapes of answer and embedding."""
+    os.environ["HIERAX_CATALOG"] = str(out / "catalog.toml")
+    import hierax.compat.birder as birder
+    from hierax.compat.birder.inference.classification import infer_image
+
+    (net, model_info) = birder.load_pretrained_model("hieradet_small_dino-v2-imagenet12k", inference=True)
+    size = birder.get_size_from_signature(model_info.signature)
+    transform = birder.classification_transform(size, model_info.rgb_stats)
+    (probabilities, embedding) = infer_image(net, image, transform, return_embedding=True)
+    return probabilities.shape, embedding.shape
+
+
+def run_tiny(out: Path, tiny: Tiny) -> None:
+    """The whole chain on rendered images."""
+    out.mkdir(parents=True, exist_ok=True)
+    shards, start = out / "shards", out / "start"
+    render_shards(shards, tiny)
+    if not start.exists():
+        network = hierax.create("hieradet_d_small", **tiny.network)
+        config = dataclasses.replace(network.config, name="hieradet_d_toy")
+        spec = resolve("hieradet_d_small").preprocess.with_size(config.input_size)  # birder's, as stage 1 has it
+        card = ModelCard(name=config.name, config=config, preprocess=spec, base_model=RANDOM)
+        write_weights(from_module(network, Weights(card=card)), start, to="hierax")
+    listed = {"class_file": str(shards / "classes.txt")}
+    both_stages(
+        out, images=shards, data=shards, start=start, first=tiny.pretrain, second={**listed, **tiny.finetune}
+    )  # fmt: skip
+    pixels, _ = render(0, seed=2, size=tiny.side)
+    shapes = answer(out, Image.fromarray(pixels))
+    console.emit(f"card 001 answers with probabilities {shapes[0]} and an embedding {shapes[1]}")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Both stages of card 001, one command after the other.")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of both runs; the same one to go on")
+    parser.add_argument("--tiny", action="store_true", help="rendered images and a small network: minutes of two cores")
+    parser.add_argument("--images", help="unlabelled images of stage 1: folder, glob, table or shards")
+    parser.add_argument("--data", help="folder of ImageNet-12K's shards, with its _info.json")
+    given = parser.parse_args(words)
+    if given.tiny != (given.images is None and given.data is None) or (given.images is None) != (given.data is None):
+        parser.error("give --tiny alone, or --images and --data")
+    if given.tiny:
+        run_tiny(given.out, Tiny())
+    else:
+        start = "hieradet_d_small"
+        both_stages(given.out, images=given.images, data=given.data, start=start, first={}, second={})
+
+
+if __name__ == "__main__":
+    main()
