@@ -21,14 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 import hierax
 from hierax import console
 from hierax.cli import main as command
+from hierax.config import PreprocessSpec
 from hierax.data.datasets.shapes import CLASSES, render
 from hierax.weights.card import RANDOM, ModelCard, Weights
-from hierax.weights.catalog import resolve
+from hierax.weights.formats.birder import RGB
 from hierax.weights.network import from_module
 from hierax.weights.write import write_weights
 
@@ -36,7 +38,11 @@ HERE = Path(__file__).parent
 NAME = "hieradet_small_dino-v2-imagenet12k"  # as the card has it
 Options = Mapping[str, Any]  # keys of a recipe, or of a network
 NETWORK = {"embed_dim": 24, "depths": (1, 2, 3, 1), "global_blocks": (4,), "input_size": 128}
-PRETRAIN = {"steps": 150, "batch_size": 16}
+PRETRAIN = {
+    "input_size": 128, "steps": 150, "batch_size": 16, "accumulate": 1, "lr": 1e-3, "warmup_epochs": 0.2,
+    "local_crops": 4, "local_size": 64, "prototypes": 512, "ibot_prototypes": 512, "head_dim": 128, "bottleneck": 64,
+    "checkpoint_every": 50, "log_every": 10, "workers": 1, "precision": "fp32",
+}  # fmt: skip
 FINETUNE = {
     "input_size": 160, "steps": 300, "batch_size": 16, "lr": 4e-3, "warmup_steps": 20, "layer_decay": 1.0,
     "ema_decay": 0.9, "ema_every": 1, "validate_every": 100, "checkpoint_every": 100, "log_every": 10, "workers": 1,
@@ -106,7 +112,8 @@ def stage(task: str, data: object, out: Path, model: object, recipe: Path, optio
     if not (out / "summary.json").exists():
         pairs = [f"{key}={json.dumps(value)}" for key, value in options.items()]
         resume = ["--resume"] if (out / "run_recipe.json").exists() else []
-        call(task, data, out, "-m", model, "--recipe", recipe, *(["--set", *pairs] if pairs else []), *resume)
+        method = ["--method", "dinov2"] if task == "pretrain" else []
+        call(task, data, out, *method, "-m", model, "--recipe", recipe, *(["--set", *pairs] if pairs else []), *resume)
     return out / "model"
 
 
@@ -139,17 +146,25 @@ def answer(out: Path, image: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return probabilities.shape, embedding.shape
 
 
+def write_start(folder: Path, options: Options, name: str = "hieradet_d_small") -> Path:
+    """Random weights of the network, with birder's colour statistics and its resizing to a square, at 224 pixels."""
+    if not folder.exists():
+        torch.manual_seed(0)
+        network = hierax.create("hieradet_d_small", **options)
+        config = dataclasses.replace(network.config, name=name)
+        height, width = config.input_size[-2:]
+        spec = PreprocessSpec(size=(height, width), resize="squash", crop_ratio=1.0, **RGB)
+        card = ModelCard(name=name, config=config, preprocess=spec, base_model=RANDOM)
+        write_weights(from_module(network, Weights(card=card)), folder, to="hierax")
+    return folder
+
+
 def run_tiny(out: Path, tiny: Tiny) -> None:
     """The whole chain on rendered images."""
     out.mkdir(parents=True, exist_ok=True)
-    shards, start = out / "shards", out / "start"
+    shards = out / "shards"
     render_shards(shards, tiny)
-    if not start.exists():
-        network = hierax.create("hieradet_d_small", **tiny.network)
-        config = dataclasses.replace(network.config, name="hieradet_d_toy")
-        spec = resolve("hieradet_d_small").preprocess.with_size(config.input_size)  # birder's, as stage 1 has it
-        card = ModelCard(name=config.name, config=config, preprocess=spec, base_model=RANDOM)
-        write_weights(from_module(network, Weights(card=card)), start, to="hierax")
+    start = write_start(out / "start", tiny.network, "hieradet_d_toy")
     listed = {"class_file": str(shards / "classes.txt")}
     both_stages(
         out, images=shards, data=shards, start=start, first=tiny.pretrain, second={**listed, **tiny.finetune}
@@ -172,7 +187,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.tiny:
         run_tiny(given.out, Tiny())
     else:
-        start = "hieradet_d_small"
+        start = write_start(given.out / "start", {})
         both_stages(given.out, images=given.images, data=given.data, start=start, first={}, second={})
 
 
