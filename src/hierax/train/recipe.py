@@ -6,6 +6,7 @@ first and whose result the run then starts from.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,8 @@ class Recipe:
         seed: Every random number follows from it.
         optimizer: "adamw" or "sgd".
         lr: Peak learning rate.
-        lr_batch: The batch size that `lr` is quoted at, for linear scaling; None takes `lr` as it is.
+        lr_batch: The batch size that `lr` is quoted at; None takes `lr` as it is.
+        lr_scaling: How it goes with the batch: "linear", or "sqrt" with its square root.
         min_lr: Where the cosine ends.
         betas: Of AdamW.
         momentum: Of SGD.
@@ -90,6 +92,7 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: NonNegative = 5e-4
     lr_batch: Positive | None = None
+    lr_scaling: Literal["linear", "sqrt"] = "linear"
     min_lr: NonNegative = 0.0
     betas: tuple[ProperShare, ProperShare] = (0.9, 0.999)
     momentum: NonNegative = 0.9
@@ -136,4 +139,5 @@ class Recipe:
     @property
     def peak_lr(self) -> float:
         """The learning rate scaled from the batch that it is quoted at."""
-        return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
+        share = self.batch_size / self.lr_batch if self.lr_batch else 1.0
+        return self.lr * (share if self.lr_scaling == "linear" else math.sqrt(share))

@@ -257,7 +257,9 @@ def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe)
     notes = [*getattr(train, "base", train).notes]
     if recipe.lr_batch:
         notes.append(
-            f"learning rate {recipe.peak_lr:.3g} = {recipe.lr:.3g} x batch {recipe.batch_size} / {recipe.lr_batch}"
+            f"learning rate {recipe.peak_lr:.3g} = {recipe.lr:.3g} x "
+            + ("" if recipe.lr_scaling == "linear" else "square root of ")
+            + f"batch {recipe.batch_size} / {recipe.lr_batch}"
         )
     if validation is None and recipe.validation_fraction and recipe.task == "finetune":
         notes.append(
