@@ -66,7 +66,7 @@ PRESETS: dict[str, Keys] = {
     "dinov2": dict(
         **_DINOV2, **_LONG, steps=125_000, warmup_steps=12_500, batch_size=2048, lr=4e-3, lr_batch=1024,
         lr_scaling="sqrt", min_lr=1e-6, weight_decay=0.04, weight_decay_end=0.4, layer_decay=0.9, patch_embed_lr=0.2,
-        clip_norm=3.0, drop_path=0.3, drop_path_uniform=True, precision="fp16", separate_heads=False, centring="centre",
+        clip_norm=3.0, drop_path=0.3, drop_path_uniform=True, separate_heads=False, centring="centre",
         teacher_temperature_steps=37_500, freeze_steps=1250, freeze="lr", schedules="dinov2",
     ),
     # birder's run of hieradet_d_small on two GPUs: 64 a GPU, of which eight make a step.
@@ -74,7 +74,7 @@ PRESETS: dict[str, Keys] = {
         **_DINOV2, **_LONG, model="hieradet_d_small", epochs=100, warmup_epochs=10, batch_size=1024, accumulate=8,
         lr=2e-4, min_lr=1e-6, weight_decay=0.04, weight_decay_end=0.2, undecayed="none", clip_norm=3.0,
         clip_scope="all", drop_path=0.1, global_scale=(0.35, 1.0), local_scale=(0.1, 0.35), augmentation="birder",
-        mask_blocks="birder", schedules="birder", precision="bf16",
+        mask_blocks="birder", schedules="birder",
     ),
     # birder rescales its decays, 0.9999 and 0.9998, by the run's length: 1 - (1 - d) * batch * every / epochs.
     "imagenet12k": dict(
