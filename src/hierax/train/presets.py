@@ -62,12 +62,12 @@ PRESETS: dict[str, Keys] = {
         **_DINOV2, epochs=100, warmup_epochs=10, batch_size=32, lr=1e-3, lr_batch=64, clip_norm=3.0, prototypes=1024,
         weight_decay=0.04, weight_decay_end=0.2, koleo_gathered=True,
     ),
-    # DINOv2's shorter run, of a ViT-L on ImageNet-1K; its epochs are 1250 steps, whatever the data.
+    # DINOv2's shorter run, of a ViT-L on ImageNet-1K. What it calls an epoch is 1250 steps, two passes over that data.
     "dinov2": dict(
-        **_DINOV2, **_LONG, steps=125_000, warmup_steps=12_500, batch_size=2048, lr=4e-3, lr_batch=1024,
+        **_DINOV2, **_LONG, epochs=200, warmup_epochs=20, batch_size=2048, lr=4e-3, lr_batch=1024,
         lr_scaling="sqrt", min_lr=1e-6, weight_decay=0.04, weight_decay_end=0.4, layer_decay=0.9, patch_embed_lr=0.2,
         clip_norm=3.0, drop_path=0.3, drop_path_uniform=True, separate_heads=False, centring="centre",
-        teacher_temperature_steps=37_500, freeze_steps=1250, freeze="lr", schedules="dinov2",
+        teacher_temperature_epochs=60, freeze_epochs=2, freeze="lr", schedules="dinov2",
     ),
     # birder's run of hieradet_d_small on two GPUs: 64 a GPU, of which eight make a step.
     "birder_dinov2": dict(
