@@ -11,6 +11,7 @@ earlier hierax, which is measured in the same rounds. The photographs are scikit
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
 import io
 import json
@@ -19,6 +20,7 @@ import os
 import statistics
 import sys
 import time
+import types
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -149,7 +151,7 @@ WAYS: dict[str, Callable[[], Make]] = {
 def serve(pipe: Connection, way: str, count: int) -> None:
     """Answer each round with the processor and wall seconds an image of each size took."""
     torch.set_num_threads(1)
-    if way.startswith("hierax") and hasattr(memory, "keep_freed"):
+    if way.startswith(("hierax", "decoding")) and hasattr(memory, "keep_freed"):
         memory.keep_freed()  # as in the processes that read in a run
     make = WAYS[way]()
     sets = {name: photographs(size, count if name == "500x375" else 2) for name, size in SIZES.items()}
@@ -161,6 +163,54 @@ def serve(pipe: Connection, way: str, count: int) -> None:
             make(files, turn)
             answer[name] = ((time.process_time() - cpu) / len(files), (time.perf_counter() - wall) / len(files))
         pipe.send(answer)
+
+
+def parts(pipe: Connection, count: int) -> None:
+    """Answer with the processor milliseconds of an image of 500 x 375 that each function takes without those in it."""
+    from hierax.data import augment, decode, rand_augment
+    from hierax.train import batches
+
+    torch.set_num_threads(1)
+    memory.keep_freed()
+    spent: collections.Counter[str] = collections.Counter()
+    inner = [0.0]
+
+    def timed(owner: Any, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            start = time.process_time()
+            inner.append(0.0)
+            found = function(*args, **options)
+            took = time.process_time() - start
+            spent[part] += took - inner.pop()
+            inner[-1] += took
+            return found
+
+        setattr(owner, name, call)
+
+    timed(decode.Image, "open", "header")
+    timed(decode.ImageFile.ImageFile, "load", "JPEG decoder")
+    timed(batches, "decode_shrunk", "checks of the file")
+    timed(augment, "_cut", "copy of the crop")
+    timed(augment.F, "interpolate", "resize of the crop")
+    timed(augment.Augment, "_drawn", "draws")
+    timed(augment.Augment, "erased", "draws")
+    timed(batches, "mixed", "draws")
+    for name, operation in rand_augment.INCREASING.items():
+        affine = name.startswith(("shear", "translate"))
+        part = "shears and shifts" if affine else "rotations" if name == "rotate" else "operations on colours"
+        holder = types.SimpleNamespace(apply=operation.apply)
+        timed(holder, "apply", part)
+        rand_augment.INCREASING[name] = operation._replace(apply=holder.apply)
+    make, files = WAYS["hierax workers"](), photographs(SIZES["500x375"], count)
+    make(files, 0)
+    spent.clear()
+    start = time.process_time()
+    for turn in range(1, 11):
+        make(files, turn)
+    spent["everything else"] = time.process_time() - start - sum(spent.values())
+    pipe.send({part: round(took / (10 * count) * 1e3, 3) for part, took in spent.most_common()})
 
 
 def measured(rounds: int, count: int, before: str | None) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -227,6 +277,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--before", help="sources of an earlier hierax")
     options = parser.parse_args()
+    context, (pipe, theirs) = multiprocessing.get_context("spawn"), multiprocessing.Pipe()
+    context.Process(target=parts, args=(theirs, options.batch), daemon=True).start()
+    shares = pipe.recv()
     found = measured(options.rounds, options.batch, options.before)
     now = datetime.datetime.now(datetime.timezone.utc)
     result = {
@@ -234,6 +287,7 @@ def main() -> None:
         "date": now.date().isoformat(),
         "ratios": {size: ratios(seconds) for size, seconds in found.items()},
         "table": {size: rows(seconds) for size, seconds in found.items()},
+        "parts of hierax workers, ms": shares,
         "rounds": options.rounds,
         "batch": options.batch,
         "environment": measure.environment(),
@@ -245,7 +299,7 @@ def main() -> None:
         print(size, json.dumps(result["ratios"][size]))
         for way, numbers in table.items():
             print(f"  {way:22} {numbers['cpu_ms']:8.2f} ms {numbers['images_per_cpu_s']:8.1f} images a core-second")
-    print(path.name)
+    print(json.dumps(shares), path.name)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hierax.data.rand_augment import INCREASING, PLAIN, Change, applied, draw
 from hierax.data.warp import Look
@@ -20,7 +20,8 @@ def landscape():
     """An image whose pixels differ the more the further apart they are, so that a longer way shows as a larger change."""
     y, x = np.mgrid[:96, :96]
     rings = np.random.default_rng(0).normal(0, 4, (96, 96, 3))
-    return Image.fromarray((40 + np.stack([x, y, (x + y) / 2], -1) * 1.7 + rings).clip(0, 255).astype(np.uint8))
+    pixels = (40 + np.stack([x, y, (x + y) / 2], -1) * 1.7 + rings).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, h, w)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -30,9 +31,9 @@ def test_a_larger_magnitude_changes_more(name, sign):
     operation, image = INCREASING[name], landscape()
     if sign < 0 and not operation.signed:
         pytest.skip("this one has no sign")
-    before = np.asarray(image).astype(int)
+    before = image.astype(int)
     change = [
-        np.abs(np.asarray(operation.apply(image, operation.argument(sign * tenth / 10), LOOK)) - before).mean()
+        np.abs(operation.apply(image, operation.argument(sign * tenth / 10), LOOK) - before).mean()
         for tenth in range(11)
     ]
     assert all(later >= earlier - 0.05 for earlier, later in itertools.pairwise(change)), change
@@ -69,9 +70,31 @@ def test_draws_are_what_the_settings_say():
 def test_the_changed_image_is_a_new_one():
     """An operation in place would change what another view of the same sample starts from."""
     image = landscape()
-    before = np.array(image)
+    before = image.copy()
     for name, operation in INCREASING.items():
         made = applied(image, [Change(name, operation.argument(0.9))], LOOK)
-        assert made.mode == "RGB"
-        assert made.size == image.size
-        assert np.array_equal(np.asarray(image), before)
+        assert made.dtype == np.uint8
+        assert made.shape == image.shape
+        assert made.flags.c_contiguous
+        assert made.flags.writeable
+        assert not np.shares_memory(made, image)
+        assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("values", [(7, 7), (0, 255), (0, 1), (254, 255)])
+@pytest.mark.parametrize("name", ["autocontrast", "equalize"])
+def test_channels_of_one_value_or_two(name, values):
+    """A stretch of a channel that holds one value divides by zero; few values make steps that exceed a byte."""
+    image = landscape()
+    image[1] = np.where(image[1] > image[1].mean(), *values)
+    pillow = getattr(ImageOps, name)(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))))
+    assert np.array_equal(INCREASING[name].apply(image, 0, LOOK), np.asarray(pillow).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2)])
+@pytest.mark.parametrize("name", INCREASING)
+def test_images_of_few_pixels(name, size):
+    """No middle to blur, no neighbours to mix: nothing fails and the size stays."""
+    image = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
+    for share in (1, -1) if INCREASING[name].signed else (1,):
+        assert INCREASING[name].apply(image, INCREASING[name].argument(share), LOOK).shape == image.shape

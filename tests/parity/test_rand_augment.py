@@ -41,6 +41,11 @@ def theirs(monkeypatch):
     return module
 
 
+def planes(image):
+    """As our operations take an image: (3, h, w)."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
 def theirs_at(module, monkeypatch, name, magnitude, sign, *, bicubic, increasing):
     """timm's operation as it comes out of its own table; what it draws for the sign is given."""
     monkeypatch.setattr(module.random, "random", lambda: 0.6 if sign < 0 else 0.4)
@@ -64,7 +69,7 @@ def test_operation(theirs, monkeypatch, name, increasing, bicubic):
                 )
                 want = np.asarray(reference(image)).astype(int)
                 argument = operation.argument(sign * magnitude / 10)
-                got = np.asarray(operation.apply(image, argument, Look(FILL, bicubic))).astype(int)
+                got = operation.apply(planes(image), argument, Look(FILL, bicubic)).transpose(1, 2, 0).astype(int)
                 assert got.shape == want.shape
                 assert np.abs(got - want).max() <= 1, (size, magnitude, sign)
                 assert (got != want).mean() < 0.1
@@ -102,7 +107,7 @@ def test_draws_amount_to_the_same(theirs, monkeypatch):
     settings = {"std": 0.5, "probability": 0.5, "increasing": True}
     got = np.array(
         [
-            changed(image, rand_augment.applied(image, rand_augment.draw(rng, 2, 9, **settings), look))
+            changed(planes(image), rand_augment.applied(planes(image), rand_augment.draw(rng, 2, 9, **settings), look))
             for _ in range(10_000)
         ]
     ).mean(0)
@@ -122,7 +127,8 @@ def test_our_own_draws_amount_to_the_same(theirs):
     want = np.array([changed(image, reference(image)) for _ in range(20_000)]).mean(0)
     rng, settings = np.random.default_rng(0), {"std": 0.5, "probability": 0.5, "increasing": True}
     drawn = (rand_augment.draw(rng, 2, 9, **settings) for _ in range(20_000))
-    got = np.array([changed(image, rand_augment.applied(image, changes, look)) for changes in drawn]).mean(0)
+    pixels = planes(image)
+    got = np.array([changed(pixels, rand_augment.applied(pixels, changes, look)) for changes in drawn]).mean(0)
     assert abs((1 - got[0]) / (1 - want[0]) - 1) < 0.04, (got, want)
     assert abs(got[1] / want[1] - 1) < 0.02, (got, want)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ..errors import RecipeError, brief
 from ..schema import Between, NonNegative, Share, conform
 from . import rand_augment
 from .erase import rectangle
+from .inplace import with_fourth
 from .rand_augment import Change
 from .warp import Look
 
@@ -33,6 +34,14 @@ _Magnitude = Annotated[int, Between(least=1, most=rand_augment.MOST)]
 _Noise = Annotated[float, Between(least=0, most=rand_augment.MOST)]
 _Box = tuple[int, int, int, int]  # top, left, bottom, right
 _SHRINKS = (8, 4, 2)  # what a JPEG's blocks of eight pixels can be decoded to
+
+
+class _Drawn(NamedTuple):
+    """What becomes of one sample."""
+
+    box: _Box
+    flipped: bool
+    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +116,30 @@ class Augment(AugmentSettings):
             key: Every draw follows from it.
             size: Height and width of the source where the frames were decoded smaller, as `shrink` allows.
         """
+        drawn = self._drawn(size or frames.shape[1:3], key)
+        smaller = size is not None and tuple(size) != frames.shape[1:3]
+        cut = functools.partial(_cut_smaller, whole=size) if smaller else _cut
+        made = [self._changed(cut(frame, drawn.box, self.size, self.bicubic), drawn) for frame in frames]
+        return torch.stack(made) if len(made) > 1 else made[0][None]
+
+    def shrink(self, size: tuple[int, int], key: int) -> int:
+        """By how much a source of (height, width) pixels may be decoded smaller: 1, 2, 4 or 8.
+
+        The crop then still has at least as many pixels each way as the result.
+        """
+        top, left, bottom, right = self._drawn(size, key).box
+        spare = min((bottom - top) / self.size[0], (right - left) / self.size[1])
+        return next((factor for factor in _SHRINKS if factor <= spare), 1)
+
+    def erased(self, key: int) -> Int[Tensor, " 5"]:
+        """The rectangle that `erase.erase` fills with noise once the pixels are normalised."""
+        return rectangle(key, self.size, self.erasing)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (a view is asked for its size, then for its pixels)
+    def _drawn(self, size: tuple[int, int], key: int) -> _Drawn:
+        """Every draw for a source of (height, width) pixels."""
         rng = np.random.Generator(np.random.PCG64(key))
-        box = self._box(rng, *(size or frames.shape[1:3]))
+        box = self._box(rng, *size)
         flipped = bool(rng.random() < self.flip)
         changes: list[Change] = []
         if self.rand_augment is not None:
@@ -119,32 +150,16 @@ class Augment(AugmentSettings):
             )  # fmt: skip
         if self.color_jitter:
             changes += _jitter(rng, self.color_jitter)
-        cut = _cut if size is None or tuple(size) == frames.shape[1:3] else functools.partial(_cut_smaller, whole=size)
-        small = (cut(frame, box, self.size, self.bicubic) for frame in frames)
-        return torch.stack([self._changed(pixels, flipped, changes) for pixels in small])
+        return _Drawn(box, flipped, tuple(changes))
 
-    def shrink(self, size: tuple[int, int], key: int) -> int:
-        """By how much a source of (height, width) pixels may be decoded smaller: 1, 2, 4 or 8.
-
-        The crop then still has at least as many pixels each way as the result.
-        """
-        top, left, bottom, right = self._box(np.random.Generator(np.random.PCG64(key)), *size)
-        spare = min((bottom - top) / self.size[0], (right - left) / self.size[1])
-        return next((factor for factor in _SHRINKS if factor <= spare), 1)
-
-    def erased(self, key: int) -> Int[Tensor, " 5"]:
-        """The rectangle that `erase.erase` fills with noise once the pixels are normalised."""
-        return rectangle(key, self.size, self.erasing)
-
-    def _changed(self, pixels: UInt8[Tensor, "3 h w"], flipped: bool, changes: list[Change]) -> UInt8[Tensor, "3 h w"]:
+    def _changed(self, pixels: UInt8[Tensor, "3 h w"], drawn: _Drawn) -> UInt8[Tensor, "3 h w"]:
         """One frame, flipped and changed."""
-        if flipped:
+        if drawn.flipped:
             pixels = pixels.flip(-1)
-        if changes:
-            image = Image.merge("RGB", [Image.fromarray(channel.numpy()) for channel in pixels])
-            changed = rand_augment.applied(image, changes, Look(self.fill, self.bicubic))
-            pixels = torch.from_numpy(np.array(changed)).permute(2, 0, 1)  # (3, h, w)
-        return pixels.contiguous()
+        if not drawn.changes:
+            return pixels.contiguous()
+        look = Look(self.fill, self.bicubic)
+        return torch.from_numpy(rand_augment.applied(pixels.contiguous().numpy(), drawn.changes, look))
 
     def _box(self, rng: Generator, height: int, width: int) -> _Box:
         """A crop of random area and aspect ratio, (top, left, bottom, right) in whole pixels.
@@ -172,9 +187,11 @@ def _cut(
 ) -> UInt8[Tensor, "3 out_h out_w"]:
     """A box of a frame, resized; by torch, which takes a third of Pillow's time for the same to one grey level."""
     top, left, bottom, right = box
-    pixels = torch.from_numpy(np.array(frame[top:bottom, left:right])).permute(2, 0, 1)[None]  # (1, 3, h, w)
+    fourth = with_fourth(frame)
+    part = np.array((frame if fourth is None else fourth)[top:bottom, left:right])
+    pixels = torch.from_numpy(part).permute(2, 0, 1)[None]  # (1, 3 or 4, h, w)
     mode = "bicubic" if bicubic else "bilinear"
-    return F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=True)[0]
+    return F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=True)[0, :3]
 
 
 def _cut_smaller(
@@ -189,8 +206,10 @@ def _cut_smaller(
     top, left, bottom, right = box
     method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
     place = (left * across, top * down, right * across, bottom * down)
-    cut = Image.fromarray(frame).resize((size[1], size[0]), method, box=place)
-    return torch.from_numpy(np.array(cut)).permute(2, 0, 1)  # (3, out_h, out_w)
+    fourth = with_fourth(frame)
+    image = Image.fromarray(frame) if fourth is None else Image.fromarray(fourth, "RGBX")
+    cut = image.resize((size[1], size[0]), method, box=place)
+    return torch.from_numpy(np.array(cut)).permute(2, 0, 1)[:3]  # (3, out_h, out_w)
 
 
 def _jitter(rng: Generator, strength: float) -> list[Change]:

@@ -23,6 +23,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from ..errors import InputError, brief
 from .avif import coded_pixels
 from .files import open_regular
+from .inplace import with_fourth
 from .memory import PIXELS
 from .rgb import rgb_of
 from .sources import weights_hint
@@ -140,7 +141,8 @@ def decode_shrunk(source: ImageSource, shrink: _Shrink) -> tuple[UInt8[np.ndarra
         shrink: Told the upright (height, width) that the file declares, says by how much it may be decoded smaller.
 
     Returns:
-        RGB bytes, which may be read-only, and the upright (height, width) of the source.
+        RGB bytes, which may be read-only and four bytes apart (`inplace.with_fourth`), and the upright (height, width)
+        of the source.
 
     Raises:
         InputError: As `decode_image`; the limit is on the declared pixels.
@@ -152,7 +154,9 @@ def decode_shrunk(source: ImageSource, shrink: _Shrink) -> tuple[UInt8[np.ndarra
         return shrink(size)
 
     with contextlib.ExitStack() as held:
-        pixels = np.ascontiguousarray(_pixels(source, True, held, noted))
+        pixels = _pixels(source, True, held, noted)
+    if with_fourth(pixels) is None:
+        pixels = np.ascontiguousarray(pixels)
     return pixels, asked[0] if asked else (pixels.shape[0], pixels.shape[1])
 
 

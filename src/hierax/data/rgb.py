@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from .inplace import rgb_in_place
+
 WHITE = (255, 255, 255)  # shows through transparent pixels
 _BAND_PIXELS = 1 << 20
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
@@ -19,10 +21,11 @@ def rgb_of(image: Image.Image, *, writable: bool = True) -> UInt8[np.ndarray, "h
 
     Args:
         image: Loaded, of any mode.
-        writable: Whether the result must be; where it need not, a copy may be spared.
+        writable: Whether the result must be; where it need not, it may be the image's own memory, four bytes a pixel.
     """
-    if not writable and image.mode == "RGB" and image.width * image.height <= _BAND_PIXELS:
-        return _flat(image)
+    plain = image.mode == "RGB" and not image.has_transparency_data
+    if not writable and plain and (pixels := rgb_in_place(image)) is not None:
+        return pixels
     convert = _deep(image) if _is_deep(image) else _flat
     out = np.empty((image.height, image.width, 3), np.uint8)
     if image.width * image.height <= _BAND_PIXELS:
