@@ -116,9 +116,9 @@ class Augment(AugmentSettings):
             key: Every draw follows from it.
             size: Height and width of the source where the frames were decoded smaller, as `shrink` allows.
         """
-        drawn = self._drawn(size or frames.shape[1:3], key)
-        smaller = size is not None and tuple(size) != frames.shape[1:3]
-        cut = functools.partial(_cut_smaller, whole=size) if smaller else _cut
+        whole = (frames.shape[1], frames.shape[2]) if size is None else size
+        drawn = self._drawn(whole, key)
+        cut = _cut if whole == frames.shape[1:3] else functools.partial(_cut_smaller, whole=whole)
         made = [self._changed(cut(frame, drawn.box, self.size, self.bicubic), drawn) for frame in frames]
         return torch.stack(made) if len(made) > 1 else made[0][None]
 
