@@ -61,10 +61,10 @@ def test_embed_parquet__provenance_and_nulls(album, tmp_path, monkeypatch, fixed
     Before pyarrow 26 a null vector of fixed size makes the whole file unreadable: there lists have no fixed size.
     """
     pq = pytest.importorskip("pyarrow.parquet")
-    import hierax.bulk.write as write
+    import hierax.store.tables as tables
 
-    fixed = write.reads_null_vectors() if fixed is None else fixed
-    monkeypatch.setattr(write, "reads_null_vectors", lambda: fixed)
+    fixed = tables.reads_null_vectors() if fixed is None else fixed
+    monkeypatch.setattr(tables, "reads_null_vectors", lambda: fixed)
     out = tmp_path / "v.parquet"
     assert main(["embed", str(album), "-o", str(out), "--normalize"]) == 3
     table = pq.read_table(out)

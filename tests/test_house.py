@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "schema", "config", "atomic", "regular", "console"),
     ("net", "model"),
     ("weights", "data", "visualize", "store"),
-    ("predictor", "registry"),
+    ("predictor", "registry", "provenance"),
     ("bulk", "train", "evaluate", "search", "export", "explain", "segment"),
     ("__init__", "__main__", "cli", "commands", "serve", "compat", "accelerate"),
 )

@@ -26,30 +26,34 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .bulk.embed import EmbedSummary, embed
     from .config import ModelConfig, PreprocessSpec
     from .model.encoder import Encoder
     from .model.engines import optimize
     from .model.mae import MAEOutput, MaskedAutoencoder
     from .predictor import Prediction, Predictor
     from .registry import convert, create, describe, load, save
+    from .store import Store, open_store
     from .train import finetune, pretrain
     from .weights.card import ModelCard
     from .weights.catalog import list_models
 
 __version__ = "0.1.0"
 __all__ = [
-    "CheckpointError", "Encoder", "HieraxError", "InputError", "IntegrityError", "MAEOutput", "MaskedAutoencoder",
-    "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec", "RecipeError",
-    "UnknownNameError", "__version__", "convert", "create", "describe", "finetune", "list_models", "load", "optimize",
-    "pretrain", "save",
+    "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "InputError", "IntegrityError", "MAEOutput",
+    "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec",
+    "RecipeError", "Store", "UnknownNameError", "__version__", "convert", "create", "describe", "embed", "finetune",
+    "list_models", "load", "open_store", "optimize", "pretrain", "save",
 ]  # fmt: skip
 
 _HOMES = {
+    "bulk.embed": ("EmbedSummary", "embed"),
     "config": ("ModelConfig", "PreprocessSpec"),
     "model.encoder": ("Encoder",),
     "model.engines": ("optimize",),
     "model.mae": ("MAEOutput", "MaskedAutoencoder"),
     "predictor": ("Prediction", "Predictor"),
+    "store": ("Store", "open_store"),
     "registry": ("convert", "create", "describe", "load", "save"),
     "train": ("finetune", "pretrain"),
     "weights.card": ("ModelCard",),

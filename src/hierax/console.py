@@ -23,7 +23,7 @@ Verbosity = Literal["quiet", "normal", "verbose"]
 _QUIET = "HIERAX_QUIET"
 _LEVELS = {"quiet": logging.ERROR, "normal": logging.WARNING, "verbose": logging.DEBUG}
 _EVERY_S = {True: 0.2, False: 10.0}  # how often progress is shown on a terminal, and in a log file
-_NAMED = 10  # problems that are named one by one
+NAMED = 10  # problems that are named one by one
 _open = False  # whether the cursor stands behind a progress line
 _shown_at = -1e9
 _hushed = False  # whether a block asked for no progress
@@ -135,15 +135,22 @@ def emit(text: str, *, end: str = "\n", as_json: bool = False, now: bool = False
         raise Unheard from error
 
 
-def name_problems(problems: Iterable[tuple[str, str]], headline: str = "") -> None:
-    """Say which files could not be read and why, the first of them one by one; how many, where there is a headline."""
+def name_problems(problems: Iterable[tuple[str, str]], headline: str = "", *, more: int = 0) -> None:
+    """Say which files could not be read and why, the first of them one by one; how many, where there is a headline.
+
+    Args:
+        problems: Name and reason of each.
+        headline: Follows their number.
+        more: How many there are beside these.
+    """
     problems = list(problems)
     if problems and headline:
-        say(f"{len(problems)} {headline}")
-    for name, reason in problems[:_NAMED]:
+        say(f"{len(problems) + more} {headline}")
+    for name, reason in problems[:NAMED]:
         say(f"{printable(name)}: {reason}")
-    if len(problems) > _NAMED:
-        say(f"... and {len(problems) - _NAMED} more")
+    more += max(len(problems) - NAMED, 0)
+    if more:
+        say(f"... and {more} more")
 
 
 def show(text: str, *, now: bool = False) -> None:
@@ -159,6 +166,23 @@ def show(text: str, *, now: bool = False) -> None:
         return
     _shown_at, _open = time.monotonic(), terminal
     _write(f"\r\033[K{printable(text)}" if terminal else f"hierax: {printable(text)}\n")
+
+
+def show_or_record(line: Callable[[], str], record: Callable[[], dict[str, Any]], *, now: bool = False) -> None:
+    """Where things stand: a line that is rewritten on a terminal, and now and then a JSON line elsewhere.
+
+    Args:
+        line: Gives the line.
+        record: Gives what the JSON line holds.
+        now: Show it even if something was shown a moment ago.
+    """
+    global _shown_at
+    if sys.stderr.isatty():
+        if now or time.monotonic() - _shown_at >= _EVERY_S[True]:
+            show(line(), now=True)
+    elif shows_progress() and (now or time.monotonic() - _shown_at >= _EVERY_S[False]):
+        _shown_at = time.monotonic()
+        _write(json.dumps(record()) + "\n")
 
 
 def close() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import html
 import os
@@ -288,6 +289,12 @@ class Predictor:
         self.model.to(device)
         return self
 
+    def with_model(self, model: nn.Module) -> Predictor:
+        """The same predictor around another module of the same network, such as a faster one."""
+        twin = copy.copy(self)
+        twin.model = model.eval()
+        return twin
+
     def prepare(self, image: Any, views: int | None = None) -> Tensor:
         """One image or clip as the network's input, without a batch axis; several views of a clip are stacked.
 
@@ -298,17 +305,20 @@ class Predictor:
             return self._checked(image)
         return network_input(image, self.encoder.config, self.preprocess, self._views(views))
 
+    def not_finite(self, dtype: str, which: str = "") -> str:
+        """What to say of an answer that holds NaN or infinity."""
+        return (
+            f"Answers must be finite; {self.card.name!r} in {dtype} gives NaN or infinity{which}. Numbers overflow, "
+            "or the input is not finite: pass finite pixels, load it with dtype='float32', or use other weights."
+        )
+
     def _finite(self, answers: Tensor, start: int = 0) -> None:
         """Refuse answers that hold NaN or infinity, naming the first item; `start` is the batch's place in the run."""
         good = answers.isfinite().flatten(1).all(dim=1) if answers.numel() else torch.ones(0, dtype=torch.bool)
         if good.all():
             return
-        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         which = f" for item {start + int(good.int().argmin())} of this call" if len(good) > 1 else ""
-        raise InputError(
-            f"Answers must be finite; {self.card.name!r} in {dtype} gives NaN or infinity{which}. Numbers overflow, "
-            "or the input is not finite: pass finite pixels, load it with dtype='float32', or use other weights."
-        )
+        raise InputError(self.not_finite(str(next(self.model.parameters()).dtype).removeprefix("torch."), which))
 
     def _views(self, views: int | None) -> int:
         """How many clips to take of each video."""

@@ -14,8 +14,11 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
+from hierax.bulk.files import FileWriter
 from hierax.bulk.run import Row
-from hierax.bulk.write import claimed, write_maps, write_vectors
+from hierax.bulk.write import claimed, write_maps
+from hierax.store.layout import Spec
+from hierax.store.tables import Record
 
 out, rows, marks = Path(sys.argv[1]), int(sys.argv[2]), []
 
@@ -35,11 +38,16 @@ def vector(index):
 def maps(index):
     return {"stage1": np.full((8, 8, 8), index, np.float32), "stage4": np.full((16, 2, 2), index, np.float32)}
 
-with claimed(out, (".npz", ".parquet"), overwrite=False) as output:
-    if "maps" in out.name:
+if "maps" in out.name:
+    with claimed(out, (".npz", ".parquet"), overwrite=False) as output:
         write_maps(made(maps), output, stages=("stage1", "stage4"), metadata={})
-    else:
-        write_vectors(made(vector), output, size=256, metadata={})
+else:
+    with FileWriter.claimed(out, overwrite=False) as output:
+        output.begin(Spec({}, {"embedding": 256}))
+        for index, row in enumerate(made(vector)):
+            values = None if row.error else {"embedding": row.value}
+            output.add(Record(index, row.name, error=row.error, values=values))
+        output.commit()
 print(peak() - marks[0])
 """
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hierax.bulk.csv_text import as_path, as_text, csv_line
 from hierax.cli import main
-from hierax.commands.csv_text import as_path, as_text, csv_line
 from hierax.weights.write import write_weights
 
 from ..members import classifier, write_png

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 from tyro.conf import arg
 
 from .. import console
+from ..bulk.csv_text import as_path, as_text, csv_line
 from ..bulk.parts import claimed_folder, write_parts
-from ..bulk.write import OutputFile, claimed, provenance, write_maps, write_vectors
+from ..bulk.write import OutputFile, claimed, write_maps
 from ..errors import InputError, writing
+from ..provenance import provenance
 from ..schema import positive
-from . import common
+from ..store.tables import schema_metadata
+from . import Exit, common
 from .common import (
     BatchSize,
     Device,
@@ -29,11 +32,9 @@ from .common import (
     InputSize,
     MaxPixels,
     Model,
-    Output,
     Views,
     open_inputs,
 )  # fmt: skip
-from .csv_text import as_path, as_text, csv_line
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
@@ -96,37 +97,79 @@ def classify(
 
 def embed(
     inputs: Inputs,
-    output: Output,
+    output: Annotated[str, arg(aliases=["-o"], metavar="OUT")],
     model: Model = None,
+    columns: str = "embedding",
     normalize: bool = False,
     device: Device = "cpu",
-    dtype: Dtype = None,
-    batch_size: BatchSize = 32,
+    dtype: str | None = None,
+    batch_size: Annotated[str, arg(metavar="INT", help="Images at a time; auto finds out.")] = "auto",
     fast: Fast = False,
     engine: Engine = "auto",
     input_size: InputSize = None,
     max_pixels: MaxPixels = None,
     views: Views = 1,
+    workers: int | None = None,
+    shard: str | None = None,
+    cluster: Literal["ray"] | None = None,
+    max_error_rate: float = 0.0,
+    rows_per_part: int = 8192,
     overwrite: bool = False,
 ) -> int:
     """Write an embedding for each image, with the reason for each that could not be read.
 
+    Inputs may also be tar shards (files or http), Parquet or Arrow tables of images or paths, and URLs that fsspec has
+    a driver for. A run into a store that is stopped goes on where it was when it is started again.
+
     Args:
-        output: A .parquet (extra "data") or .npz file.
+        output: A folder (ends with /) becomes a store of Parquet parts; a .parquet, .npz, .csv or .jsonl file is one
+            file.
+        columns: Of embedding, stage1 to stage4 (means of stage maps) and top5 (classes), with commas between.
         normalize: Scale each vector to length 1.
+        dtype: Of the vectors, float32 or float16; any other is the type of the model's parameters, e.g. bfloat16.
+        engine: Fast engine: auto, torch, compile or openvino; none for the network as it is.
+        workers: Processes that read and decode; one for each processor without it, 0 for threads.
+        shard: Take one of several shares of the inputs, e.g. 2/16; `hierax store merge` joins what they wrote.
+        cluster: Run as a job of a cluster.
+        max_error_rate: Share of the inputs that may fail before the exit code is 3.
+        rows_per_part: Rows in each file of a store, at most.
         overwrite: Replace an existing output.
     """
-    options = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
-    with claimed(output, (".parquet", ".npz"), overwrite=overwrite) as out:
-        predictor, paths, run = open_inputs(inputs, model, views, max_pixels=max_pixels, **options)
-        from ..bulk.run import Tally
+    from ..bulk.embed import Options, embed_with
 
-        rows = Tally(run(predictor.embed, batch_size=batch_size, normalize=normalize))
-        size = predictor.encoder.embedding_size
-        write_vectors(rows, out, size=size, metadata=provenance(predictor, normalized=normalize))
-    console.say(f"{out.path}: {len(paths)} rows of {size} numbers by {predictor.card.name}")
-    console.name_problems(rows.failed)
-    return common.exit_code(len(paths), len(rows.failed))
+    if not inputs:
+        raise InputError("Name at least one file, folder or glob, or - for a list on stdin.")
+    stored = dtype if dtype in ("float32", "float16") else "float32"
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    size = int(batch_size) if batch_size.isascii() and batch_size.lstrip("-").isdecimal() else batch_size
+    how = Options(
+        names,
+        stored,
+        normalize,
+        size,
+        "auto" if fast else engine,
+        workers,
+        shard,
+        cluster,
+        max_error_rate,
+        overwrite,
+        rows_per_part,
+    )
+
+    def load() -> Predictor:
+        options = {"device": device, "dtype": None if stored == dtype else dtype, "input_size": input_size}
+        if fast:
+            options |= {"fast": True, "engine": engine}
+        predictor = common.load(model, max_pixels=max_pixels, **options)
+        if views < 1 or (views > 1 and not predictor.encoder.config.is_video):
+            raise InputError(f"--views is for video models and at least 1; got {views} with {predictor.card.name!r}.")
+        predictor.views = views
+        return predictor
+
+    done = embed_with(list(inputs), output, load, how)
+    if done.within_limit:
+        return Exit.OK
+    return common.exit_code(done.rows + done.errors, done.errors)
 
 
 def features(
@@ -176,7 +219,7 @@ def features(
             from ..bulk.run import Tally
 
             rows = Tally(run(maps, batch_size=batch_size, stages=wanted), keep=1 if picture is None else _DRAWN)
-            about = {"stages": wanted, "metadata": provenance(predictor)}
+            about = {"stages": wanted, "metadata": schema_metadata(provenance(predictor))}
             if out.partial.is_dir():
                 write_parts(rows, out, **about, images_per_part=images_per_part)
             else:

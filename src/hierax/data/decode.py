@@ -161,25 +161,34 @@ def decode_shrunk(source: ImageSource, shrink: _Shrink) -> tuple[UInt8[np.ndarra
 
 
 @contextlib.contextmanager
-def decoded(source: ImageSource, *, upright: bool = True) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def decoded(
+    source: ImageSource, *, upright: bool = True, shrink: _Shrink | None = None, name: str = ""
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """`decode_image` for a block that goes on working with the pixels: their memory counts until it ends.
 
     Threads that decode wait for each other where their images together would need more than `memory.PIXELS`.
+
+    Args:
+        source: As for `decode_image`.
+        upright: Whether the orientation tag is obeyed.
+        shrink: As for `decode_shrunk`; the pixels may then be read-only.
+        name: What to call bytes in messages.
 
     Raises:
         InputError: As `decode_image`.
     """
     with contextlib.ExitStack() as held:
-        yield np.ascontiguousarray(_pixels(source, upright, held))  # turned only now that the decoder's memory is free
+        # Turned only now that the decoder's memory is free.
+        yield np.ascontiguousarray(_pixels(source, upright, held, shrink, name))
 
 
 def _pixels(
-    source: ImageSource, upright: bool, held: contextlib.ExitStack, shrink: _Shrink | None = None
+    source: ImageSource, upright: bool, held: contextlib.ExitStack, shrink: _Shrink | None = None, name: str = ""
 ) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return check_rgb(source)
     # `repr` keeps odd file names printable.
-    name = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "this image"
+    name = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else repr(name) if name else "this image"
     try:
         with _pillow_session():
             if isinstance(source, Image.Image):

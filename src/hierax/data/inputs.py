@@ -19,7 +19,7 @@ from ..errors import HieraxError, InputError
 from .datasets.samples import TrainingData
 from .decode import decoded
 from .memory import keep_freed
-from .preprocess import preprocess
+from .preprocess import preprocess, shrinks
 from .video import read_prepared
 
 # What systemd and batch schedulers send to every process of a run, and a terminal to the group in front.
@@ -35,10 +35,33 @@ def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views:
         InputError: The source cannot be read.
     """
     if not config.is_video:
-        with decoded(source) as pixels:
-            return preprocess(pixels, spec)
+        return image_input(source, spec)[0]
     inputs = read_prepared(source, spec, frames=config.input_size[0], views=views)
     return inputs[0] if views == 1 else inputs
+
+
+def image_input(source: Any, spec: PreprocessSpec, name: str = "") -> tuple[Tensor, tuple[int, int]]:
+    """A network's input (3, h, w) of one image, and the image's (height, width).
+
+    A JPEG that is far larger than the input is decoded at a half, a quarter or an eighth of its size.
+
+    Args:
+        source: As `decode_image` takes it.
+        spec: The recipe.
+        name: What to call bytes in messages.
+
+    Raises:
+        InputError: The source cannot be read.
+    """
+    asked: list[tuple[int, int]] = []
+
+    def shrink(size: tuple[int, int]) -> int:
+        asked.append(size)
+        return shrinks(size, spec)
+
+    with decoded(source, shrink=shrink, name=name) as pixels:
+        size = asked[0] if asked else (pixels.shape[0], pixels.shape[1])
+        return preprocess(pixels, spec, size), size
 
 
 def plain_batches(

@@ -6,13 +6,14 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import InputError
 from ..net.address import is_address, shown
 from .files import nearest_file
+from .walk import WILDCARDS, Walk
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -24,7 +25,6 @@ VIDEO_EXTENSIONS = frozenset((
 ))
 # fmt: on
 
-_WILDCARDS = frozenset("*?[")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".pt", ".pth", ".bin", ".ckpt")
 _REMEDY = "Name a file, a folder, a glob or '-'."
 _log = logging.getLogger(__name__)
@@ -34,70 +34,22 @@ class FoundFiles(list[Path]):
     """The files that were found, in order, and what was passed over.
 
     Attributes:
-        skipped: How many hidden entries, resource forks (`._name`) and `__MACOSX` folders were not taken.
-        unreadable: Folders that could not be listed.
-        repeated: How many folders came up again, and were not walked again.
+        walk: Counts that.
     """
 
     def __init__(self, extensions: frozenset[str]) -> None:
         super().__init__()
-        self.skipped = 0
-        self.unreadable: list[Path] = []
-        self.repeated = 0
-        self._extensions, self._visited = extensions, set[tuple[int, int]]()
+        self.walk = Walk(extensions)
 
-    def take(self, text: str) -> None:
-        """A path as it was named: a folder is walked, anything else is taken."""
-        if "\0" in text or not text:
-            raise InputError(f"An input must be a path; got {text!r}.")
-        if os.path.isdir(text):
-            self.walk(text)
-        else:
-            self.append(Path(text))
+    @property
+    def skipped(self) -> int:
+        """How many hidden entries, resource forks and `__MACOSX` folders were not taken."""
+        return self.walk.skipped
 
-    def take_glob(self, pattern: str) -> None:
-        """Every match of a glob, sorted; links to folders are not followed by `**`."""
-        parts = Path(pattern).parts
-        wild = next(index for index, part in enumerate(parts) if _WILDCARDS & set(part))
-        root, rest, deep = Path(*parts[:wild]), parts[wild:], "**" in parts
-        rest = (*rest, "*") if rest[-1] == "**" else rest
-        suffix = Path(pattern).suffix
-        any_file = bool(suffix) and not _WILDCARDS & set(suffix)
-        try:
-            matches = sorted(root.glob(os.path.join(*rest)))
-        except (OSError, ValueError, NotImplementedError, RecursionError) as error:
-            raise InputError(f"A glob must be a valid pattern; got {pattern!r}: {error}.") from error
-        for match in matches:
-            if any(_hidden(part) and part not in parts for part in match.relative_to(root).parts):
-                self.skipped += 1
-            elif os.path.isdir(match):
-                if not deep:  # `**` matches what is inside it by itself
-                    self.walk(str(match))
-            elif any_file or match.suffix.lower() in self._extensions:
-                self.append(match)
-
-    def walk(self, folder: str) -> None:
-        """Every image below a folder, sorted; with a stack, because folders may nest deeper than calls."""
-        stack = [Path(folder)]
-        while stack:
-            path = stack.pop()
-            if not os.path.isdir(path):
-                self.append(path)
-                continue
-            try:
-                status = path.stat()
-                if (status.st_dev, status.st_ino) in self._visited:
-                    self.repeated += 1
-                    continue
-                self._visited.add((status.st_dev, status.st_ino))
-                names = sorted(os.listdir(path), reverse=True)
-            except OSError:
-                self.unreadable.append(path)
-                continue
-            shown = [path / name for name in names if not _hidden(name)]
-            self.skipped += len(names) - len(shown)
-            wanted = [inner for inner in shown if inner.suffix.lower() in self._extensions or os.path.isdir(inner)]
-            stack += [inner for inner in wanted if not _loops(inner)]
+    @property
+    def unreadable(self) -> list[Path]:
+        """Folders that could not be listed."""
+        return self.walk.unreadable
 
 
 def find_images(
@@ -121,41 +73,76 @@ def find_images(
     Raises:
         InputError: Nothing was named, or nothing was found; says what was looked for.
     """
+    named = named_inputs(inputs)
+    found, empty = FoundFiles(extensions), list[str]()
+    for text in named:
+        before = (len(found), found.walk.repeated)
+        found.extend(files_of(text, found.walk))
+        if (len(found), found.walk.repeated) == before:
+            empty.append(text)
+    if not any(os.path.lexists(path) for path in found):
+        raise InputError(nothing_found(named, found[:1], found.walk, extensions))
+    tell(found.walk, empty)
+    return found
+
+
+def named_inputs(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """What a person named, as text, fit to be shown.
+
+    Raises:
+        InputError: Nothing, or no path.
+    """
     named = [_public(item) for item in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     if not named:
         raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
-    found, empty = FoundFiles(extensions), list[str]()
     for item in named:
         if not isinstance(item, (str, os.PathLike)) or isinstance(os.fspath(item), bytes):
             raise InputError(f"An input must be a path; got {type(item).__name__}.")
-        text, before = os.fspath(item), (len(found), found.repeated)
-        if text == "-":
-            for line in getattr(sys.stdin, "buffer", sys.stdin):
-                # Bytes are decoded as the file system does, so any name survives.
-                if path := _public(os.fsdecode(line).rstrip("\r\n")):
-                    found.take(path)
-        elif "\0" not in text and not os.path.lexists(text) and _WILDCARDS & set(text):
-            found.take_glob(text)
-        else:
-            found.take(text)
-        if (len(found), found.repeated) == before:
-            empty.append(text)
-    if not any(os.path.lexists(path) for path in found):
-        raise InputError(_nothing_found(named, found, extensions))
-    if found.skipped:
-        _log.info("skipped %d hidden or resource-fork entries", found.skipped)
-    for folder in found.unreadable:
+    return [os.fspath(item) for item in named]
+
+
+def files_of(text: str, walk: Walk) -> Iterator[Path]:
+    """The files that one input stands for, as they are found.
+
+    Raises:
+        InputError: No path, or no valid glob.
+    """
+    if text == "-":
+        for path in stdin_lines():
+            yield from walk.take(path)
+    elif is_glob(text):
+        yield from walk.glob(text)
+    else:
+        yield from walk.take(text)
+
+
+def stdin_lines() -> Iterator[str]:
+    """The paths on stdin, one a line; bytes are decoded as the file system does, so any name survives."""
+    for line in getattr(sys.stdin, "buffer", sys.stdin):
+        if path := _public(os.fsdecode(line).rstrip("\r\n")):
+            yield path
+
+
+def is_glob(text: str) -> bool:
+    """Whether a text is a pattern, and no file of that name is there."""
+    return "\0" not in text and bool(WILDCARDS & set(text)) and not os.path.lexists(text)
+
+
+def tell(walk: Walk, empty: Iterable[str]) -> None:
+    """Say what was passed over: inputs that hold nothing, folders that cannot be listed."""
+    if walk.skipped:
+        _log.info("skipped %d hidden or resource-fork entries", walk.skipped)
+    for folder in walk.unreadable:
         _log.warning("cannot list folder %r", str(folder))
     for text in empty:
         _log.warning("%s", f"{text!r} holds no images and was passed over. {weights_hint(text)}".rstrip())
-    return found
 
 
 def stands_for_many(path: Any) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a path is a folder or a glob rather than a file."""
     if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
         return False
-    return os.path.isdir(path) or (bool(_WILDCARDS & set(os.fspath(path))) and not os.path.lexists(path))
+    return os.path.isdir(path) or is_glob(os.fspath(path))
 
 
 def weights_hint(path: str | os.PathLike[str]) -> str:
@@ -180,19 +167,8 @@ def _public(item: Any) -> Any:
     return shown(item) if isinstance(item, str) and not os.path.lexists(item) else item
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _loops(path: Path) -> bool:
-    """Whether a path is a link to a folder that it lies in itself."""
-    if not (os.path.islink(path) and os.path.isdir(path)):
-        return False
-    here = path.parent.resolve()
-    return path.resolve() in (here, *here.parents)
-
-
-def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[str]) -> str:
+def nothing_found(named: Sequence[str], found: Sequence[Path], walk: Walk, extensions: frozenset[str]) -> str:
+    """What to say where none of the files that were found is there, or none was found."""
     listed = ", ".join(repr(os.fspath(item)) for item in named[:3]) + (", ..." if len(named) > 3 else "")
     if found and is_address(str(found[0])):
         return (
@@ -200,9 +176,9 @@ def _nothing_found(named: list[Any], found: FoundFiles, extensions: frozenset[st
         )
     if found:
         return f"Inputs must exist; got {listed}, and {str(found[0])!r} does not. {nearest_file(found[0])}".strip()
-    notes = f", and {found.skipped} hidden entries were skipped" if found.skipped else ""
-    if found.unreadable:
-        notes += f", and {len(found.unreadable)} folders could not be listed"
+    notes = f", and {walk.skipped} hidden entries were skipped" if walk.skipped else ""
+    if walk.unreadable:
+        notes += f", and {len(walk.unreadable)} folders could not be listed"
     return (
         f"Inputs must hold at least one image; looked in {listed} for files ending in "
         f"{' '.join(sorted(extensions))}, found none{notes}. "

@@ -24,7 +24,7 @@ _MOST_IMAGE_BYTES = 1 << 30
 _LONGEST_LABEL = 1000
 _MOST_PROBLEMS = 1000
 _WORTH_KEEPING = 4_000_000  # bytes of a tar; smaller ones are read again in no time
-_VERSION = 2
+_VERSION = 3
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError)  # the latter for hostile numbers
 
 
@@ -84,14 +84,26 @@ def scan(path: Path) -> ShardIndex:
             if groups.setdefault(key, {}).setdefault(extension, place) is not place:
                 problems.add(f"{path.name}/{key}", f"has two .{extension[:20]} members; the first is taken")
         for key, members in groups.items():
-            image = next((members[name] for name in _IMAGES if name in members), None)
-            if image is None:
+            images = _images(key, members)
+            if not images:
                 problems.add(f"{path.name}/{key}", "has no image")
-            elif image[1] > _MOST_IMAGE_BYTES:
-                problems.add(f"{path.name}/{key}", f"is an image of {image[1]} bytes; {_MOST_IMAGE_BYTES} are allowed")
-            else:
-                samples.append(Sample(key, _label(stream, members), *image))
+            for name, image in images:
+                if image[1] > _MOST_IMAGE_BYTES:
+                    problems.add(
+                        f"{path.name}/{name}", f"is an image of {image[1]} bytes; {_MOST_IMAGE_BYTES} are allowed"
+                    )
+                else:
+                    samples.append(Sample(name, _label(stream, members), *image))
     return samples, problems.all(path.name)
+
+
+def _images(key: str, members: dict[str, tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
+    """The image of a sample; where names hold more dots, as in "IMG.001.jpg", each image is one by itself."""
+    plain = next((members[name] for name in _IMAGES if name in members), None)
+    if plain is not None:
+        return [(key, plain)]
+    split = ((name.rpartition("."), place) for name, place in members.items())
+    return [(f"{key}.{stem}", place) for (stem, _, kind), place in split if kind in _IMAGES]
 
 
 class _Problems:

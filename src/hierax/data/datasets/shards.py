@@ -110,6 +110,22 @@ def splits_of(source: str | os.PathLike[str]) -> set[str]:
     return {word for tar in _tars_in(folder) for word in _words(tar)} & _SPLIT_WORDS
 
 
+def list_shards(text: str) -> Sequence[Path | str]:
+    """Every tar that a path, pattern or address means, of all splits, as paths or addresses.
+
+    Raises:
+        InputError: As `open_shards`.
+    """
+    folder = _folder_of(text)
+    if not isinstance(folder, str):
+        return _tars_in(folder) if folder is not None else _list_shards(text, EVERYTHING)[0]
+    info = _read_info(folder) or {}
+    splits = info.get("splits")
+    names = list(splits) if isinstance(splits, dict) and splits else [EVERYTHING]
+    found = (_split_of(info, name, (name,), shown(folder))[0] for name in names)
+    return list(dict.fromkeys(_beside(folder, file) for files in found for file in files))
+
+
 def _list_shards(text: str, split: str) -> tuple[Sequence[Path | str], dict[str, int]]:
     """The tars of a split, as paths or addresses, and the sample counts that `_info.json` states."""
     if text.startswith("pipe:"):
