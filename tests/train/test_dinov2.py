@@ -14,7 +14,7 @@ from hierax.train import checkpoint as checkpoints
 from hierax.train import pretrain
 from hierax.weights.safetensors_files import read_safetensors
 
-from ..members import coloured_classes, small_det, written
+from ..members import MEMBERS, coloured_classes, small_det, written
 from . import runs
 from .test_resume import killed_at_step
 
@@ -79,15 +79,131 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, start, whole):
     assert runs.identical(runs.result(whole[1]), runs.result(tmp_path / "killed"))
 
 
-def test_refused_before_the_first_step(tmp_path, start):
+def refused(start, out, said, **settings):
+    with pytest.raises((RecipeError, InputError), match=said):
+        train(start, out, **settings)
+    assert not (out / "log.jsonl").exists()
+
+
+BAD = {
+    "a size that does not tile": ({"local_size": 98}, r"local_size .*multiple of 32x32.*98x98.*96x96 or 128x128"),
+    "no ratio": ({"mask_ratio": (0.0, 0.5)}, "mask_ratio.* more than 0"),
+    "all hidden": ({"mask_ratio": (0.1, 1.0)}, "mask_ratio.* less than 1"),
+    "a range that runs backwards": ({"mask_ratio": (0.5, 0.1)}, "mask_ratio must be .smallest, largest."),
+    "an input that does not tile": ({"input_size": 100}, "multiple of 32x32"),
+    "one image a part": ({"accumulate": 4}, "at least 2 images; got 1 .*koleo_weight=0"),
+    "one average too many": ({"ema_decay": 0.9}, "ema_decay must be 0.*teacher"),
+    "no such heads": ({"heads": "nowhere.safetensors"}, "heads must be 'auto', 'fresh' or a file"),
+    "a misspelt policy": ({"augmentation": "dino"}, "augmentation"),
+}
+
+
+@pytest.mark.parametrize(("settings", "said"), BAD.values(), ids=BAD.keys())
+def test_refused_before_the_first_step(tmp_path, start, settings, said):
     """Each of these ends in a shape error, a NaN or a run that learns nothing."""
-    for settings, said in [
-        ({"local_size": 98}, r"local_size .*multiple of 32x32.*98x98.*96x96 or 128x128"),
-        ({"mask_ratio": (0.0, 0.5)}, "mask_ratio.* more than 0"),
-        ({"mask_ratio": (0.1, 1.0)}, "mask_ratio.* less than 1"),
-        ({"mask_ratio": (0.5, 0.1)}, "mask_ratio must be .smallest, largest."),
-        ({"input_size": 100}, "multiple of 32x32"),
-    ]:
-        with pytest.raises((RecipeError, InputError), match=said):
-            train(start, tmp_path / "o", **settings)
-        assert not (tmp_path / "o" / "log.jsonl").exists()
+    refused(start, tmp_path / "out", said, **settings)
+
+
+def test_data_that_teaches_nothing(tmp_path, start, capsys):
+    """One image has nothing to be told apart from; small ones are enlarged, and that is said."""
+    one = coloured_classes(tmp_path / "one", per_class=1, classes=1)
+    refused((one, start[1]), tmp_path / "a", "at least 2; the data has 1")
+    train(start, tmp_path / "b", steps=1)
+    said = capsys.readouterr().err
+    assert "9 of 9 images that were looked at are smaller than a crop, 96x96, the smallest" in said
+    assert "crops of 96x96 pixels have 9 cells to hide" in said
+
+
+FAMILIES = {
+    "fixed windows": small_det((8, 4, 14, 7), head="norm_pool", input_size=(96, 96)),
+    "a bare trunk": small_det((8, 4, 14, 7), head="pool", input_size=(96, 96)),
+    "abswin": MEMBERS["birder abswin, attention pool"],
+    "timm's abswin": MEMBERS["timm small abswin"],
+    "plain": MEMBERS["Hiera"],
+    "a masked autoencoder": MEMBERS["Hiera MAE"],
+}
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES.keys())
+def test_every_family(tmp_path, start, config):
+    """Windows of 14, attention pooling, branch scales, a trunk without a norm: what a family has must reach the result."""
+    model = written(config, tmp_path / "start", "hierax")
+    plain = config.position == "grid"
+    sizes = {
+        "local_size": None if plain else 32,
+        "separate_heads": not plain,
+        "centring": "centre" if plain else "sinkhorn",
+    }
+    summary = train((start[0], model), tmp_path / "out", steps=1, warm_start_heads=0, **sizes)
+    assert np.isfinite(summary.losses).all()
+    before, after = read_safetensors(model / "model.safetensors")[0], runs.result(tmp_path / "out")
+    assert before.keys() - after.keys() <= {name for name in before if "head" in name or "decoder" in name or "mask" in name
+                                            or "encoder_norm" in name}  # fmt: skip
+    assert after["norm.weight"].shape == (64,)
+    if plain:
+        refused(
+            (start[0], model), tmp_path / "b", r"Plain Hiera takes one size only.*local_size=32.*64x64", local_size=32
+        )
+
+
+def test_going_on_with_heads(tmp_path, start, whole):
+    """A backbone whose heads are fresh forgets what it knows: heads are taken along, or warmed up alone."""
+    _, out = whole
+    saved_heads = read_safetensors(out / "heads.safetensors")[0]
+    train((start[0], out / "model"), tmp_path / "a", steps=1, lr=0.0, teacher_momentum=1.0)
+    again = read_safetensors(tmp_path / "a" / "heads.safetensors")[0]
+    assert runs.identical(again, saved_heads)
+    refused((start[0], out / "model"), tmp_path / "b", "'prototypes': 32.*heads=fresh", prototypes=48)
+
+    settings = {"steps": 2, "heads": "fresh", "warm_start_heads": 1, "teacher_momentum": 0.5}
+    train((start[0], out / "model"), tmp_path / "c", **{**settings, "steps": 1})
+    assert runs.identical(runs.result(tmp_path / "c"), runs.result(out))
+    heads = read_safetensors(tmp_path / "c" / "heads.safetensors")[0]
+    assert heads["dino_head.mlp.0.weight"].abs().sum() > 0
+    train((start[0], out / "model"), tmp_path / "d", **settings)
+    assert not runs.identical(runs.result(tmp_path / "d"), runs.result(out))
+
+
+def test_what_is_frozen_stays(tmp_path, start):
+    """By weights, not by flags: momentum or weight decay would still move it. A rate of 0 keeps gradients for clipping."""
+    first = {"steps": 1, "freeze_steps": 0, "lr": 0.0}
+    head, other = "model.dino_head.last_layer.v", "model.dino_head.mlp.0.weight"
+    train(start, tmp_path / "first", **first)
+    norms = {}
+    for freeze in ("gradient", "lr"):
+        out = tmp_path / freeze
+        train(start, out, steps=2, freeze_steps=2, freeze=freeze)
+        tensors, begun = saved(out), saved(tmp_path / "first")
+        assert torch.equal(tensors[head], begun[head])
+        assert not torch.equal(tensors[other], begun[other])
+        norms[freeze] = log(out)[0]["gradient_norm"]
+    assert norms["lr"] > norms["gradient"]
+
+
+def test_memory_for_time_is_the_same_run(tmp_path, start):
+    """Blocks and heads that are computed again must drop the same paths."""
+    for name, saves in (("kept", False), ("again", True)):
+        train(start, tmp_path / name, steps=2, checkpoint_blocks=saves)
+    a, b = (runs.result(tmp_path / name) for name in ("kept", "again"))
+    assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-6
+
+
+def test_a_bare_command_suits_the_data(tmp_path, start, capsys):
+    """The published settings give each of a few images' prototypes a sample in a thousand steps."""
+    settings = {
+        "device": "cpu",
+        "workers": 0,
+        "steps": 2,
+        "head_dim": 16,
+        "bottleneck": 8,
+        "local_crops": 1,
+        "local_size": 32,
+    }
+    pretrain(start[0], tmp_path / "out", method="dinov2", model=start[1], **settings)
+    said = capsys.readouterr().err
+    assert "recipe auto: 2 steps of 9; 256 prototypes (about one for 16 images, at least 256), balanced over 18" in said
+    recipe = (tmp_path / "out" / "recipe.toml").read_text()
+    assert "prototypes = 256" in recipe
+    assert "queue = 18" in recipe
+    again = pretrain(start[0], tmp_path / "out", method="dinov2", model=start[1], resume=True, **settings)
+    assert again.resumed_from == 2

@@ -116,8 +116,9 @@ def pretrain(
 
     Source: arXiv:2306.00989 appendix A; docs/training.md.
     """
-    read = read_recipe(recipe, "pretrain", method)
-    return run(data, out, with_options(read, model=model, **overrides), resume=resume)
+    read = with_options(read_recipe(recipe, "pretrain", method), model=model, **overrides)
+    asked = {key: value for key, value in {"model": model, **overrides}.items() if value is not None}
+    return run(data, out, read, resume=resume, asked=asked if recipe is None else None)
 
 
 def finetune(
@@ -203,8 +204,12 @@ def _train(
     begun: list[str] = []
     weights = starting_weights(recipe, begun)
     old = begun_with(folder) if resume else None
-    if asked is not None and old is not None:
+    if asked is not None and old is not None and old.method == recipe.method:
         recipe = with_options(old, **asked)  # what was chosen then holds, whatever would be chosen now
+    elif asked is not None and recipe.task == "pretrain":
+        keys, lines = kind.suited(len(train), weights, recipe, asked)
+        recipe = with_options(recipe, **{key: value for key, value in keys.items() if key not in asked})
+        begun += lines
     elif asked is not None:
         facts = auto.facts_of(train, validation, weights, recipe, devices) if devices.main else None
         # Of the main process, for all: one that rounded otherwise must not choose otherwise.
@@ -221,7 +226,7 @@ def _train(
     torch.manual_seed(recipe.seed)
     method = kind(weights, recipe, train.classes)
     notes.insert(0, start_line(weights, recipe, method.weights.config))
-    notes += [*licence_note(weights), *method.advice(len(train))]
+    notes += [*licence_note(weights), *method.advice(len(train)), *method.remarks(train)]
     views = Views(train, method.views(), method.weights.config, recipe)
     fingerprint = train.fingerprint()
     loop = Loop(method, views, validation, recipe, folder, devices)

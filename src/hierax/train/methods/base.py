@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -131,6 +131,13 @@ class Method(abc.ABC):
         """
         return open_data(data, split=recipe.split, labelled=False), None
 
+    @classmethod
+    def suited(
+        cls, samples: int, weights: Weights, recipe: Recipe, asked: Collection[str]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Keys that suit so many samples beside what is asked for, where no recipe is named; and lines that say why."""
+        return {}, []
+
     def views(self) -> MakeViews:
         """What makes views: the processes that read are given it, so it must be picklable and hold no network."""
         return self.settings.views(self.weights)
@@ -180,6 +187,10 @@ class Method(abc.ABC):
 
     def bounds(self) -> list[Bound]:
         """What values must not stay beyond."""
+        return []
+
+    def remarks(self, data: TrainingData) -> list[str]:
+        """What the images themselves tell a person before the first step."""
         return []
 
     def advice(self, samples: int) -> list[str]:

@@ -5,11 +5,11 @@ Source: arXiv:2304.07193; for a hierarchical encoder as in birder's scripts/trai
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,132 +17,28 @@ from torch import Tensor, nn
 
 from ...data.augment import Augment
 from ...data.block_masks import BlockMasks
+from ...data.datasets.samples import TrainingData
+from ...data.decode import decode_image
 from ...data.multi_crop import LARGE, MultiCrop
 from ...errors import InputError, RecipeError
 from ...model import across
-from ...model.dino import Head, SelfDistilled, dino_loss, ibot_loss, koleo_loss
+from ...model.dino import SelfDistilled, dino_loss, ibot_loss, koleo_loss
 from ...model.targets import Targets, collapse
-from ...schema import Between, Natural, NonNegative, Positive, ProperShare, Share, conform
-from ...weights.adapt import to_encoder, to_num_classes, with_final_norm
 from ...weights.card import Weights
-from ...weights.network import to_module
 from .. import schedules
 from ..batches import Part, mixed
+from ..dinov2_auto import suited
+from ..dinov2_settings import DINOv2Settings
+from ..dinov2_start import HEADS, as_backbone, check_rows, crop_sizes, find_heads, student
+from ..look import some_of
 from ..recipe import Recipe
-from ..schedules import Counting
 from .base import Method, StepContext
 
-_Area = Annotated[float, Between(above=0, most=1)]
-_Inner = Annotated[float, Between(above=0, below=1)]
-_Temperature = Annotated[float, Between(above=0)]
 _MASKS = 9  # the random stream of a step that its masks come from
 _WARMING, _FROZEN = 0.3, 0.1  # of a run, at most, for phases that are given in passes over the data
+_WARM = 0.1  # of a run, for fresh heads on weights
+_LOOKED_AT = 32  # images, for their sizes
 _LEAST_SIDE = 128  # pixels below which a crop has too few cells to hide blocks of them
-
-
-@dataclass(frozen=True, kw_only=True)
-class DINOv2Settings:
-    """Keys of `[dinov2]`.
-
-    Attributes:
-        local_crops: Small crops of an image.
-        local_size: Their side in pixels, a multiple of 32; None is 96, or the input's own size for plain Hiera.
-        global_scale: Area of a large crop over the image's, (smallest, largest).
-        local_scale: Of a small one.
-        flip: Probability of a horizontal flip.
-        augmentation: What becomes of colours: "dinov2", "birder" or "none".
-        mask_probability: Share of the large crops of which cells are hidden from the student.
-        mask_ratio: Share of their cells that is hidden, (smallest, largest).
-        mask_blocks: How blocks of cells are drawn, "dinov2" or "birder".
-        prototypes: Of the head for crops.
-        ibot_prototypes: Of the head for cells; None is as many.
-        separate_heads: Whether there are two heads, or one for both.
-        head_layers: Layers of a head's MLP.
-        head_dim: Its width.
-        bottleneck: Width of its output, which scores the prototypes.
-        ibot_bottleneck: Of the head for cells; None is the same.
-        centring: "sinkhorn" balances the prototypes over the batch, "centre" subtracts the average score.
-        sinkhorn_iterations: How often Sinkhorn-Knopp normalises.
-        queue: Earlier scores, of all processes, that Sinkhorn-Knopp balances along with a small batch; 0 is off.
-        queue_after: Steps before the queue takes part.
-        centre_momentum: Of the average score.
-        student_temperature: Of the student's scores.
-        teacher_temperature: Of the teacher's scores, after its warm-up.
-        teacher_temperature_start: At the first step.
-        teacher_temperature_epochs: Its warm-up in passes over the data, but at most 0.3 of the run.
-        teacher_temperature_steps: Its warm-up in steps; overrules the passes.
-        teacher_momentum: Of the average that the teacher is, at the first step.
-        teacher_momentum_end: At the last; half a cosine between.
-        weight_decay_end: Weight decay at the last step, half a cosine from `weight_decay`; None is constant.
-        freeze_epochs: Passes over the data in which the prototypes stay, but at most 0.1 of the run.
-        freeze_steps: The same in steps; overrules the passes.
-        freeze: "gradient" drops the prototypes' gradients before clipping, "lr" takes a rate of 0 after it.
-        clip_scope: Gradients that `clip_norm` is for: "submodule" each of backbone and heads, "all" together.
-        undecayed: "vectors" spares biases, norms and branch scales from weight decay, "none" nothing.
-        patch_embed_lr: Factor on the patch embedding's learning rate.
-        drop_path_uniform: Whether every block drops paths at the same rate; else it grows from 0.
-        schedules: How steps are counted: "hierax", "dinov2" or "birder".
-        dino_weight: Of the loss of crops.
-        ibot_weight: Of the loss of hidden cells.
-        koleo_weight: Of the loss that spreads embeddings.
-        koleo_gathered: Whether embeddings of all processes spread together, or each process's by themselves.
-        heads: Where heads come from: "auto" takes those beside the weights if there are any, "fresh" random ones; or
-            the path of a file.
-        warm_start_heads: Steps at the beginning in which only the heads are trained; None is a tenth of the run where
-            weights come without heads, else 0.
-    """
-
-    local_crops: Natural = 8
-    local_size: Positive | None = None
-    global_scale: tuple[_Area, _Area] = (0.32, 1.0)
-    local_scale: tuple[_Area, _Area] = (0.05, 0.32)
-    flip: Share = 0.5
-    augmentation: Literal["dinov2", "birder", "none"] = "dinov2"
-    mask_probability: Share = 0.5
-    mask_ratio: tuple[_Inner, _Inner] = (0.1, 0.5)
-    mask_blocks: Literal["dinov2", "birder"] = "dinov2"
-    prototypes: Positive = 65536
-    ibot_prototypes: Positive | None = None
-    separate_heads: bool = True
-    head_layers: Annotated[int, Between(least=1, most=8)] = 3
-    head_dim: Positive = 2048
-    bottleneck: Positive = 256
-    ibot_bottleneck: Positive | None = None
-    centring: Literal["sinkhorn", "centre"] = "sinkhorn"
-    sinkhorn_iterations: Positive = 3
-    queue: Natural = 0
-    queue_after: Natural = 0
-    centre_momentum: ProperShare = 0.9
-    student_temperature: _Temperature = 0.1
-    teacher_temperature: _Temperature = 0.07
-    teacher_temperature_start: _Temperature = 0.04
-    teacher_temperature_epochs: NonNegative = 30.0
-    teacher_temperature_steps: Natural | None = None
-    teacher_momentum: Share = 0.992
-    teacher_momentum_end: Share = 1.0
-    weight_decay_end: NonNegative | None = None
-    freeze_epochs: NonNegative = 1.0
-    freeze_steps: Natural | None = None
-    freeze: Literal["gradient", "lr"] = "gradient"
-    clip_scope: Literal["submodule", "all"] = "submodule"
-    undecayed: Literal["vectors", "none"] = "vectors"
-    patch_embed_lr: Share = 1.0
-    drop_path_uniform: bool = False
-    schedules: Counting = "hierax"
-    dino_weight: NonNegative = 1.0
-    ibot_weight: NonNegative = 1.0
-    koleo_weight: NonNegative = 0.1
-    koleo_gathered: bool = False
-    heads: str = "auto"
-    warm_start_heads: Natural | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of bounds."""
-        conform(self, RecipeError)
-        for key in ("mask_ratio", "global_scale", "local_scale"):
-            smallest, largest = getattr(self, key)
-            if smallest > largest:
-                raise RecipeError(f"{key} must be (smallest, largest); got {(smallest, largest)}.")
 
 
 class Taught(NamedTuple):
@@ -163,22 +59,32 @@ class DINOv2(Method):
     """Self-distillation with hidden cells, for images."""
 
     name, task, Settings, preset = "dinov2", "pretrain", DINOv2Settings, "small_dinov2"
-    extras = "heads.safetensors"
+    extras = HEADS
     module: SelfDistilled
     settings: DINOv2Settings
 
     def __init__(self, weights: Weights, recipe: Recipe, classes: list[str]) -> None:
         super().__init__(as_backbone(weights, recipe), recipe, classes)
         own, config = self.settings, self.weights.config
-        self.size, self.small = crop_sizes(self.weights, recipe)
+        processes = across.world_size()
+        if recipe.ema_decay:
+            raise RecipeError(
+                f"ema_decay must be 0 for dinov2, whose result is the teacher, an average already; got "
+                f"{recipe.ema_decay}. Leave it out; teacher_momentum is the average's."
+            )
+        check_rows(recipe.batch_size // (recipe.accumulate * processes), recipe, processes)
+        self.size, self.small = crop_sizes(config, own.local_size)
         grid = (self.size[0] // config.strides[-1], self.size[1] // config.strides[-1])
         self.masks = BlockMasks(grid=grid, share=own.mask_probability, ratio=own.mask_ratio, blocks=own.mask_blocks)
-        self.module = student(self.weights, recipe)
+        self.heads = find_heads(weights, own.heads)
+        self.module = student(self.weights, recipe, self.heads)
         self.kept.teacher = copy.deepcopy(self.module).requires_grad_(False)
         shared: dict[str, Any] = {"centring": own.centring, "momentum": own.centre_momentum, "queue": own.queue}
         shared["iterations"] = own.sinkhorn_iterations
         counts = (own.prototypes, _cell_prototypes(own))
         self.kept.dino, self.kept.ibot = (Targets(count, **shared) for count in counts)
+        for kept, name in ((self.kept.dino, "dino_centre"), (self.kept.ibot, "ibot_centre")):
+            kept.centre.copy_(self.heads.get(name, kept.centre))
         pairs = _pairs(own.local_crops)
         self.chance = {
             "dino_local": math.log(counts[0]) * LARGE * own.local_crops / pairs,
@@ -186,6 +92,21 @@ class DINOv2(Method):
             "ibot": math.log(counts[1]) * own.mask_probability,
         }
         self._step = -1
+
+    @classmethod
+    def open(cls, data: Any, recipe: Recipe) -> tuple[TrainingData, TrainingData | None]:
+        """Samples to train on; one alone has nothing to be told apart from."""
+        train, validation = super().open(data, recipe)
+        if len(train) < 2:
+            raise InputError(f"DINOv2 tells images apart, so it needs at least 2; the data has {len(train)}. Add more.")
+        return train, validation
+
+    @classmethod
+    def suited(
+        cls, samples: int, weights: Weights, recipe: Recipe, asked: Collection[str]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Steps, prototypes, queue and momentum for the data and the batch."""
+        return suited(samples, weights, recipe, asked)
 
     def views(self) -> MultiCrop:
         """The crops of each image."""
@@ -296,6 +217,9 @@ class DINOv2(Method):
             decay = schedules.weight_decay(context.step, recipe.weight_decay, own.weight_decay_end, **span)
             for group in groups:
                 group["weight_decay"] = decay if group["weight_decay"] else 0.0
+        if context.step < self.warm_start(context.total):
+            for parameter in (*self.module.encoder.parameters(), self.module.mask_token):
+                parameter.grad = None
         phase = {"pass_steps": context.pass_steps, "total": context.total, "most": _FROZEN}
         if context.step < schedules.steps_of(own.freeze_steps, own.freeze_epochs, **phase):
             for group in groups:
@@ -304,6 +228,12 @@ class DINOv2(Method):
                 elif group["last"]:
                     for parameter in group["params"]:
                         parameter.grad = None
+
+    def warm_start(self, total: int) -> int:
+        """Steps in which only the heads are trained: fresh heads would undo what a backbone has learned."""
+        if self.settings.warm_start_heads is not None:
+            return self.settings.warm_start_heads
+        return math.ceil(_WARM * total) if self.weights.tensors and not self.heads else 0
 
     @torch.no_grad()
     def after_step(self, context: StepContext) -> None:
@@ -324,6 +254,33 @@ class DINOv2(Method):
         tensors = {name: t for name, t in self.kept.teacher.state_dict().items() if not name.startswith("encoder.")}
         centres = {f"{name}_centre": getattr(self.kept, name).centre for name in ("dino", "ibot")}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in {**tensors, **centres}.items()}
+
+    def remarks(self, data: TrainingData) -> list[str]:
+        """Whether images are smaller than what is cut out of them."""
+        sizes = []
+        for index in some_of(data.labels, _LOOKED_AT):
+            with contextlib.suppress(InputError, OSError):
+                sizes.append(min(decode_image(data.read(int(index))).shape[:2]))
+        few = sum(size < min(self.size) for size in sizes)
+        if not few:
+            return []
+        return [
+            f"{few} of {len(sizes)} images that were looked at are smaller than a crop, {self.size[0]}x{self.size[1]}, "
+            f"the smallest {min(sizes)}: they are enlarged, which adds nothing to learn from (input_size=)."
+        ]
+
+    def advice(self, samples: int) -> list[str]:
+        """What is begun with, and what is too small."""
+        lines = []
+        if self.weights.tensors:
+            kept = "with the heads that lie beside them" if self.heads else "with fresh heads, trained alone at first"
+            lines.append(f"goes on from weights {kept}")
+        if min(self.size) < _LEAST_SIDE:
+            lines.append(
+                f"crops of {self.size[0]}x{self.size[1]} pixels have {math.prod(self.masks.grid)} cells to hide, in "
+                f"blocks of four: of many crops none is. From {_LEAST_SIDE} pixels on that is rare (input_size=)."
+            )
+        return lines
 
 
 def _pairs(small: int) -> int:
@@ -350,58 +307,3 @@ def _layer(name: str, depth: int) -> int:
 def _crop_major(crops: Float[Tensor, "b n 3 h w"]) -> Float[Tensor, "n_b 3 h w"]:
     """First the first crop of each image, then the second."""
     return crops.transpose(0, 1).flatten(0, 1)
-
-
-def as_backbone(weights: Weights, recipe: Recipe) -> Weights:
-    """An encoder without classes.
-
-    Raises:
-        RecipeError: A network of clips.
-    """
-    if weights.config.is_video:
-        raise RecipeError(
-            f"DINOv2 trains networks of images; {weights.config.name!r} takes clips. Use mae, or a model of images."
-        )
-    weights = with_final_norm(to_num_classes(to_encoder(weights), 0))
-    changes = {} if recipe.drop_path is None else {"drop_path": recipe.drop_path}
-    return weights.with_card(config=dataclasses.replace(weights.config, head_dropout=0.0, **changes))
-
-
-def crop_sizes(weights: Weights, recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Height and width of large and small crops.
-
-    Raises:
-        RecipeError: A size that the network cannot take.
-    """
-    config, asked = weights.config, recipe.settings.local_size
-    large: tuple[int, int] = config.input_size[-2:]  # type: ignore[assignment]
-    if config.position == "grid":
-        if asked is not None and (asked, asked) != large:
-            raise RecipeError(
-                f"Plain Hiera takes one size only, because its positions are of one; got local_size={asked} for input "
-                f"of {large[0]}x{large[1]}. Leave local_size out: small crops then are smaller parts of the image at "
-                "the same size. Or take a hieradet_... or hiera_abswin_... model."
-            )
-        return large, large
-    small = (asked or 96, asked or 96)
-    try:
-        config.check_size(small)
-    except InputError as error:
-        raise RecipeError(f"local_size must be one that the network takes: {error}") from error
-    return large, small
-
-
-def student(weights: Weights, recipe: Recipe) -> SelfDistilled:
-    """The encoder with fresh heads."""
-    own, encoder = recipe.settings, to_module(weights)
-    if own.drop_path_uniform:
-        for block in encoder.blocks:  # type: ignore[union-attr]
-            block.drop_path.rate = weights.config.drop_path
-    width, shape = weights.config.embedding_size, {"layers": own.head_layers, "hidden": own.head_dim}
-    dino = Head(width, own.prototypes, bottleneck=own.bottleneck, **shape)
-    ibot = None
-    if own.separate_heads:
-        ibot = Head(width, _cell_prototypes(own), bottleneck=own.ibot_bottleneck or own.bottleneck, **shape)
-    for head in filter(None, (dino, ibot)):
-        head.checkpointed = recipe.checkpoint_blocks
-    return SelfDistilled(encoder, dino, ibot)  # type: ignore[arg-type]
