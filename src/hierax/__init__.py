@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from .model.mae import MAEOutput, MaskedAutoencoder
     from .predictor import Prediction, Predictor
     from .registry import convert, create, describe, load, save
-    from .store import Store, open_store
+    from .search import Hit, Store, open_store
     from .train import finetune, pretrain
     from .weights.card import ModelCard
     from .weights.catalog import list_models
 
 __version__ = "0.1.0"
 __all__ = [
-    "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "InputError", "IntegrityError", "MAEOutput",
+    "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "Hit", "InputError", "IntegrityError", "MAEOutput",
     "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec",
     "RecipeError", "Store", "UnknownNameError", "__version__", "convert", "create", "describe", "embed", "finetune",
     "list_models", "load", "open_store", "optimize", "pretrain", "save",
@@ -53,8 +53,8 @@ _HOMES = {
     "model.engines": ("optimize",),
     "model.mae": ("MAEOutput", "MaskedAutoencoder"),
     "predictor": ("Prediction", "Predictor"),
-    "store": ("Store", "open_store"),
     "registry": ("convert", "create", "describe", "load", "save"),
+    "search": ("Hit", "Store", "open_store"),
     "train": ("finetune", "pretrain"),
     "weights.card": ("ModelCard",),
     "weights.catalog": ("list_models",),

@@ -29,6 +29,11 @@ COMMANDS = {
     "describe": ("models.describe", "Show everything known about a model or a weights file; downloads no weights."),
     "classify": ("images.classify", "Name what images show."),
     "embed": ("images.embed", "Write an embedding for each image, with the reason for each that could not be read."),
+    "search": ("search.search", "Find the images of a store that are most similar to others."),
+    "duplicates": (
+        "search.duplicates",
+        "Find images of a store that are almost the same, in groups, the largest file first; deletes nothing.",
+    ),
     "features": ("images.features", "Write the stage maps of each image, and draw them as colours beside it."),
     "convert": (
         "models.convert",

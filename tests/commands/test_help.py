@@ -19,6 +19,8 @@ USAGES = {
     "classify": "INPUT [INPUT ...]",
     "embed": "INPUT [INPUT ...]",
     "features": "INPUT [INPUT ...]",
+    "search": "STORE QUERY [QUERY ...]",
+    "duplicates": "STORE",
     "convert": "SOURCE DESTINATION",
     "download": "MODEL",
     "verify": "SOURCE",

@@ -26,19 +26,20 @@ _HIDDEN = np.uint8(205)  # the grey of what a masked autoencoder did not see
 _GAP, _TEXT, _TILE, _PANEL = 12, 13, 144, 224  # pixels; an image on a contact sheet, and on others
 
 
-def contact_sheet(images: Sequence[Picture], captions: Sequence[str]) -> Picture:
+def contact_sheet(images: Sequence[Picture], captions: Sequence[str], *, columns: int | None = None) -> Picture:
     """A grid of images, about 4:3, with a caption each, such as the worst mistakes of an evaluation.
 
     Args:
         images: RGB images of any sizes.
         captions: One per image; further lines, after newlines, are drawn fainter.
+        columns: Images side by side at most, where the grid is to have another shape.
 
     Raises:
         InputError: No image, or not one caption per image.
     """
     if not images or len(images) != len(captions):
         raise InputError(f"A contact sheet has one caption per image; got {len(images)} and {len(captions)}.")
-    columns = min(len(images), max(1, round(math.sqrt(len(images) * 4 / 3))))
+    columns = min(len(images), max(1, columns or round(math.sqrt(len(images) * 4 / 3))))
     rows = -(-len(images) // columns)
     further = max(caption.count("\n") for caption in captions)
     step_x, step_y = _TILE + _GAP, _TILE + 3 * _GAP + _TEXT * max(1, further)
@@ -48,6 +49,16 @@ def contact_sheet(images: Sequence[Picture], captions: Sequence[str]) -> Picture
         picture = _fitted(image, _TILE)
         sheet.paste(picture, (x + (_TILE - picture.width) // 2, y + (_TILE - picture.height) // 2))
         _write_caption(sheet, (x, y + _TILE), _TILE, *caption.split("\n"))
+    return np.asarray(sheet)
+
+
+def missing_picture(why: str) -> Picture:
+    """What stands on a sheet in place of an image that cannot be shown."""
+    sheet = Image.new("RGB", (_TILE, _TILE), (232, 233, 235))
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((0, 0, _TILE - 1, _TILE - 1), outline=FAINT)
+    text = _clipped(why, _font(-1), _TILE - _GAP)
+    draw.text(((_TILE - _font(-1).getlength(text)) / 2, _TILE / 2 - _TEXT / 2), text, FAINT, _font(-1))
     return np.asarray(sheet)
 
 
