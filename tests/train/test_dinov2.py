@@ -207,3 +207,51 @@ def test_a_bare_command_suits_the_data(tmp_path, start, capsys):
     assert "queue = 18" in recipe
     again = pretrain(start[0], tmp_path / "out", method="dinov2", model=start[1], resume=True, **settings)
     assert again.resumed_from == 2
+
+
+TARGETS = {
+    "balanced with a queue": {"centring": "sinkhorn", "queue": 12, "koleo_gathered": True},
+    "centred": {"centring": "centre", "queue": 0, "koleo_weight": 0.0, "separate_heads": False},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", TARGETS.values(), ids=TARGETS.keys())
+def test_two_processes_are_one(tmp_path, start, settings):
+    """Balance, centre, queue, masks and neighbours of each process by itself would make another run of it."""
+    given = {**settings, "drop_path": 0.0, "steps": 3, "clip_norm": None, "warm_start_heads": 0, "lr": 1e-3}
+    train(start, tmp_path / "one", **given)
+    assert runs.in_processes(lambda: train(start, tmp_path / "two", **given), 2) == [0, 0]
+    one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
+    assert one.keys() == two.keys()
+    apart = {
+        name: (one[name].double() - two[name].double()).abs().max().item() / max(1, one[name].abs().max().item())
+        for name in one
+        if not name.startswith("optimizer.") and one[name].numel()
+    }
+    assert {name: value for name, value in apart.items() if value > 2e-5} == {}
+    for a, b in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        for name in ("loss", "ibot", "target_entropy", "prototype_share", "agreement"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_a_process_that_could_read_nothing_keeps_up(tmp_path, start):
+    """It has no row to give, and the others wait for it in every sum: a part that is left out hangs them."""
+    data = coloured_classes(tmp_path / "data", per_class=1)
+    (data / "class_0" / "0.png").write_bytes(b"no image")
+    given = {"batch_size": 2, "steps": 3, "koleo_gathered": True, "queue": 4}
+    assert runs.in_processes(lambda: train((data, start[1]), tmp_path / "two", **given), 2) == [0, 0]
+    assert runs.summary(tmp_path / "two")["skipped_steps"] == 0
+    assert all(torch.isfinite(tensor).all() for tensor in saved(tmp_path / "two").values())
+
+
+@pytest.mark.slow
+def test_sharded_weights_have_a_whole_teacher(tmp_path, start):
+    """A teacher that averages one process's share of the student is nobody's."""
+    given = {"drop_path": 0.0, "steps": 2, "clip_norm": None, "warm_start_heads": 0, "lr": 1e-3}
+    train(start, tmp_path / "one", **given)
+    work = lambda: train(start, tmp_path / "two", sharding="fsdp2", **given)  # noqa: E731
+    assert runs.in_processes(work, 2) == [0, 0]
+    one, two = runs.result(tmp_path / "one"), runs.result(tmp_path / "two")
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor
 
 
@@ -41,10 +40,10 @@ def largest(value: Tensor) -> Tensor:
     return value
 
 
-def all_rows(rows: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "total d"], int]:
+def all_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Rows of all processes in order of rank, and where this one's begin; gradients go back to where rows came from.
 
-    Processes may have different numbers of rows, or none.
+    The first axis counts rows; processes may have different numbers of them, or none.
     """
     if world_size() == 1:
         return rows, 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import across
@@ -77,15 +77,28 @@ class Targets(nn.Module):
         self.register_buffer("centre", torch.zeros(prototypes))
         self.register_buffer("queue", torch.zeros(queue, prototypes))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self._new: list[Tensor] = []
+        self._new: list[tuple[Tensor, Tensor]] = []
         self._sum: Tensor | None = None
         self._count: Tensor | None = None
 
     @torch.no_grad()
     def forward(
-        self, scores: Float[Tensor, "rows k"], temperature: float, *, queued: bool = True
+        self,
+        scores: Float[Tensor, "rows k"],
+        temperature: float,
+        *,
+        order: Int[Tensor, " rows"] | None = None,
+        queued: bool = True,
     ) -> Float[Tensor, "rows k"]:
-        """Targets of the scores; `queued` says whether the queue takes part."""
+        """Targets of the scores.
+
+        Args:
+            scores: Of this process's samples, or of some of them.
+            temperature: The teacher's.
+            order: A number of each row in the step, by which the queue takes rows, however they are shared out; None
+                takes them as they come.
+            queued: Whether the queue takes part.
+        """
         scores = scores.float()
         if self.centring == "centre":
             rows = torch.tensor(float(len(scores)), device=scores.device)
@@ -94,7 +107,8 @@ class Targets(nn.Module):
             return ((scores - self.centre) / temperature).softmax(-1)
         others = None
         if len(self.queue) and queued:
-            self._new.append(across.all_rows(scores)[0])
+            order = torch.arange(len(scores), device=scores.device) if order is None else order
+            self._new.append((across.all_rows(scores)[0], across.all_rows(order)[0]))
             if int(self.seen) >= len(self.queue):
                 others = self.queue[across.rank() :: across.world_size()]  # each process sums a share of it
         return sinkhorn(scores, temperature, iterations=self.iterations, others=others)
@@ -107,7 +121,8 @@ class Targets(nn.Module):
             mean = total / count.clamp(min=1)
             self.centre.lerp_(mean, (1 - self.momentum) * (count > 0))
         if self._new:
-            new = torch.cat(self._new)[-len(self.queue) :]
+            rows, order = (torch.cat(column) for column in zip(*self._new, strict=True))
+            new = rows[order.argsort(stable=True)][-len(self.queue) :]
             places = (int(self.seen) + torch.arange(len(new), device=new.device)) % len(self.queue)
             self.queue[places] = new
             self.seen += len(new)

@@ -166,8 +166,13 @@ class DINOv2(Method):
         other, of_cells, real = said.large.float().roll(len(part), 0), said.cells.float(), _real(part)
         taught = Taught(other, torch.zeros_like(other), torch.zeros_like(of_cells))
         how = {"temperature": self.temperature(context), "queued": context.step >= self.settings.queue_after}
-        taught.crops[real] = self.kept.dino(other[real], **how)
-        taught.cells[real] = self.kept.ibot(of_cells[real], **how)
+        # Numbers of crops and cells in the whole step: what is remembered is the same on any processes.
+        places = torch.tensor(context.places, dtype=torch.int64, device=large.device)
+        crops = torch.cat([places + crop * context.samples for crop in range(LARGE)])
+        size = math.prod(self.masks.grid)
+        numbers = crops[cells // size] * size + cells % size if part.samples else cells
+        taught.crops[real] = self.kept.dino(other[real], order=crops, **how)
+        taught.cells[real] = self.kept.ibot(of_cells[real], order=numbers, **how)
         return taught
 
     def temperature(self, context: StepContext) -> float:
