@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from hierax.errors import RecipeError
 from hierax.model.metrics import Accuracy
 from hierax.train import finetune
+from hierax.train.best import Best
 from hierax.train.methods.supervised import Supervised
 from hierax.train.report import Report
 
@@ -73,6 +74,17 @@ def test_nothing_lies_beside_what_is_both(tmp_path, start, monkeypatch):
     summary = finetune(start[0], tmp_path / "out", model=start[1], **SETTINGS)
     assert summary.result == {"model": "last", "step": 8, "best_step": 8, "best_top1": 0.5}
     assert not (tmp_path / "out" / "best").exists()
+
+
+def test_equal_accuracies_are_told_apart_alike(tmp_path, capsys):
+    """The line that names an earlier step than that whose weights are kept sends a person to the wrong ones."""
+    best, report = Best(), Report(tmp_path, True, 9, 1, baseline=None)
+    for step, right, losses in ((2, 5, 9.0), (4, 8, 8.0), (6, 8, 7.0), (8, 8, 7.5)):
+        found = Accuracy(total=10, correct1=right, correct5=10, losses=losses)
+        best.offer(step, found, dict)
+        report.validated(step, found)
+    assert best.step == 6
+    assert capsys.readouterr().err.splitlines()[-1].endswith("(best 80.0% at step 6)")
 
 
 def test_the_best_can_be_the_result(tmp_path, start, monkeypatch):

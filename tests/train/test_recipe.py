@@ -49,6 +49,13 @@ def test_impossible_values_are_refused(tmp_path, line):
         read_recipe(write(tmp_path, line), "finetune")
 
 
+@pytest.mark.parametrize(("method", "preset"), [("mae", "small_pretrain"), ("dinov2", "small_dinov2")])
+def test_auto_of_pretraining_names_what_takes_its_place(method, preset):
+    """A name that one command takes and the other calls unknown sends a person to the documentation."""
+    with pytest.raises(UnknownNameError, match=f"for fine-tuning alone. Leave it out: .* takes '{preset}'"):
+        read_recipe("auto", "pretrain", method)
+
+
 def test_unknown_preset_and_wrong_task():
     """A missing file must not silently become the default, nor a pretraining recipe a fine-tuning one."""
     with pytest.raises(UnknownNameError, match="imagenet_finetune_tiny"):

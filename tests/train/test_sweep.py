@@ -62,6 +62,9 @@ def test_the_best_rate_is_taken(tmp_path, start, monkeypatch, capsys):
     assert written["taken"] == pytest.approx(2e-3)
     assert len(written["rows"]) == 5
     assert (out / "sweep" / "sweep.png").stat().st_size > 1000
+    assert (out / "report.html").exists()
+    drawn = [path.name for path in (out / "sweep").rglob("*") if path.suffix in (".html", ".png")]
+    assert drawn == ["sweep.png"]  # five reports of runs that nobody keeps hide the one that counts
     finetune(
         start[0], out, model=start[1], lr=1e-3, steps=12, sweep="lr", resume=True, validation_fraction=0.34, **SETTINGS
     )
@@ -87,6 +90,21 @@ def test_a_killed_sweep_runs_no_candidate_twice(tmp_path, start, monkeypatch):
     assert len(seen) == 5
     assert summary.steps == 12
     assert read_recipe(tmp_path / "out" / "recipe.toml", "finetune").lr == pytest.approx(5e-4)
+
+
+@pytest.mark.slow
+def test_processes_agree(tmp_path, start, capfd):
+    """One that takes another rate, or looks whether a candidate began after the main one wrote it, hangs or differs."""
+    out = tmp_path / "out"
+
+    def work():
+        finetune(start[0], out, model=start[1], lr=1e-3, steps=4, sweep="lr", validation_fraction=0.34, **SETTINGS)
+
+    assert runs.in_processes(work, 2) == [0, 0]
+    taken = json.loads((out / "sweep" / "sweep.json").read_text())["taken"]
+    assert read_recipe(out / "recipe.toml", "finetune").lr == taken
+    assert json.loads((out / "run.json").read_text())["processes"] == 2
+    assert capfd.readouterr().err.count("taken for the run") == 1
 
 
 def test_nothing_to_compare(tmp_path, start):

@@ -43,6 +43,11 @@ def test_clips_train_both_ways(tmp_path):
     summary = finetune(data, tmp_path / "ft", model=model, validation_fraction=0.3, **settings)
     assert summary.metrics["total"] + len(summary.unreadable) >= 2
     assert hierax.load(summary.model).preprocess.frame_stride == 2
+    page = (summary.out / "report.html").read_text("utf-8")
+    assert "held-out clip" in page  # a report that calls clips images is of another run
+    assert f" on {summary.samples} clips for " in page
+    assert ".mp4 -m " in page
+    assert "images of 2 classes" not in page
     summary = pretrain(data, tmp_path / "pt", model=model, mask_ratio=0.7, decoder_dim=16, decoder_depth=1,
                        decoder_heads=2, **settings)  # fmt: skip
     with Image.open(tmp_path / "pt" / "reconstructions.png") as picture:

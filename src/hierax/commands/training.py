@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..schema import toml_value
 from .common import Device, Model, exit_code
 
-Recipe = Annotated[str | None, arg(help="Preset name or TOML file.")]
+Recipe = Annotated[str | None, arg(help="Preset name or TOML file; without it the method's preset for small data.")]
 Steps = Annotated[int | None, arg(help="Optimiser steps; overrules epochs.")]
 Epochs = Annotated[float | None, arg(help="Passes over the data.")]
 BatchSize = Annotated[int | None, arg(help="Samples of one optimiser step.")]

@@ -170,6 +170,8 @@ def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
         every = every if every < total else 0  # the end of the run is validated anyway
     mirror = facts.mirror
     keys: Keys = {"flip": 0.5 if mirror.harmless else 0.0, "crop_scale": (0.6, 1.0), "validate_every": every}
+    if facts.config.is_video:
+        return keys, "clips are not looked at, and mirrored motion may be of another class"
     if not mirror.telling:
         return keys, "thumbnails of these images do not tell whether mirror images keep their class"
     counts = f"of {mirror.looked} thumbnails {mirror.plain} are nearest to their own class, mirrored {mirror.mirrored}"

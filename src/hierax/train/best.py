@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,11 @@ from torch import Tensor
 
 from ..model.metrics import Accuracy
 from .recipe import Recipe
+
+
+def merit(top1: float, loss: float) -> tuple[float, float]:
+    """What decides which of two validations is the better one: accuracy, then loss; of equal ones the earlier is."""
+    return top1, -loss if math.isfinite(loss) else -math.inf
 
 
 class Best:
@@ -28,7 +34,7 @@ class Best:
 
     def offer(self, step: int, found: Accuracy, weights: Callable[[], Mapping[str, Tensor]]) -> None:
         """Take the present weights, if they are better; every process must call this."""
-        if (found.top1, -found.loss) > (self.top1, -self.loss):
+        if merit(found.top1, found.loss) > merit(self.top1, self.loss):
             self.step, self.top1, self.loss, self.waited = step, found.top1, found.loss, 0
             self.tensors = {name: tensor.detach().cpu().clone() for name, tensor in weights().items()}
         else:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..atomic import locked
 from ..errors import InputError, RecipeError, cannot_write
@@ -98,39 +98,52 @@ def claim(folder: Path, *, resume: bool) -> Iterator[None]:
         yield
 
 
-def keep_recipe(folder: Path, recipe: Recipe, fingerprint: str) -> None:
+class Begun(NamedTuple):
+    """What a folder says of the run that began in it.
+
+    Attributes:
+        recipe: Its recipe.
+        fingerprint: That of its data.
+    """
+
+    recipe: Recipe
+    fingerprint: str | None
+
+
+def keep_recipe(folder: Path, recipe: Recipe, fingerprint: str, begun: Begun | None) -> None:
     """Write down what is run on which data, or hold it against what was written when the run began.
 
     Raises:
         InputError: The data changed.
         RecipeError: `resume` with a recipe that would give another result.
     """
-    begun = begun_with(folder)
     if begun is None:
         write_json(folder / _RECIPE, {"recipe": to_record(recipe), "fingerprint": fingerprint})
         return
-    old, new = _flat(begun), _flat(recipe)
+    old, new = _flat(begun.recipe), _flat(recipe)
     choosing = recipe.patience or recipe.result == "best"  # then validations decide what the result is
     free = {*_FREE} - ({"validation", "validate_every"} if choosing else set())
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and key not in free)
     if changed:
         listed = ", ".join(f"{key} ({old.get(key)} before, {new.get(key)} now)" for key in changed)
         raise RecipeError(f"A resumed run must keep its recipe; changed: {listed}. Use the old values or another out.")
-    if read_json(folder / _RECIPE).get("fingerprint") != fingerprint:
+    if begun.fingerprint != fingerprint:
         raise InputError(
             "A resumed run must keep its data; samples were added, removed or renamed since it began. "
             "Start a new run in another folder, with model= the old one."
         )
 
 
-def begun_with(folder: Path) -> Recipe | None:
-    """The recipe of the run that lies in a folder, None without one.
+def begun_with(folder: Path) -> Begun | None:
+    """What is written of the run that lies in a folder, None without one.
 
     Raises:
         RecipeError: It is not as a run writes it.
     """
-    before = folder / _RECIPE
-    return recipe_of(read_json(before).get("recipe"), "The recipe of the run that goes on") if before.exists() else None
+    if not (folder / _RECIPE).exists():
+        return None
+    found = read_json(folder / _RECIPE)
+    return Begun(recipe_of(found.get("recipe"), "The recipe of the run that goes on"), found.get("fingerprint"))
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from ..visualize import figures, sheets
 from ..visualize.page import as_is, render_report
 from ..weights.files import read_json, write_text
 from . import findings
+from .best import merit
 from .pictures import at_most_a_warning, history, logged
 from .reading import to_record
 from .result import told
@@ -42,10 +44,10 @@ _ROWS, _MATRIX = 1000, 500  # classes of the table, and classes up to which a ma
 _NAME, _TEXT, _NOTES, _UNREADABLE = 100, 1000, 40, 20  # characters of names and notes, and how many are listed
 _COLUMNS = [
     ("class", "Name of the class"),
-    ("trained on", "Images that were trained on"),
-    ("held out", "Images that were held out and are counted here"),
-    ("precision", "Of the images taken for the class, the share that is"),
-    ("recall", "Of the images of the class, the share that is recognised"),
+    ("trained on", "Samples that were trained on"),
+    ("held out", "Samples that were held out and are counted here"),
+    ("precision", "Of the samples taken for the class, the share that is"),
+    ("recall", "Of the samples of the class, the share that is recognised"),
     ("F1", "Harmonic mean of precision and recall"),
 ]
 
@@ -58,6 +60,7 @@ def write_page(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: 
         names = [_name(name) for name in loop.views.data.classes]
         facts = {
             **_words(loop, summary, measured, names),
+            "thing": _thing(loop),
             "measured": measured is not None,
             "command": _command(loop, summary, measured),
             "curves": _curves(loop, summary, measured),
@@ -81,25 +84,27 @@ def _words(loop: Loop, summary: RunSummary, result: Accuracy | None, names: list
     """Title, the summary in two sentences, and its numbers."""
     recipe, card = loop.recipe, loop.method.weights.card
     start = f"the weights of {_name(card.name)}" if card.pretrained else "random weights"
-    took = _duration(summary.seconds)
+    took, thing = _duration(summary.seconds), _thing(loop)
     how = (
-        f"It is {_name(card.config.name)}, trained from {start} on {summary.samples:,} images for "
+        f"It is {_name(card.config.name)}, trained from {start} on {_count(summary.samples, thing)} for "
         f"{_count(summary.steps, 'step')} ({summary.epochs:.3g} passes) in {took}."
     )
-    tiles = [("steps", f"{summary.steps:,}"), ("images trained on", f"{summary.samples:,}"), ("time", took)]
+    tiles = [("steps", f"{summary.steps:,}"), (f"{thing}s trained on", f"{summary.samples:,}"), ("time", took)]
     loss = f"{summary.loss:.4g}"
     if recipe.task == "pretrain":
         zero = loop.method.baseline
         beside = "" if zero is None else f", where predicting zero gives {zero:.4f}"
         if zero is not None and summary.loss >= zero:
             beside = f", no better than predicting zero ({zero:.4f}): it has learned nothing yet"
-        first = f"The encoder rebuilds the hidden parts of images with a loss of {loss}{beside}."
+        first = f"The encoder rebuilds the hidden parts of {thing}s with a loss of {loss}{beside}."
+        if loop.method.name != "mae":
+            first = f"The encoder was trained by {loop.method.name}; its loss was {loss} at the end{beside}."
         tiles.insert(0, ("loss at the end", loss))
         if loop.method.baseline is not None:
             tiles.insert(1, ("loss of predicting zero", f"{loop.method.baseline:.4f}"))
     elif result is None:
         first = (
-            "No accuracy was measured, as no images were held out: how well the model tells its "
+            f"No accuracy was measured, as no {thing}s were held out: how well the model tells its "
             f"{len(names)} classes apart is not known."
         )
         tiles.insert(0, ("training loss at the end", loss))
@@ -108,14 +113,14 @@ def _words(loop: Loop, summary: RunSummary, result: Accuracy | None, names: list
         common, most = truths.most_common(1)[0]
         low, high = findings.interval(result.correct1, result.total)
         first = (
-            f"Of {_count(result.total, 'held-out image')} of {len(names)} classes the model names {result.correct1:,} "
-            f"right, {result.top1:.1%} (95% interval {low:.1%} to {high:.1%}); answering always the most frequent "
-            f"class, {names[common]}, gets {most / result.total:.1%}."
+            f"Of {_count(result.total, f'held-out {thing}')} of {len(names)} classes the model names "
+            f"{result.correct1:,} right, {result.top1:.1%} (95% interval {low:.1%} to {high:.1%}); answering always "
+            f"the most frequent class, {names[common]}, gets {most / result.total:.1%}."
         )
         tiles = [
-            ("accuracy on held-out images", f"{result.top1:.1%}"),
+            (f"accuracy on held-out {thing}s", f"{result.top1:.1%}"),
             ("most frequent class", f"{most / result.total:.1%}"),
-            ("held-out images", f"{result.total:,}"),
+            (f"held-out {thing}s", f"{result.total:,}"),
             ("classes", f"{len(names)}"),
             *tiles,
         ]
@@ -128,16 +133,22 @@ def _command(loop: Loop, summary: RunSummary, result: Accuracy | None) -> dict[s
     """The line that uses the result, with an image that is there."""
     model = shlex.quote(str(summary.model.resolve()))
     sample = _sample_file(loop, loop.views.data if result is None else result.data)
-    image = shlex.quote(str(sample)) if sample else "IMAGE.jpg"
-    there = "one image of the data" if sample else "any image"
+    thing = _thing(loop)
+    named = shlex.quote(str(sample)) if sample else {"clip": "CLIP.mp4"}.get(thing, "IMAGE.jpg")
+    there = f"one {thing} of the data" if sample else f"any {thing}"
     if loop.recipe.task == "pretrain":
-        line = f"hierax embed {image} -m {model} -o {shlex.quote(str(loop.out.resolve() / 'vectors.npz'))}"
+        line = f"hierax embed {named} -m {model} -o {shlex.quote(str(loop.out.resolve() / 'vectors.npz'))}"
         note = f"Vectors of {there}, by the trained encoder; or name the model in hierax finetune."
         return {"line": line, "note": note}
     return {
-        "line": f"hierax classify {image} -m {model} --top-k 3",
+        "line": f"hierax classify {named} -m {model} --top-k 3",
         "note": f"Classify {there}; name your own instead.",
     }
+
+
+def _thing(loop: Loop) -> str:
+    """What a sample is called."""
+    return "clip" if loop.method.weights.config.is_video else "image"
 
 
 def _sample_file(loop: Loop, data: TrainingData) -> Path | None:
@@ -171,15 +182,17 @@ def _curves(loop: Loop, summary: RunSummary, result: Accuracy | None) -> dict[st
             shown = {"heading": f"Training loss: {summary.loss:.4g}", "svg": as_is(svg)}
             made.append({**shown, "note": note if validation else ""})
         if accuracy:
-            step, best = max(accuracy, key=lambda point: (point[1], -point[0]))
-            heading = f"Accuracy on held-out images: {100 * result.top1:.1f}%" if result else ""
-            svg = figures.series_figure(accuracy, title="Accuracy by step", percent=True, best=len(accuracy) > 1)
+            losses = dict(validation)
+            step, best = max(accuracy, key=lambda point: merit(point[1], losses.get(point[0], math.nan)))
+            heading = f"Accuracy on held-out {_thing(loop)}s: {100 * result.top1:.1f}%" if result else ""
+            svg = figures.series_figure(accuracy, title="Accuracy by step", percent=True, best=step)
             note = "Measured once, at the end; validate_every=STEPS measures during the run."
             if len(accuracy) > 1:
                 note = f"Best {best:.1f}% at step {step:,}; the model is that of step {summary.result['step']:,}."
             made.append({"heading": heading, "svg": as_is(svg), "note": note})
         if probes := [(step, 100 * share) for step, share in below["kNN probe"]]:
-            svg = figures.series_figure(probes, title="kNN probe by step", percent=True, best=len(probes) > 1)
+            step, _ = max(probes, key=lambda point: point[1])
+            svg = figures.series_figure(probes, title="kNN probe by step", percent=True, best=step)
             note = "Labelled images whose class their nearest neighbours vote for, by the features alone."
             made.append({"heading": f"kNN probe: {probes[-1][1]:.1f}%", "svg": as_is(svg), "note": note})
         chance = loop.method.chance

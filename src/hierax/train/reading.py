@@ -53,6 +53,12 @@ def read_recipe(source: str | Path | None, task: Task, method: str | None = None
         data = read_toml(source, what="A recipe", error=RecipeError)
     else:
         known = [*([AUTO] if task == "finetune" else []), *PRESETS]
+        if source == AUTO:
+            preset = find_method(method or _first(task)).preset
+            raise UnknownNameError(
+                f"A recipe must be a preset or a TOML file; {AUTO!r} chooses for fine-tuning alone. Leave it out: "
+                f"pretraining then takes {preset!r}. Presets: {', '.join(PRESETS)}."
+            )
         what = "is no file" if os.path.exists(source) else "does not exist"
         raise UnknownNameError(
             f"A recipe must be a preset or a TOML file; {str(source)!r} is no preset and {what}. "

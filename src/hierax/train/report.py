@@ -15,6 +15,7 @@ from .. import console
 from ..errors import writing
 from ..model.metrics import Accuracy
 from ..weights.files import write_text
+from .best import merit
 
 PROBE = "probe_top1"  # what the log calls the share of right answers of a probe
 
@@ -25,7 +26,7 @@ class Report:
     Attributes:
         path: The JSON lines.
         losses: Mean loss of every step since the start of the run, resumed parts included.
-        accuracies: Validations, as (step, share of right answers), resumed parts included.
+        accuracies: Validations, as (step, share of right answers, loss), resumed parts included.
         probes: Probes likewise.
     """
 
@@ -42,7 +43,7 @@ class Report:
         self.path = out / "log.jsonl"
         self.main, self.total, self.log_every, self.baseline, self.chance = main, total, log_every, baseline, chance
         self.losses: list[float] = []
-        self.accuracies: list[tuple[int, float]] = []
+        self.accuracies: list[tuple[int, float, float]] = []
         self.probes: list[tuple[int, float]] = []
         self._log: TextIO | None = None
         self._board: Any = None
@@ -65,7 +66,9 @@ class Report:
                     lines.append(line + "\n")
                     self.losses += [math.nan if loss is None else loss for loss in record.get("losses", [])]
                     if record.get("validation_top1") is not None:
-                        self.accuracies.append((record["step"], record["validation_top1"]))
+                        loss = record.get("validation_loss")
+                        found = record["step"], record["validation_top1"], math.nan if loss is None else loss
+                        self.accuracies.append(found)
                     if record.get(PROBE) is not None:
                         self.probes.append((record["step"], record[PROBE]))
         write_text(self.path, "".join(lines))
@@ -112,7 +115,7 @@ class Report:
         """A validation between steps: into the log, and into the lines to come."""
         self.write({"step": step, **{f"validation_{key}": value for key, value in result.to_dict().items()}})
         if self.main and result.total:
-            self.accuracies.append((step, result.top1))
+            self.accuracies.append((step, result.top1, result.loss))
             console.say(f"step {step}: validation {result}, loss {result.loss:.4f}{self._best()}")
 
     def probed(self, step: int, top1: float) -> None:
@@ -129,7 +132,7 @@ class Report:
         return probe + (f"  top-1 {self.accuracies[-1][1]:.1%}{self._best()}" if self.accuracies else "")
 
     def _best(self) -> str:
-        step, best = max(self.accuracies, key=lambda point: (point[1], -point[0]))
+        step, best, _ = max(self.accuracies, key=lambda point: merit(*point[1:]))
         return " (the best so far)" if step == self.accuracies[-1][0] else f" (best {best:.1%} at step {step})"
 
     def write(self, record: dict[str, Any]) -> None:

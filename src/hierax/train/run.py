@@ -166,11 +166,12 @@ def run(
     resume: bool = False,
     asked: Mapping[str, Any] | None = None,
     sweep: str | None = None,
+    page: bool = True,
 ) -> RunSummary:
     """Train as a recipe says, whatever its task and method; other arguments and errors as `finetune`.
 
     What is `asked` for, keys of the recipe and their values, stays as it is while everything else is chosen for the
-    data and the model (recipe `auto`); None takes the recipe as it is.
+    data and the model (recipe `auto`); None takes the recipe as it is. Without a `page` nothing is drawn of the run.
     """
     if sweep not in (None, "lr"):
         raise RecipeError(f"A sweep is over 'lr'; got {sweep!r}. Leave it out, or write sweep='lr'.")
@@ -185,7 +186,7 @@ def run(
         raise RecipeError("Pretraining needs a model; got none. Pass model=, e.g. 'mae_hiera_tiny_224'.")
     devices = Devices(recipe)
     with claim(folder, resume=resume) if devices.main else contextlib.nullcontext():
-        return _train(data, folder, recipe, devices, resume=resume, asked=asked, sweep=sweep is not None)
+        return _train(data, folder, recipe, devices, resume=resume, asked=asked, sweep=sweep is not None, page=page)
 
 
 def _train(
@@ -197,6 +198,7 @@ def _train(
     resume: bool,
     asked: Mapping[str, Any] | None,
     sweep: bool,
+    page: bool,
 ) -> RunSummary:
     """Train in a folder that is this run's."""
     started, kind = time.perf_counter(), find_method(recipe.method)
@@ -204,8 +206,8 @@ def _train(
     begun: list[str] = []
     weights = starting_weights(recipe, begun)
     old = begun_with(folder) if resume else None
-    if asked is not None and old is not None and old.method == recipe.method:
-        recipe = with_options(old, **asked)  # what was chosen then holds, whatever would be chosen now
+    if asked is not None and old is not None and old.recipe.method == recipe.method:
+        recipe = with_options(old.recipe, **asked)  # what was chosen then holds, whatever would be chosen now
     elif asked is not None and recipe.task == "pretrain":
         keys, lines = kind.suited(len(train), weights, recipe, asked)
         recipe = with_options(recipe, **{key: value for key, value in keys.items() if key not in asked})
@@ -216,7 +218,7 @@ def _train(
         recipe, lines = auto.chosen(recipe, asked, devices.gather(facts)[0])
         begun += lines
     if sweep and old is not None:
-        recipe = dataclasses.replace(recipe, lr=old.lr)  # what was taken when the run began
+        recipe = dataclasses.replace(recipe, lr=old.recipe.lr)  # what was taken when the run began
     elif sweep:
         again = functools.partial(_candidate, data)
         recipe = swept(recipe, Stream(len(train), recipe).total, folder / "sweep", again, devices)
@@ -232,7 +234,7 @@ def _train(
     loop = Loop(method, views, validation, recipe, folder, devices)
     notes += loop.health.notes
     if devices.main:
-        keep_recipe(folder, recipe, fingerprint)
+        keep_recipe(folder, recipe, fingerprint, old)
     loop.open(resume=resume)
     if devices.main:
         _begin(loop, data, notes, fingerprint)
@@ -248,13 +250,13 @@ def _train(
         draw_method(method, views, devices, folder)
     summary = _summary(loop, result, yielded, time.perf_counter() - started)
     if devices.main:
-        _finish(loop, summary, result, notes)
+        _finish(loop, summary, result, notes, page)
     return summary
 
 
 def _candidate(data: Any, recipe: Recipe, folder: Path, resume: bool) -> RunSummary:
     """A run of a sweep."""
-    return run(data, folder, recipe, resume=resume)
+    return run(data, folder, recipe, resume=resume, page=False)
 
 
 def _notes(train: TrainingData, validation: TrainingData | None, recipe: Recipe) -> list[str]:
@@ -334,7 +336,7 @@ def _summary(loop: Loop, result: Accuracy | None, yielded: dict[str, Any], secon
     )
 
 
-def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: list[str]) -> None:
+def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: list[str], page: bool) -> None:
     """Summary, pictures and last words."""
     train = loop.views.data
     problems = [[name, reason] for name, reason in getattr(train, "base", train).problems]
@@ -343,11 +345,13 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     write_json(loop.out / "run.json", {**read_json(loop.out / "run.json"), "result": summary.result})
     write_json(loop.out / "summary.json", written)
     shown = {"step": summary.result["step"], "chance": loop.method.chance}
-    missing = draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out, **shown)
+    missing = (
+        [] if not page else draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out, **shown)
+    )
     write_json(loop.out / "summary.json", {**written, "notes": [*notes, *missing]})
     for note in missing:
         console.say(note)
-    reported = write_page(loop, summary, result, [*notes, *missing])
+    reported = page and write_page(loop, summary, result, [*notes, *missing])
     if result is not None:
         console.say(f"validation {result}")
     console.name_problems(summary.unreadable.items(), f"could not be read; {_ALL}")

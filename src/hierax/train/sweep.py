@@ -45,8 +45,9 @@ def swept(recipe: Recipe, total: int, out: Path, train: Train, devices: Devices)
     for factor in FACTORS:
         candidate = _short(recipe, recipe.lr * factor, shorter, total)
         folder = out / f"lr-{candidate.lr:g}"
-        known = devices.gather(_finished(folder))[0]
-        metrics = known or train(candidate, folder, (folder / "run_recipe.json").exists()).metrics
+        # Of the main process, for all: it may have begun to write before the others look.
+        known, begun = devices.gather((_finished(folder), (folder / "run_recipe.json").exists()))[0]
+        metrics = known or train(candidate, folder, begun).metrics
         if not metrics:
             raise RecipeError("A sweep compares accuracies; nothing is held out. Set validation to other data.")
         rows.append({"lr": candidate.lr, "top1": metrics["top1"], "loss": metrics["loss"]})

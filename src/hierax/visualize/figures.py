@@ -45,7 +45,7 @@ def loss_figure(losses: Sequence[float], *, baseline: float | None, validation: 
 
 
 def series_figure(
-    points: charts.Points, *, title: str, percent: bool = False, best: bool = False, level: float | None = None
+    points: charts.Points, *, title: str, percent: bool = False, best: int | None = None, level: float | None = None
 ) -> str:
     """Values by step as SVG.
 
@@ -53,7 +53,7 @@ def series_figure(
         points: (step, value).
         title: What it is called for those who cannot see it.
         percent: Whether values are shares.
-        best: Mark the largest value.
+        best: Step whose value is marked, among others.
         level: Where a dashed line is drawn.
 
     Raises:
@@ -67,9 +67,10 @@ def series_figure(
             axes.set_xlabel("step")
             if percent:
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}%")
-            if best:
-                step, value = max(points, key=lambda point: (point[1], -point[0]))
-                axes.plot([step], [value], marker="o", ms=9, mfc="none", mec=charts.ORANGE, mew=1.8, ls="none")
+            if best is not None and len(points) > 1:
+                axes.plot(
+                    [best], [dict(points)[best]], marker="o", ms=9, mfc="none", mec=charts.ORANGE, mew=1.8, ls="none"
+                )
 
     return _svg(draw, title)
 
