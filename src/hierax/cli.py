@@ -44,6 +44,18 @@ COMMANDS = {
     "pretrain": ("training.pretrain", "Train an encoder on images without labels; prints the folder of the result."),
     "finetune": ("training.finetune", "Train a classifier on labelled images; prints the folder of the result."),
     "eval accuracy": ("evaluation.accuracy", "Measure top-1 and top-5 accuracy on labelled images, with exact counts."),
+    "eval knn": (
+        "evaluation.knn",
+        "Measure features by nearest neighbours: each image is named by the images most similar to it, by cosine.",
+    ),
+    "eval linear": (
+        "evaluation.linear",
+        'Measure features by a linear probe (extra "eval"): logistic regression on what the frozen network gives.',
+    ),
+    "eval retrieval": (
+        "evaluation.retrieval",
+        "Measure features by retrieval: how far up the images of its class come when all are ranked by an image.",
+    ),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
     "completion": (
         "completion.completion",

@@ -27,6 +27,9 @@ USAGES = {
     "pretrain": "DATA OUT",
     "finetune": "DATA OUT",
     "eval accuracy": "DATA",
+    "eval knn": "DATA",
+    "eval linear": "DATA",
+    "eval retrieval": "DATA",
     "render": "DESTINATION",
     "completion": "{bash,zsh,fish}",
 }

@@ -1,15 +1,50 @@
-"""Commands that measure a model, and the rendered set to measure the embedded one on: eval accuracy, render."""
+"""Commands that measure models, and the rendered set to measure the embedded one on: eval ..., render."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction, arg
 
 from .. import console
-from .common import BatchSize, Device, Dtype, Engine, Fast, InputSize, MaxPixels, Model, exit_code, load
+from ..errors import InputError
+from .common import BatchSize, Device, Dtype, Engine, Fast, InputSize, MaxPixels, Model, exit_code, load, table
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
+
+Labelled = Annotated[
+    Positional[str | None],
+    arg(
+        metavar="DATA",
+        help_behavior_hint="(required)",
+        help="Labelled images, as for finetune, with splits or without.",
+    ),
+]
+Models = Annotated[
+    tuple[tuple[str, ...], ...],
+    UseAppendAction,
+    arg(aliases=["-m"], metavar="MODEL", help="Catalogue names, hub ids or local paths, several or repeated; the small "
+        "embedded model without it."),
+]  # fmt: skip
+Features = Annotated[str, arg(help='"embedding", "stages" (averages of all stage maps), or e.g. stage2,stage4.')]
+Split = Annotated[
+    str,
+    arg(help="auto: training and validation where there are both, else each image against the others; or one split."),
+]
+Baselines = Annotated[
+    Literal["none", "histograms", "all"],
+    arg(help="Rows to compare with: histograms of colours and edges; all: also each network with random weights."),
+]
+NoCache = Annotated[bool, arg(help="Use and keep no features on disk.")]
+Plot = Annotated[Path | None, arg(help='A .png with a chart of the table (extra "viz").')]
+Overwrite = Annotated[bool, arg(help="Replace an existing chart.")]
+Format = Annotated[Literal["table", "json"], arg(help="How to print; json has everything, by class and by seed.")]
 
 
 def accuracy(
@@ -45,6 +80,176 @@ def accuracy(
     console.emit(json.dumps(numbers) if format == "json" else str(result))
     console.name_problems(result.unreadable)
     return exit_code(result.total + len(result.unreadable), len(result.unreadable))
+
+
+def knn(
+    data: Labelled = None,
+    model: Models = (),
+    k: int = 20,
+    temperature: float = 0.07,
+    majority: bool = False,
+    features: Features = "embedding",
+    split: Split = "auto",
+    baselines: Baselines = "histograms",
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
+    no_cache: NoCache = False,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+    format: Format = "table",
+) -> int:
+    """Measure features by nearest neighbours: each image is named by the images most similar to it, by cosine.
+
+    Args:
+        k: Neighbours that vote.
+        temperature: A vote weighs exp(cosine / temperature).
+        majority: Give each neighbour one vote.
+    """
+    from ..evaluate import knn as judged
+
+    how: dict[str, Any] = {"features": features, "split": split, "baselines": baselines, "cache": not no_cache}
+    how |= {"batch_size": batch_size, "progress": True}
+    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
+    files: dict[str, Any] = {"plot": plot, "overwrite": overwrite, "max_pixels": max_pixels, "format": format}
+    how |= {"k": k, "temperature": None if majority else temperature}
+    return _judge(functools.partial(judged, **how), data, model, loading, **files)
+
+
+def linear(
+    data: Labelled = None,
+    model: Models = (),
+    seeds: int = 5,
+    features: Features = "embedding",
+    split: Split = "auto",
+    baselines: Baselines = "histograms",
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
+    no_cache: NoCache = False,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+    format: Format = "table",
+) -> int:
+    """Measure features by a linear probe (extra "eval"): logistic regression on what the frozen network gives.
+
+    Args:
+        seeds: How many fits; without a validation split each judges another fifth of the images.
+    """
+    from ..evaluate import linear as judged
+
+    how: dict[str, Any] = {"features": features, "split": split, "baselines": baselines, "cache": not no_cache}
+    how |= {"batch_size": batch_size, "progress": True}
+    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
+    files: dict[str, Any] = {"plot": plot, "overwrite": overwrite, "max_pixels": max_pixels, "format": format}
+    return _judge(functools.partial(judged, seeds=seeds, **how), data, model, loading, **files)
+
+
+def retrieval(
+    data: Labelled = None,
+    model: Models = (),
+    features: Features = "embedding",
+    split: Split = "auto",
+    baselines: Baselines = "histograms",
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    fast: Fast = False,
+    engine: Engine = "auto",
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
+    no_cache: NoCache = False,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+    format: Format = "table",
+) -> int:
+    """Measure features by retrieval: how far up the images of its class come when all are ranked by an image.
+
+    Folders or splits named gallery and query are searched and asked; else as for knn.
+    """
+    from ..evaluate import retrieval as judged
+
+    how: dict[str, Any] = {"features": features, "split": split, "baselines": baselines, "cache": not no_cache}
+    how |= {"batch_size": batch_size, "progress": True}
+    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
+    files: dict[str, Any] = {"plot": plot, "overwrite": overwrite, "max_pixels": max_pixels, "format": format}
+    return _judge(functools.partial(judged, **how), data, model, loading, **files)
+
+
+def _judge(
+    judged: Callable[[str, Any], Any],
+    data: str | None,
+    models: Sequence[Sequence[str]],
+    loading: dict[str, Any],
+    *,
+    plot: Path | None,
+    overwrite: bool,
+    max_pixels: int | None,
+    format: str,
+) -> int:
+    """Evaluate, print and draw."""
+    from ..bulk.write import claimed
+
+    data, names = _told_apart(data, models)
+    _check_sources(names)
+    with contextlib.ExitStack() as held:
+        picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
+        scores = judged(data, _loaded(names, {**loading, "max_pixels": max_pixels}))
+        if format == "json":
+            console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
+        else:
+            table(scores.table())
+        if picture is not None:
+            scores.plot(picture.partial)
+    if plot is not None:
+        console.say(f"{plot}: a chart of the table")
+    console.name_problems(scores.unreadable)
+    return exit_code(scores.total, len(scores.unreadable))
+
+
+def _told_apart(data: str | None, models: Sequence[Sequence[str]]) -> tuple[str, list[str | None]]:
+    """The data and the models; in `-m MODEL DATA` the data was taken for another model.
+
+    Raises:
+        InputError: No data.
+    """
+    groups = [list(group) for group in models]
+    if data is None:
+        several = [group for group in groups if len(group) > 1]
+        if not several:
+            raise InputError("Name the data: a folder with one sub-folder a class, a table, or shards.")
+        data = several[-1].pop()
+    names = [name for group in groups for name in group]
+    return data, [*names] or [None]
+
+
+def _check_sources(names: Sequence[str | None]) -> None:
+    """Refuse a local path that is not there before the first model is at work.
+
+    Raises:
+        InputError: It is not there.
+        UnknownNameError: No such name.
+    """
+    from ..registry import describe, is_local
+
+    for name in names:
+        if name is not None and (is_local(name) or "/" not in name):
+            describe(name)
+
+
+def _loaded(names: Sequence[str | None], loading: dict[str, Any]) -> Iterator[tuple[str, Predictor]]:
+    """Each model with its name, when it is its turn."""
+    for name in names:
+        predictor = load(name, **loading)
+        yield name or predictor.card.name, predictor
 
 
 def render(

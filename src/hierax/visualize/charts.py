@@ -197,7 +197,7 @@ def confusion(matrix: Int[ndarray, "classes classes"], classes: Sequence[str], p
     side = matrix_side(counts, classes)
     with canvas(path, (side, side)) as (axes,):
         draw_confusion(axes, counts, classes)
-        names = [_shortened(name) for name in classes]
+        names = [shortened(name) for name in classes]
         if len(classes) >= _PAIRS_FROM and (pairs := worst_pairs(counts, names)):
             axes.set_xlabel("\n".join(["answered", "", *pairs]), parse_math=False)
 
@@ -217,7 +217,7 @@ def matrix_side(counts: Int[ndarray, "classes classes"], classes: Sequence[str])
 def draw_confusion(axes: Any, counts: Int[ndarray, "classes classes"], classes: Sequence[str]) -> None:
     """Draw a confusion matrix, as `confusion` does, without a list of pairs."""
     total = len(classes)
-    names = [_shortened(name) for name in classes]
+    names = [shortened(name) for name in classes]
     labelled = np.arange(0, total, -(-total // (_LABELS_UP_TO if total > _SMALL_LABELS_UP_TO else total)))
     # A page holds a cell as a pixel, however large it is shown; of very many cells a picture needs means.
     axes.imshow(shades(counts), aspect="equal", interpolation="none" if total <= _CELLS_UP_TO else "auto")
@@ -284,6 +284,7 @@ def canvas(path: Path, size: tuple[float, float], *, panels: int = 0) -> Iterato
                 figure.savefig(partial)
 
 
-def _shortened(name: str, length: int = 24) -> str:
+def shortened(name: str, length: int = 24) -> str:
+    """A name on one line, cut where it is longer."""
     name = " ".join(name.split())
     return name if len(name) <= length else name[: length - 3].rstrip() + "..."

@@ -1,0 +1,126 @@
+"""A row for each network and baseline: its features of the same labelled images, and what is measured of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from ..errors import InputError, brief
+from ..predictor import Predictor
+from ..registry import load
+from ..schema import positive
+from .features import Described, Describer, described, histograms, network, untrained
+from .result import FeatureScores
+from .sides import Sides, open_sides
+
+Baselines: TypeAlias = Literal["none", "histograms", "all"]
+Measure: TypeAlias = Callable[[Describer, Described, "Described | None"], dict[str, Any]]
+
+
+@dataclass
+class Rows:
+    """What the evaluations of frozen features share; `hierax.evaluate.knn` says what each argument is.
+
+    Attributes:
+        sides: The samples.
+
+    Raises:
+        InputError: As `open_sides`, or an impossible option.
+    """
+
+    data: Any
+    models: Any
+    features: str
+    split: InitVar[str]
+    baselines: Baselines
+    batch_size: int
+    cache: bool
+    progress: bool
+    _: KW_ONLY
+    gallery: InitVar[bool] = False
+    sides: Sides = field(init=False)
+
+    def __post_init__(self, split: str, gallery: bool) -> None:
+        if self.baselines not in ("none", "histograms", "all"):
+            raise InputError(f"baselines are 'none', 'histograms' or 'all'; got {brief(self.baselines)}.")
+        positive(batch_size=self.batch_size)
+        self.sides = open_sides(self.data, split, gallery=gallery)
+
+    def scores(self, task: str, settings: dict[str, Any], measure: Measure) -> FeatureScores:
+        """Measure every network and baseline.
+
+        Raises:
+            InputError: Too few images could be read.
+        """
+        sides = self.sides
+        scores = FeatureScores(task, self._about(), settings, total=len(sides))
+        unreadable = dict(sides.problems)
+        options: dict[str, Any] = {"keep": self.cache, "batch_size": self.batch_size, "progress": self.progress}
+        for describer in self._describers():
+            train = described(describer, sides.train, **options)
+            test = None if sides.test is None else described(describer, sides.test, **options)
+            failed = dict(train.unreadable if test is None else [*train.unreadable, *test.unreadable])
+            unreadable |= failed
+            if len(np.unique(train.labels)) < 2 or (test is not None and not len(test.labels)):
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:3])
+                raise InputError(
+                    f"Features need images of two classes that can be read; of {len(sides)}, {len(failed)} have none "
+                    f"by {describer.name!r}. {reasons}"
+                )
+            row = {"model": describer.name, "features": describer.features, "dimensions": train.vectors.shape[1]}
+            found = measure(describer, train, test)
+            scores.results.append({**row, **found, "unreadable": len(failed), "provenance": describer.about})
+        scores.unreadable = list(unreadable.items())
+        return scores
+
+    def _about(self) -> dict[str, Any]:
+        """What is judged."""
+        train, judged = self.sides.train, self.sides.test or self.sides.train
+        counts = np.unique(judged.labels, return_counts=True)[1]
+        return {
+            "name": str(self.data) if isinstance(self.data, (str, Path)) else type(self.data).__name__,
+            "splits": list(self.sides.names),
+            "images": len(train),
+            "judged": len(judged),
+            "classes": len(np.union1d(train.labels, judged.labels)),
+            "largest_class": float(counts.max() / len(judged)),
+            "fingerprints": [side.fingerprint() for side in (train, self.sides.test) if side is not None],
+        }
+
+    def _describers(self) -> Iterator[Describer]:
+        """Networks, one at a time, and baselines."""
+        names: set[str] = set()
+        of_images = False
+        for name, predictor in _named(self.models):
+            unique = next(text for text in _numbered(name) if text not in names)
+            names.add(unique)
+            of_images |= not predictor.encoder.config.is_video
+            yield network(predictor, self.features, unique)
+            if self.baselines == "all":
+                yield network(untrained(predictor), self.features, f"{unique}, random weights")
+        if not names:
+            raise InputError("Name at least one model to evaluate.")
+        if self.baselines != "none" and of_images:
+            yield histograms()
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+
+
+def _named(models: Any) -> Iterator[tuple[str, Predictor]]:
+    """Each of the models with a name, loaded when it is its turn."""
+    if models is None or isinstance(models, (str, Path, Predictor)):
+        models = [models]
+    if not isinstance(models, Iterable):
+        raise InputError(f"Models are sources, Predictors, or several of these; got {type(models).__name__}.")
+    for model in models.items() if isinstance(models, Mapping) else models:
+        named, source = model if isinstance(model, tuple) and len(model) == 2 else ("", model)
+        predictor = source if isinstance(source, Predictor) else load(source)  # type: ignore[arg-type]
+        told = str(source) if isinstance(source, (str, Path)) else predictor.card.name
+        yield str(named or told), predictor
