@@ -136,7 +136,7 @@ def test_bash__offers_everything(script):
         return set(done.stdout.split())
 
     assert offered("") == {name.split()[0] for name in COMMANDS}
-    assert offered("eval", "") == {"accuracy"}
+    assert offered("eval", "") == {name.split()[1] for name in COMMANDS if name.startswith("eval ")}
     assert offered("embed", "a.png", "--model", "") == set(list_models())
     assert offered("classify", "a.png", "--format", "") == {"table", "json", "jsonl", "csv"}
     assert {"-o", "--output", "-m", "--model", "--normalize", "-q", "--help"} <= offered("embed", "-")

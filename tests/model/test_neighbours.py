@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,20 +121,21 @@ def test_accuracy__truth_missing():
 
 
 @pytest.mark.nightly
-def test_memory_is_bounded(tmp_path):
-    """A matrix of all pairs of 100,000 vectors takes 80 GB."""
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize(
+    ("call", "bound"),
+    [
+        ("neighbours.knn_accuracy(rows, labels, rows[:n], labels[:n])", 500),
+        ("ranking.rank(rows, labels, rows[:n], labels[:n])", 1300),
+    ],
+)
+def test_memory_is_bounded(call, bound):
+    """Beside 100,000 vectors (300 MB) a block of pairs and, for a ranking, the vectors in float64; all pairs are 80 GB."""
     code = (
         "import numpy as np, resource\n"
-        "from hierax.model.neighbours import knn_accuracy\n"
-        "rng = np.random.default_rng(0)\n"
-        "rows = rng.standard_normal((100_000, 768), np.float32)\n"
-        "knn_accuracy(rows[:2000], np.arange(2000) % 100)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "knn_accuracy(rows, np.arange(100_000) % 100)\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+        "from hierax.model import neighbours, ranking\n"
+        "rng, peak = np.random.default_rng(0), lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
+        "rows, labels = rng.standard_normal((100_000, 768), np.float32), np.arange(100_000) % 100\n"
+        f"n, before = 2048, peak()\n{call}\nprint(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 700, done.stdout  # MiB: the vectors' check, one block of pairs, and the answers
+    assert int(done.stdout) < bound, f"{done.stdout} MiB"

@@ -23,6 +23,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C: the inverse of the penalty
 UNCHOSEN = 1.0  # where no class has a sample to choose it by
 _FOLDS, _ONE_FOLD_FROM = 5, 2000  # from as many samples on one fifth decides: five would take minutes
 _STEPS = 2000
+_ONE_THREAD_TO = 4_000_000  # numbers: of fewer, threads wait for each other longer than they compute
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ def probes(
         model, converged = _fitted(known, classes, strength)
         return Probe(seed, strength, model.predict(rows[judged]), labels[judged], len(known), converged)
 
+    from threadpoolctl import threadpool_limits
+
     found = []
-    with console.bar("linear probes", total=seeds, unit="fit", wanted=progress) as bar:
+    with (
+        threadpool_limits(1 if rows.size < _ONE_THREAD_TO else None),
+        console.bar("linear probes", total=seeds, unit="fit", wanted=progress) as bar,
+    ):
         for seed in range(seeds):
             found.append(one(seed))
             bar.update()
