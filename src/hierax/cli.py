@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -62,6 +63,7 @@ COMMANDS = {
         "Print the script by which a shell completes commands, options, choices and names of models.",
     ),
 }
+_NARROWEST = 40  # columns of help
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _VERBOSITY: dict[str, console.Verbosity] = dict.fromkeys(("-q", "--quiet"), "quiet")
 _VERBOSITY |= dict.fromkeys(("-v", "--verbose"), "verbose")
@@ -188,7 +190,7 @@ def _run(arguments: list[str]) -> int:
     parsed = _call_of(command(name))
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _readable_width():
             call = tyro.cli(parsed, args=rest, prog=f"hierax {name}", config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit:
         console.write(_COLOUR.sub("", said.getvalue()))
@@ -196,6 +198,24 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:  # help is printed by tyro
         raise console.Unheard from error
     return call() or Exit.OK
+
+
+@contextlib.contextmanager
+def _readable_width() -> Iterator[None]:
+    """At least 40 columns for help: tyro never ends its lines in fewer than 4.
+
+    A terminal that states no width has 0 in Python 3.10, and 80 since.
+    """
+    columns, known = shutil.get_terminal_size().columns, os.environ.get("COLUMNS")
+    if columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST if columns > 0 else 80)
+    try:
+        yield
+    finally:
+        if columns < _NARROWEST:
+            os.environ.pop("COLUMNS")
+            if known is not None:
+                os.environ["COLUMNS"] = known
 
 
 def _call_of(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:

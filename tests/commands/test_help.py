@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -110,6 +111,25 @@ def test_colours__only_where_they_are_wanted():
     assert "\x1b[" in on_terminal(["embed", "--help"], NO_COLOR="")
     assert "\x1b" not in on_terminal(["embed", "--help"], NO_COLOR="1")
     assert "\x1b" not in on_terminal(["embed", "--nonsense"], NO_COLOR="1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [1, 3])
+def test_narrow_terminals__get_help(columns):
+    """Below 4 columns lines were broken for ever; Python 3.10 says 0 where a terminal states no width."""
+    command = [sys.executable, "-m", "hierax", "embed", "--help"]
+    known = {**os.environ, "COLUMNS": str(columns)}
+    done = subprocess.run(command, capture_output=True, text=True, env=known, timeout=60, check=True)
+    assert "--overwrite" in done.stdout
+
+
+def test_narrow_terminals__leave_the_environment(monkeypatch, capsys):
+    """What runs after the help would find other columns than the person has."""
+    for before in ("3", None):
+        monkeypatch.setenv("COLUMNS", before) if before else monkeypatch.delenv("COLUMNS")
+        monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((int(os.getenv("COLUMNS", "0")), 24)))
+        assert "--overwrite" in helped(capsys, "embed")
+        assert os.environ.get("COLUMNS") == before
 
 
 @pytest.mark.slow
