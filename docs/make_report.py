@@ -18,14 +18,17 @@ import hierax
 
 PICTURE = Path(__file__).with_name("pictures") / "report.png"
 WIDTH, HEIGHT = 1000, 1640
+HOME = "/home/me"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def page(folder: Path) -> Path:
-    """The page of a short run."""
+    """The page of a short run, as if it had been made in `HOME`."""
     settings = {"steps": 60, "batch_size": 16, "validate_every": 10, "workers": 0, "device": "cpu", "lr": 2e-3}
     run = {"recipe": "small_finetune", "validation_fraction": 0.4, **settings}
-    return hierax.finetune("shapes:640@3", folder / "shapes", **run).out / "report.html"
+    made = hierax.finetune("shapes:640@3", folder / "shapes", **run).out / "report.html"
+    made.write_text(made.read_text("utf-8").replace(str(folder.resolve()), HOME), "utf-8")
+    return made
 
 
 def photograph(shown: Path, picture: Path) -> None:

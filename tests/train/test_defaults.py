@@ -26,8 +26,8 @@ def put(folder: Path, split: str, name: str, index: int, image: Image.Image) -> 
     image.convert("RGB").save(folder / split / name / f"{index:04}.png")
 
 
-def digits(folder: Path, each: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Handwritten digits enlarged to 64 px, 500 held out; also as rows of pixels for other classifiers."""
+def digits(folder: Path, each: int, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Handwritten digits enlarged, 500 held out; also as rows of pixels for other classifiers."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -37,7 +37,7 @@ def digits(folder: Path, each: int, seed: int) -> tuple[np.ndarray, np.ndarray, 
     for split, chosen in (("val", held), ("train", train)):
         for index in chosen:
             small = Image.fromarray((data.images[index] / 16 * 255).astype(np.uint8))
-            put(folder, split, str(data.target[index]), index, small.resize((64, 64), Image.Resampling.BICUBIC))
+            put(folder, split, str(data.target[index]), index, small.resize((side, side), Image.Resampling.BICUBIC))
     return data.data[train], data.target[train], data.data[held], data.target[held]
 
 
@@ -53,6 +53,33 @@ def tiles(folder: Path, each: int, held: int, seed: int, side: int = 64) -> None
             top, left = divmod(int(cell), columns)
             piece = pixels[top * side : (top + 1) * side, left * side : (left + 1) * side]
             put(folder, "train" if number < each else "val", name, number, Image.fromarray(piece))
+
+
+def regions(folder: Path, seed: int, each: int = 8, held: int = 20, side: int = 64) -> None:
+    """Pieces of scikit-image's photographs, those held out from other halves than the others; the image is the class."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image")
+    for name in ("astronaut", "brick", "camera", "cat", "clock", "coffee", "coins", "grass", "gravel",
+                 "hubble_deep_field", "immunohistochemistry", "moon", "page", "retina", "rocket", "text"):  # fmt: skip
+        image = Image.fromarray(getattr(data, name)())
+        columns, rows = image.width // side, image.height // side
+        halves = {"train": (range(columns // 2), each), "val": (range(columns // 2, columns), held)}
+        for split, (places, count) in halves.items():
+            cells = [(left * side, top * side) for left in places for top in range(rows)]
+            for number, cell in enumerate(np.random.default_rng(seed).permutation(cells)[:count].tolist()):
+                put(folder, split, name, number, image.crop((*cell, cell[0] + side, cell[1] + side)))
+
+
+def scarce(folder: Path, seed: int) -> None:
+    """Digits of 28 pixels, five of each."""
+    digits(folder, 5, seed, side=28)
+
+
+def uneven(folder: Path, seed: int) -> None:
+    """Digits, ten times as many of every other one."""
+    digits(folder, 60, seed, side=32)
+    for digit in range(0, 10, 2):
+        for path in sorted((folder / "train" / str(digit)).iterdir())[6:]:
+            path.unlink()
 
 
 def rendered(folder: Path, seed: int) -> None:
@@ -88,8 +115,15 @@ def test_digits(tmp_path, each):
 
 @pytest.mark.parametrize(
     "make",
-    [rendered, functools.partial(tiles, each=8, held=40), functools.partial(tiles, each=30, held=20)],
-    ids=["rendered", "two classes of 8", "photographs"],
+    [
+        rendered,
+        functools.partial(tiles, each=8, held=40),
+        functools.partial(tiles, each=30, held=20),
+        regions,
+        scarce,
+        uneven,
+    ],
+    ids=["rendered", "two classes of 8", "photographs", "regions", "five a class", "ten to one"],
 )
 def test_never_worse_than_a_linear_probe(tmp_path, make):
     """Fine-tuning features that fit already loses ten points on the rendered set if it is done as on digits."""
