@@ -35,6 +35,10 @@ COMMANDS = {
         "search.duplicates",
         "Find images of a store that are almost the same, in groups, the largest file first; deletes nothing.",
     ),
+    "index": (
+        "search.index",
+        "Keep a store fresh: embed new and changed files of a folder, and let those that were deleted leave.",
+    ),
     "features": ("images.features", "Write the stage maps of each image, and draw them as colours beside it."),
     "convert": (
         "models.convert",

@@ -1,4 +1,4 @@
-"""Commands over a store of embeddings: search, duplicates."""
+"""Commands over a store of embeddings: search, duplicates, index."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..search import Hit, Store
 
 _QUERIES = "Images, .npy files of vectors, row:NUMBER, or paths that the store has."
+_MANY = "QUERY [QUERY ...]"
 StorePath = Annotated[Positional[Path], arg(metavar="STORE", help="A folder that embed or index wrote.")]
 Queries = Annotated[
     Positional[tuple[str, ...]], arg(metavar="QUERY [QUERY ...]", help=_QUERIES, help_behavior_hint="(required)")
@@ -266,3 +267,44 @@ def _write_picture(picture: Any, out: OutputFile) -> None:
 
     with writing(out.path):
         Image.fromarray(picture).save(out.partial, format="PNG")
+
+
+def index(
+    photos: Positional[str],
+    store: StorePath,
+    model: Model = None,
+    device: Device = "cpu",
+    columns: str | None = None,
+    normalize: bool = False,
+    batch_size: Annotated[str, arg(metavar="INT", help="Images at a time; auto finds out.")] = "auto",
+    workers: int | None = None,
+    watch: bool = False,
+    interval: float = 30.0,
+) -> int:
+    """Keep a store fresh: embed new and changed files of a folder, and let those that were deleted leave.
+
+    Creates the store where there is none. The files themselves are only read. Ctrl-C ends --watch; what was done until
+    then stays.
+
+    Args:
+        photos: A folder, a glob or a file.
+        store: The store's folder.
+        model: For a new store; another one than made the store is refused.
+        columns: Of a new store, as for embed; embedding without it.
+        normalize: Scale each vector of a new store to length 1.
+        workers: Processes that read and decode; one for each processor without it, 0 for threads.
+        watch: Look again and again.
+        interval: Seconds from one look to the next.
+    """
+    from ..search.fresh import watch as watched
+    from .indexing import Indexing
+
+    size = int(batch_size) if batch_size.isascii() and batch_size.lstrip("-").isdecimal() else batch_size
+    names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    work = Indexing(photos, store, model, device, names, normalize, size, workers)
+    if watch:
+        watched(work.round, interval)
+        return Exit.OK
+    found = work.round()
+    console.say(str(found))
+    return Exit.PARTIAL if found.errors else Exit.OK

@@ -96,7 +96,7 @@ class Store:
             MissingExtraError: pyarrow is not installed.
         """
         wanted = self._named(columns)
-        return (_read(path, wanted) for path in self.files)
+        return (read_part(path, wanted) for path in self.files)
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, good and bad, as one `pyarrow.Table`, which is read into memory whole.
@@ -167,7 +167,7 @@ class Store:
         for number in np.unique(where):
             chosen = np.flatnonzero(where == number)
             start = int(self._ends[number - 1]) if number else 0
-            table = _read(self.files[number], list(dict.fromkeys([*names, "error"])))
+            table = read_part(self.files[number], list(dict.fromkeys([*names, "error"])))
             good = table.filter(pa.compute.is_null(table["error"])) if self.parts[number].errors else table
             found.append(good.take(pa.array(wanted[chosen] - start)).select(names))
             places[chosen] = np.arange(count, count + len(chosen))
@@ -263,7 +263,13 @@ def vectors_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
     return found[0] if len(found) == 1 else np.concatenate(found) if found else np.zeros((0, size), np.float32)
 
 
-def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+def read_part(path: Path, columns: Sequence[str]) -> pa.Table:
+    """The rows of a part.
+
+    Raises:
+        InputError: It is damaged.
+        MissingExtraError: pyarrow is not installed.
+    """
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -273,6 +279,11 @@ def _read(path: Path, columns: Sequence[str]) -> pa.Table:
             return pq.read_table(file, columns=list(columns))
     except MemoryError:
         raise
+    except FileNotFoundError as error:
+        raise InputError(
+            f"A part of a store must be there; {str(path)!r} is not: the store has changed since it was opened. Open "
+            "it again."
+        ) from error
     except Exception as error:  # damaged files raise almost anything
         raise InputError(f"A part of a store must be readable; {str(path)!r}: {str(error)[:300]}.") from error
 
