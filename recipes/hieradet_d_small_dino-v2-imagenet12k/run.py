@@ -43,9 +43,10 @@ PRETRAIN = {
     "local_crops": 4, "local_size": 64, "prototypes": 512, "ibot_prototypes": 512, "head_dim": 128, "bottleneck": 64,
     "checkpoint_every": 50, "log_every": 10, "workers": 1, "precision": "fp32",
 }  # fmt: skip
-FINETUNE = {
-    "input_size": 160, "steps": 300, "batch_size": 16, "lr": 4e-3, "warmup_steps": 20, "layer_decay": 1.0,
-    "ema_decay": 0.9, "ema_every": 1, "validate_every": 100, "checkpoint_every": 100, "log_every": 10, "workers": 1,
+FINETUNE = {  # without what keeps a run of months from learning by heart
+    "input_size": 160, "steps": 500, "batch_size": 16, "lr": 2e-3, "warmup_steps": 20, "layer_decay": 1.0,
+    "mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "rand_augment_probability": 0.0, "crop_scale": [0.6, 1.0],
+    "ema_decay": 0.95, "ema_every": 1, "validate_every": 100, "checkpoint_every": 100, "log_every": 25, "workers": 1,
     "precision": "fp32",
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from ..errors import RecipeError
 from ..schema import Between, Natural, NonNegative, Positive, ProperShare, Share, conform
+from .bounds import CollapseSettings
 from .schedules import Counting
 
 _Area = Annotated[float, Between(above=0, most=1)]
@@ -15,8 +16,8 @@ _Temperature = Annotated[float, Between(above=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DINOv2Settings:
-    """Keys of `[dinov2]`.
+class DINOv2Settings(CollapseSettings):
+    """Keys of `[dinov2]`, those of its warnings among them.
 
     Attributes:
         local_crops: Small crops of an image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 from .. import console
 from ..data.datasets.samples import TrainingData
 from ..errors import RecipeError
+from .bounds import Bound
 from .devices import Devices
 from .knn_probe import Probe
-from .methods.base import Bound, Method
+from .methods.base import Method
 from .pictures import at_most_a_warning
 from .recipe import Recipe
 from .report import Report
@@ -24,9 +26,9 @@ PROBES = 20  # in a run, where nothing else is asked for
 
 
 class Watch:
-    """Counts how long logged values stay beyond their bounds, and warns when that is too long.
+    """Holds the means of logged values over some steps against their bounds, and warns when one lies beyond.
 
-    A warning comes once; it comes again after the value has been within its bound for as many steps.
+    A warning comes once; it comes again where the mean has been within its bound in between.
 
     Attributes:
         told: Every warning so far.
@@ -35,33 +37,36 @@ class Watch:
     def __init__(self, bounds: Sequence[Bound]) -> None:
         self.bounds = bounds
         self.told: list[str] = []
-        self._beyond = {bound.value: 0 for bound in bounds}  # steps in a row; negative counts those within
+        self._recent: dict[str, deque[float]] = {bound.value: deque(maxlen=bound.steps) for bound in bounds}
         self._warned: set[str] = set()
 
     def step(self, step: int, values: Mapping[str, float]) -> list[str]:
         """Look at the values of a step that was done; what is to be said loudly."""
         new = []
         for bound in self.bounds:
-            value, name = values.get(bound.value, math.nan), bound.value
-            if math.isnan(value):
+            name, recent = bound.value, self._recent[bound.value]
+            if not math.isfinite(value := values.get(name, math.nan)):
                 continue
-            count = self._beyond[name]
-            self._beyond[name] = max(count, 0) + 1 if bound.exceeded(value) else min(count, 0) - 1
-            if self._beyond[name] >= bound.steps and name not in self._warned:
-                self._warned.add(name)
-                new.append(f"WARNING: collapse at step {step}: {bound.told(value)}")
-            elif self._beyond[name] <= -bound.steps:
+            recent.append(value)
+            mean = sum(recent) / len(recent)
+            if len(recent) < bound.steps or not bound.exceeded(mean):
                 self._warned.discard(name)
+            elif name not in self._warned:
+                self._warned.add(name)
+                new.append(f"WARNING: collapse at step {step}: {bound.told(mean)}")
         self.told += new
         return new
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"beyond": self._beyond, "warned": sorted(self._warned), "told": self.told}
+        recent = {name: list(values) for name, values in self._recent.items()}
+        return {"recent": recent, "warned": sorted(self._warned), "told": self.told}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to what a checkpoint kept; those from before there was a watch have none."""
-        self._beyond |= {name: count for name, count in state.get("beyond", {}).items() if name in self._beyond}
+        for name, values in state.get("recent", {}).items():
+            if name in self._recent:
+                self._recent[name].extend(values)
         self._warned, self.told = set(state.get("warned", ())), list(state.get("told", ()))
 
 

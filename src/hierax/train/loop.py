@@ -66,7 +66,7 @@ class Loop:
                 module.checkpoint_blocks = recipe.checkpoint_blocks
         warm = recipe.ema_warmup
         self.average = AveragedWeights(self.trained(), recipe.ema_decay, warmup=warm) if recipe.ema_decay else None
-        known = {"baseline": method.baseline, "chance": method.chance}
+        known = {"baseline": method.baseline, "levels": method.levels()}
         self.report = Report(out, devices.main, self.stream.total, recipe.log_every, **known)
         self.health = Health(method, views.data, recipe, out, devices, self.report)
         self.best = Best()

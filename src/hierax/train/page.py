@@ -195,10 +195,11 @@ def _curves(loop: Loop, summary: RunSummary, result: Accuracy | None) -> dict[st
             svg = figures.series_figure(probes, title="kNN probe by step", percent=True, best=step)
             note = "Labelled images whose class their nearest neighbours vote for, by the features alone."
             made.append({"heading": f"kNN probe: {probes[-1][1]:.1f}%", "svg": as_is(svg), "note": note})
-        chance = loop.method.chance
-        for name, points in logged(loop.out / "log.jsonl", chance).items():
-            svg = figures.series_figure(points, title=f"{name} by step", level=chance[name])
-            note = f"Dashed: {chance[name]:.4g}, where nothing is learned."
+        levels = loop.method.levels()
+        for name, points in logged(loop.out / "log.jsonl", levels).items():
+            level, kind = levels[name]
+            svg = figures.series_figure(points, title=f"{name} by step", level=level)
+            note = "" if level is None else f"Dashed: {kind}, {level:.4g}."
             made.append({"heading": f"{name.replace('_', ' ')}: {points[-1][1]:.4g}", "svg": as_is(svg), "note": note})
         if below["Learning rate"]:
             svg = figures.series_figure(below["Learning rate"], title="Learning rate by step")

@@ -7,8 +7,7 @@ import importlib.util
 import itertools
 import json
 import logging
-import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..model.metrics import Accuracy
 from ..visualize import charts, sheets
 from ..visualize.charts import Points
 from .batches import Part, Views
+from .bounds import Levels
 from .devices import Devices
 from .methods import Method
 from .report import PROBE
@@ -39,7 +39,7 @@ def draw_run(
     folder: Path,
     *,
     step: int,
-    chance: Mapping[str, float] = types.MappingProxyType({}),
+    levels: Levels | None = None,
 ) -> list[str]:
     """Write `curves.png`, and after validation `confusion.png` and `mistakes.png`; which there are not, and why."""
     measured = result if result is not None and result.total else None
@@ -62,9 +62,10 @@ def draw_run(
     if losses:
         with at_most_a_warning("curves.png"):
             below, validation = history(folder / "log.jsonl", step, measured)
-            below |= {name.replace("_", " "): points for name, points in logged(folder / "log.jsonl", chance).items()}
-            levels = {name.replace("_", " "): level for name, level in chance.items()}
-            shown = {"baseline": baseline, "validation": validation, "below": below, "levels": levels}
+            found, levels = logged(folder / "log.jsonl", levels or {}), levels or {}
+            below |= {name.replace("_", " "): points for name, points in found.items()}
+            known = {name.replace("_", " "): level for name, level in levels.items()}
+            shown = {"baseline": baseline, "validation": validation, "below": below, "levels": known}
             charts.training_curves(losses, folder / "curves.png", **shown)
     if measured is not None and len(classes) > _CLASSES:
         return [f"confusion.png is not drawn: {len(classes)} classes are more than the {_CLASSES} that can be read"]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import time
-import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +15,7 @@ from ..errors import writing
 from ..model.metrics import Accuracy
 from ..weights.files import write_text
 from .best import merit
+from .bounds import Levels
 
 PROBE = "probe_top1"  # what the log calls the share of right answers of a probe
 
@@ -38,10 +38,11 @@ class Report:
         log_every: int,
         *,
         baseline: float | None,
-        chance: Mapping[str, float] = types.MappingProxyType({}),
+        levels: Levels | None = None,
     ) -> None:
         self.path = out / "log.jsonl"
-        self.main, self.total, self.log_every, self.baseline, self.chance = main, total, log_every, baseline, chance
+        self.main, self.total, self.log_every, self.baseline = main, total, log_every, baseline
+        self.levels = levels or {}
         self.losses: list[float] = []
         self.accuracies: list[tuple[int, float, float]] = []
         self.probes: list[tuple[int, float]] = []
@@ -104,7 +105,7 @@ class Report:
         # Only this session's steps were made in this session's time.
         left = int((now - self._start) / (step - self._begun) * (self.total - step))
         learned = "" if self.baseline is None else f" (predicting zero: {self.baseline:.4f})"
-        parts = beside_chance({name: values[name] for name in self.chance if name in values}, self.chance)
+        parts = beside_chance({name: values[name] for name in self.levels if name in values}, self.levels)
         line = (
             f"step {step}/{self.total}  loss {mean:.4f}{learned}{parts}{self._validated()}  lr {values['lr']:.2e}  "
             f"{rate:.1f} images/s  data wait {waiting:.0%}  ETA {left // 3600}:{left % 3600 // 60:02}:{left % 60:02}"
@@ -168,12 +169,13 @@ class Report:
                     file.close()
 
 
-def beside_chance(values: Mapping[str, float], chance: Mapping[str, float]) -> str:
+def beside_chance(values: Mapping[str, float], levels: Levels) -> str:
     """Values for a line of progress, each with its chance level where there is one: "ibot 4.91 (chance 5.55)"."""
     parts = []
     for name, value in values.items():
-        level = f" (chance {_short(chance[name])})" if name in chance else ""
-        parts.append(f"  {name} {_short(value)}{level}")
+        level, kind = levels.get(name, (None, ""))
+        beside = f" (chance {_short(level)})" if level is not None and kind == "chance" else ""
+        parts.append(f"  {name} {_short(value)}{beside}")
     return "".join(parts)
 
 

@@ -344,7 +344,7 @@ def _finish(loop: Loop, summary: RunSummary, result: Accuracy | None, notes: lis
     written = {**summary.to_dict(), "problems": problems, "notes": notes}
     write_json(loop.out / "run.json", {**read_json(loop.out / "run.json"), "result": summary.result})
     write_json(loop.out / "summary.json", written)
-    shown = {"step": summary.result["step"], "chance": loop.method.chance}
+    shown = {"step": summary.result["step"], "levels": loop.method.levels()}
     missing = (
         [] if not page else draw_run(summary.losses, loop.method.baseline, result, train.classes, loop.out, **shown)
     )

@@ -55,7 +55,7 @@ def training_curves(
     baseline: float | None = None,
     validation: Points = (),
     below: Mapping[str, Points] = types.MappingProxyType({}),
-    levels: Mapping[str, float] = types.MappingProxyType({}),
+    levels: Mapping[str, tuple[float | None, str]] = types.MappingProxyType({}),
 ) -> None:
     """Draw the loss of every step, faintly, and its moving mean; values that are not finite leave a gap.
 
@@ -65,7 +65,7 @@ def training_curves(
         baseline: The loss at which nothing has been learned, drawn as a dashed line.
         validation: Loss of the validation, as (step, value).
         below: What is drawn in panels of its own below the loss, by name, as (step, value); without values no panel.
-        levels: Values at which nothing has been learned, of some of these panels, drawn as dashed lines.
+        levels: Of some of these panels a value to hold theirs against, drawn as a dashed line, and what it is.
 
     Raises:
         InputError: No loss is finite.
@@ -76,8 +76,9 @@ def training_curves(
     with canvas(path, (8, 4.5 + 1.3 * len(panels)), panels=len(panels)) as (axes, *lower):
         draw_loss(axes, values, baseline=baseline, validation=validation)
         for (name, points), panel in zip(panels.items(), lower, strict=True):
-            draw_series(panel, points, level=levels.get(name))
-            told = f" (dashed: chance, {levels[name]:.4g})" if name in levels else ""
+            level, kind = levels.get(name, (None, ""))
+            draw_series(panel, points, level=level)
+            told = "" if level is None else f" (dashed: {kind}, {level:.4g})"
             panel.set_title(f"{name}: {points[-1][1]:.4g}{told}", fontsize=9.0)
             panel.set_xlim(axes.get_xlim())
         (lower[-1] if lower else axes).set_xlabel("step")

@@ -23,6 +23,7 @@ from ...model.encoder import Encoder
 from ...model.metrics import Accuracy
 from ...weights.card import Weights
 from ..batches import Part
+from ..bounds import Bound, Levels
 from ..devices import Devices
 from ..optim import learning_rate, parameter_groups
 from ..recipe import Recipe, Task
@@ -55,37 +56,6 @@ class StepContext:
     places: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What a value that `Method.loss` shows must not stay beyond.
-
-    Attributes:
-        value: Its name.
-        least: The smallest healthy value.
-        most: The largest one.
-        steps: Steps in a row beyond it that are too many.
-        means: What has happened then, for a person.
-        remedy: What to change.
-    """
-
-    value: str
-    means: str
-    remedy: str
-    steps: int
-    least: float = -math.inf
-    most: float = math.inf
-
-    def exceeded(self, value: float) -> bool:
-        """Whether a value lies beyond."""
-        return not self.least <= value <= self.most
-
-    def told(self, value: float) -> str:
-        """The finding, with its numbers."""
-        over = value > self.most
-        limit = f"{'above' if over else 'below'} {self.most if over else self.least:.4g}"
-        return f"{self.value} is {value:.4g}, {limit} for {self.steps} steps: {self.means}. {self.remedy}"
-
-
 class Method(abc.ABC):
     """A way to train.
 
@@ -99,6 +69,7 @@ class Method(abc.ABC):
         shown: Samples that are drawn.
         baseline: A loss that means nothing has been learned, None where there is none.
         chance: What parts of the loss are while nothing has been learned, by name.
+        telling: Names of other values that `loss` shows and that tell how it goes.
         weights: What it started from; their `config` and `preprocess` are the result's.
         module: What is trained; the loop may wrap it for several processes.
         kept: What is kept beside it (a teacher, a centre, a queue) as modules and buffers: moved to the device with it
@@ -114,6 +85,7 @@ class Method(abc.ABC):
     shown: int = 8
     baseline: float | None = None
     chance: Mapping[str, float] = MappingProxyType({})
+    telling: ClassVar[tuple[str, ...]] = ()
     weights: Weights
     module: nn.Module
 
@@ -186,12 +158,20 @@ class Method(abc.ABC):
         return getattr(result, "encoder", result)  # type: ignore[return-value]
 
     def bounds(self) -> list[Bound]:
-        """What values must not stay beyond."""
+        """What values must not lie beyond."""
         return []
 
     def remarks(self, data: TrainingData) -> list[str]:
         """What the images themselves tell a person before the first step."""
         return []
+
+    def levels(self) -> Levels:
+        """What a person is shown during the run, each beside its chance level or its bound."""
+        levels: Levels = {name: (value, "chance") for name, value in self.chance.items()}
+        limits = {bound.value: bound.most if math.isfinite(bound.most) else bound.least for bound in self.bounds()}
+        for name in (*self.telling, *limits):
+            levels[name] = (limits[name], "collapse beyond") if name in limits else (None, "")
+        return levels
 
     def advice(self, samples: int) -> list[str]:
         """What the size of a data set lets a person hope for."""

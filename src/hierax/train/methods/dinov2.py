@@ -27,6 +27,7 @@ from ...model.targets import Targets, collapse
 from ...weights.card import Weights
 from .. import schedules
 from ..batches import Part, mixed
+from ..bounds import Bound, collapse_bounds
 from ..dinov2_auto import suited
 from ..dinov2_settings import DINOv2Settings
 from ..dinov2_start import HEADS, as_backbone, check_rows, crop_sizes, find_heads, student
@@ -60,6 +61,7 @@ class DINOv2(Method):
 
     name, task, Settings, preset = "dinov2", "pretrain", DINOv2Settings, "small_dinov2"
     extras = HEADS
+    telling = ("target_entropy", "prototype_share", "agreement")
     module: SelfDistilled
     settings: DINOv2Settings
 
@@ -249,6 +251,10 @@ class DINOv2(Method):
         torch._foreach_lerp_(mine, [across.whole(p.detach()) for p in self.module.parameters()], 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
         self.kept.dino.remember()
         self.kept.ibot.remember()
+
+    def bounds(self) -> list[Bound]:
+        """When it has collapsed."""
+        return collapse_bounds(self.settings, LARGE * self.recipe.batch_size // self.recipe.accumulate)
 
     def result(self) -> nn.Module:
         """The teacher's backbone."""

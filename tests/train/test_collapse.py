@@ -1,0 +1,71 @@
+"""Collapse, provoked: each kind is warned of, and a healthy run is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+import hierax
+from hierax.config import PreprocessSpec
+from hierax.train.bounds import CollapseSettings, collapse_bounds
+from hierax.weights.card import ModelCard, Weights
+from hierax.weights.network import from_module
+from hierax.weights.write import write_weights
+
+from . import runs
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "method": "dinov2", "recipe": "small_dinov2", "workers": 0, "device": "cpu", "checkpoint_every": 0, "batch_size": 8,
+    "lr": 2e-3, "lr_batch": 8, "warmup_steps": 5, "freeze_steps": 0, "augmentation": "none", "local_crops": 2,
+    "local_size": 32, "prototypes": 128, "head_dim": 64, "bottleneck": 32, "collapse_steps": 15, "log_every": 5,
+}  # fmt: skip
+# No centring, and a teacher that follows at once: what centring is there to prevent.
+UNCENTRED = {"centring": "centre", "centre_momentum": 0.99999, "teacher_momentum": 0.9, "lr": 1e-2, "koleo_weight": 0.0,
+             "ibot_weight": 0.0}  # fmt: skip
+FLAT, ONE = "targets are flat", "most crops have the same prototype"
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A small HieraDet."""
+    small = {"embed_dim": 16, "depths": (1, 1, 2, 1), "global_blocks": (), "input_size": 64}
+    network = hierax.create("hieradet_d_small", **small)
+    config = dataclasses.replace(network.config, name="toy")
+    weights = Weights(card=ModelCard(config=config, preprocess=PreprocessSpec(size=(64, 64))))
+    return write_weights(from_module(network, weights), tmp_path_factory.mktemp("start") / "net", to="hierax")
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding", "setting"),
+    [
+        ({}, "", ""),
+        ({"teacher_temperature": 1.0, "teacher_temperature_start": 1.0}, FLAT, "teacher_temperature"),
+        (UNCENTRED, ONE, "centring='sinkhorn'"),
+    ],
+    ids=["healthy", "hot teacher", "no centring"],
+)
+def test_collapse(start, tmp_path, capsys, changes, finding, setting):
+    """A warning that a healthy run gets is ignored the next time; one that never comes costs a week."""
+    hierax.pretrain("shapes:256@3x64", tmp_path / "out", model=start, **{**SETTINGS, "steps": 16, **changes})
+    said = [line for line in capsys.readouterr().err.splitlines() if "WARNING: collapse" in line]
+    assert len(said) == bool(finding)
+    if finding:
+        assert finding in said[0]
+        assert setting in said[0]
+        assert any(finding in note for note in runs.summary(tmp_path / "out")["notes"])
+    lines = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    assert sum("warning" in line for line in lines) == bool(finding)
+    page = (tmp_path / "out/report.html").read_text()
+    assert all(
+        f"{name}: " in page for name in ("dino local", "dino global", "ibot", "prototype share", "target entropy")
+    )
+
+
+def test_few_rows():
+    """Of two crops of one image half always have the same prototype: that is no collapse."""
+    share = [collapse_bounds(CollapseSettings(), rows)[1].most for rows in (2, 4, 6, 64)]
+    assert share == [1.0, 1.0, pytest.approx(2 / 3), 0.5]
