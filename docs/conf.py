@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|np|PIL|pathlib|collections|typing|jaxtyping|os|nn|abc)\..*"),
     ("py:class", r"Path|Tensor|Any|Self|Callable|Iterator|Sequence|Mapping|Image|Image\.Image|Literal|Float|Int|UInt8"),
     # Axes of jaxtyping's shapes, an alias, and what a class holds that is ours to read.
-    ("py:class", r"' ?\w+'|ndarray|Answers?|Batch|Callback|(hierax\.weights\.files\.)?RawCheckpoint"),
+    ("py:class", r"' ?\w+'|ndarray|Answers?|Levels|Encoder|Batch|Callback|(hierax\.weights\.files\.)?RawCheckpoint"),
     ("py:class", r"LoadingInfo|Request"),
 ]
 
