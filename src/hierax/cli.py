@@ -35,6 +35,7 @@ COMMANDS = {
         "search.duplicates",
         "Find images of a store that are almost the same, in groups, the largest file first; deletes nothing.",
     ),
+    "cluster": ("search.cluster", "Split the images of a store into groups that look alike."),
     "index": (
         "search.index",
         "Keep a store fresh: embed new and changed files of a folder, and let those that were deleted leave.",

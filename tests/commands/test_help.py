@@ -22,6 +22,7 @@ USAGES = {
     "features": "INPUT [INPUT ...]",
     "search": "STORE QUERY [QUERY ...]",
     "duplicates": "STORE",
+    "cluster": "STORE",
     "index": "PHOTOS STORE",
     "convert": "SOURCE DESTINATION",
     "download": "MODEL",

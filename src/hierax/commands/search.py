@@ -1,4 +1,4 @@
-"""Commands over a store of embeddings: search, duplicates, index."""
+"""Commands over a store of embeddings: search, duplicates, cluster, index."""
 
 from __future__ import annotations
 
@@ -308,3 +308,56 @@ def index(
     found = work.round()
     console.say(str(found))
     return Exit.PARTIAL if found.errors else Exit.OK
+
+
+def cluster(
+    store: StorePath,
+    k: Annotated[int, arg(aliases=["-k"], metavar="INT")] = 10,
+    column: Column = "embedding",
+    seed: int = 0,
+    contact_sheet: Sheet = None,
+    overwrite: bool = False,
+    format: Literal["table", "jsonl", "csv"] = "table",
+) -> int:
+    """Split the images of a store into groups that look alike.
+
+    Args:
+        k: How many groups.
+        seed: Another one may give other groups; the same gives the same.
+        overwrite: Replace an existing picture.
+        format: How to print; the table has a line for each group, jsonl and csv one for each image.
+    """
+    from ..bulk.csv_text import as_path, csv_line
+    from ..search import open_store
+    from ..search.clusters import find_clusters, members, representatives
+
+    with _picture(contact_sheet, overwrite) as picture:
+        opened = open_store(store)
+        found = find_clusters(opened, k, column=column, seed=seed)
+        heads = representatives(opened, found)
+        if format == "table":
+            pairs = zip(found.sizes.tolist(), heads, strict=True)
+            common.table(
+                [
+                    {"cluster": n, "images": size, "nearest to its centre": name_text(hit.path)}
+                    for n, (size, hit) in enumerate(pairs)
+                ]
+            )
+        else:
+            if format == "csv":
+                console.emit("path,cluster,distance,representative")
+            for member in members(opened, found):
+                if format == "jsonl":
+                    _print_json(member.to_dict())
+                else:
+                    cells = (as_path(name_text(member.path)), member.cluster, member.distance, member.representative)
+                    console.emit(csv_line(cells))
+        if picture is not None:
+            from ..search.pictures import MOST, representatives_sheet
+
+            if len(heads) > MOST:
+                console.say(f"the picture shows {MOST} of {len(heads)} clusters")
+            _write_picture(representatives_sheet(opened, heads[:MOST], found.sizes[:MOST].tolist()), picture)
+    if len(heads) < k:
+        console.say(f"{len(heads)} clusters: no more vectors differ")
+    return Exit.OK

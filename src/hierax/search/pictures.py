@@ -59,6 +59,13 @@ def group_sheet(store: Store, groups: Sequence[tuple[str, Sequence[Hit]]], *, no
     return stack_sheets(sheets, note=note)
 
 
+def representatives_sheet(store: Store, hits: Sequence[Hit], sizes: Sequence[int]) -> Picture:
+    """One image of each cluster, with how many it stands for."""
+    images = [thumbnail(store.place(hit.path)) for hit in hits]
+    captions = [f"{n}: {size} images\n{short(hit.path)}" for n, (hit, size) in enumerate(zip(hits, sizes, strict=True))]
+    return contact_sheet(images, captions)
+
+
 def thumbnail(source: Any) -> Picture:
     """A small copy of an image; where it cannot be read, a picture that says so."""
     try:
