@@ -10,10 +10,10 @@ import pytest
 
 import hierax
 from hierax import errors
-from hierax.bulk.write import provenance
 from hierax.cli import COMMANDS
 from hierax.commands import MEANINGS
 from hierax.data.decode import FORMATS, MAX_PIXELS
+from hierax.provenance import provenance
 
 from ..blocks import ROOT
 from .pages import DOCS

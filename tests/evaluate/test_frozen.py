@@ -11,6 +11,8 @@ import pytest
 
 import hierax
 from hierax.cli import main
+from hierax.data.datasets.open import open_data
+from hierax.data.datasets.seen import traces
 from hierax.data.datasets.shapes import render_folder
 from hierax.errors import InputError, MissingExtraError, UnknownNameError
 from hierax.evaluate import knn, linear, retrieval
@@ -295,6 +297,19 @@ def test_validation_class_that_training_lacks(predictor, shapes, tmp_path):
     (tmp_path / "split" / "val" / "star").rename(tmp_path / "split" / "val" / "stars")
     with pytest.raises(InputError, match="'stars'.*Did you mean 'star'"):
         knn(tmp_path / "split", predictor)
+
+
+def test_trained_on_what_is_judged(predictor, shapes, tmp_path, capsys):
+    """A fine-tuned network knows the images of its training by heart; features of new ones are worse."""
+    data = open_data(shapes / "whole")
+    saved = predictor.save(tmp_path / "run" / "model")
+    run = {"classes": data.classes, "traces": traces(data)}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    knn(shapes / "whole", saved, k=5, baselines="none")
+    assert "was trained on images that are judged here" in capsys.readouterr().err
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "classes": []}))  # as of pretraining
+    knn(shapes / "whole", saved, k=5, baselines="none")
+    assert "was trained" not in capsys.readouterr().err
 
 
 def test_models__none_or_wrong(shapes, predictor):

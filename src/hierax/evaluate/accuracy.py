@@ -74,7 +74,7 @@ def accuracy(
 
 def _samples(data: Any, predictor: Predictor, split: str) -> TrainingData:
     """The samples to count, those that the model's run held out where it held out any of these data."""
-    run = _run_of(predictor)
+    run = run_of(predictor)
     held = find_held_out(data, run) if split in SPLITS["validation"] else None
     if held is not None:
         console.say(
@@ -91,7 +91,7 @@ def _samples(data: Any, predictor: Predictor, split: str) -> TrainingData:
     return samples
 
 
-def _run_of(predictor: Predictor) -> dict[str, Any]:
+def run_of(predictor: Predictor) -> dict[str, Any]:
     """What was written of the run that a model is the result of; empty where it is not in a run's folder."""
     if predictor.card.path is None:
         return {}

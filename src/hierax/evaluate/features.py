@@ -25,6 +25,7 @@ from ..data.files import open_regular
 from ..data.rows import map_rows
 from ..errors import InputError, UnknownNameError, brief, nearest
 from ..predictor import Predictor
+from ..provenance import provenance
 from ..weights.adapt import to_encoder
 from ..weights.digest import weights_digest
 from ..weights.network import to_module
@@ -94,22 +95,20 @@ def network(predictor: Predictor, features: str, name: str | None = None) -> Des
     stages = _stages(predictor, features)
     channels = dict(zip(STAGE_NAMES, predictor.encoder.return_channels, strict=False))
     starts = dict(zip(channels, np.cumsum([0, *channels.values()]), strict=False))
-    card, digest = predictor.card, _state(predictor, STAGES if stages else EMBEDDING)
-    about = {"model": card.name, "architecture": card.architecture, "sha256": weights_digest(card) or None}
 
     def pooled(batch: Tensor, batch_size: int) -> ndarray:
         maps = predictor.features(batch, batch_size=batch_size)
         return np.concatenate([found.mean(tuple(range(2, found.ndim))) for found in maps.values()], 1)
 
     return Describer(
-        name=name or card.name,
+        name=name or predictor.card.name,
         features=features,
-        space=digest,
+        space=_state(predictor, STAGES if stages else EMBEDDING),
         prepare=predictor.prepare,
         vectors=pooled if stages else predictor.embed,
         empty=(3, *predictor.encoder.config.input_size),
         widths=tuple(channels[stage] for stage in stages) or (predictor.encoder.embedding_size,),
-        about={**about, "preprocess": predictor.preprocess.to_dict()},
+        about=provenance(predictor),
         columns=np.concatenate([starts[s] + np.arange(channels[s]) for s in stages]) if stages else None,
     )
 

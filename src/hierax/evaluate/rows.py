@@ -10,10 +10,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from .. import console
+from ..data.datasets.seen import seen_in
 from ..errors import InputError, brief
 from ..predictor import Predictor
 from ..registry import load
 from ..schema import positive
+from .accuracy import run_of
 from .features import Described, Describer, described, histograms, network, untrained
 from .result import FeatureScores
 from .sides import Sides, open_sides
@@ -100,6 +103,7 @@ class Rows:
             unique = next(text for text in _numbered(name) if text not in names)
             names.add(unique)
             of_images |= not predictor.encoder.config.is_video
+            self._warn(unique, predictor)
             yield network(predictor, self.features, unique)
             if self.baselines == "all":
                 yield network(untrained(predictor), self.features, f"{unique}, random weights")
@@ -107,6 +111,15 @@ class Rows:
             raise InputError("Name at least one model to evaluate.")
         if self.baselines != "none" and of_images:
             yield histograms()
+
+    def _warn(self, name: str, predictor: Predictor) -> None:
+        """Say it where a network learned the classes of these very images."""
+        run = run_of(predictor)
+        if run.get("classes") and seen_in(self.sides.test or self.sides.train, run):
+            console.say(
+                f"{name!r} was trained on images that are judged here, with their classes: it tells them apart better "
+                "than it would new ones."
+            )
 
 
 def _numbered(name: str) -> Iterator[str]:
