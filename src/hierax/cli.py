@@ -40,6 +40,7 @@ COMMANDS = {
         "search.index",
         "Keep a store fresh: embed new and changed files of a folder, and let those that were deleted leave.",
     ),
+    "store merge": ("stores.merge", "Join stores of embeddings, such as those of the shares of one source, into one."),
     "features": ("images.features", "Write the stage maps of each image, and draw them as colours beside it."),
     "convert": (
         "models.convert",

@@ -160,7 +160,7 @@ def test_goes_on__after_any_part(album, predictor, monkeypatch):
 
 def test_interrupted__keeps_what_is_done(album, predictor, monkeypatch):
     """Ctrl-C after an hour of work in one part."""
-    from hierax.bulk import embed
+    from hierax.bulk import local
 
     def rows(*args, **options):
         for number, pair in enumerate(embed_rows(*args, **options)):
@@ -168,8 +168,8 @@ def test_interrupted__keeps_what_is_done(album, predictor, monkeypatch):
                 raise KeyboardInterrupt
             yield pair
 
-    embed_rows = embed.local_rows
-    monkeypatch.setattr(embed, "local_rows", rows)
+    embed_rows = local.local_rows
+    monkeypatch.setattr(local, "local_rows", rows)
     with pytest.raises(KeyboardInterrupt):
         hierax.embed(album, "out/", model=predictor, progress=False)
     assert ids_of("out") == [0, 1, 2, 3, 4]

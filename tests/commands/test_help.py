@@ -24,6 +24,7 @@ USAGES = {
     "duplicates": "STORE",
     "cluster": "STORE",
     "index": "PHOTOS STORE",
+    "store merge": "STORE [STORE ...]",
     "convert": "SOURCE DESTINATION",
     "download": "MODEL",
     "verify": "SOURCE",

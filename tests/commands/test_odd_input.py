@@ -209,7 +209,7 @@ REFUSED = [
     (["classify", "a.png", "-m", ""], "Unknown model ''"),
     (["classify", "a.png", "-m", "a.png"], "neither a safetensors nor a torch file"),
     (["classify", "a.png", "-m", "hiera_tiny_223"], "Did you mean 'hiera_tiny_224'"),
-    (["embed", "a.png", "-o", "empty"], ".parquet or .npz"),
+    (["embed", "a.png", "-o", "new"], ".parquet or .npz"),
     (["embed", "a.png", "-o", "folder.npz"], "folder"),
     (["embed", "a.png", "-o", "a.png/v.npz"], "a.png"),
     (["embed", "a.png", "-o", "n" * 300 + ".npz"], "too long"),

@@ -111,7 +111,7 @@ def test_interrupt__exits_130(desk, capsys, monkeypatch):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("hierax.bulk.run.run", interrupted)
+    monkeypatch.setattr("hierax.bulk.local.local_rows", interrupted)
     assert main(["embed", "a.png", "-o", "v.npz"]) == 130
     assert capsys.readouterr().err == "hierax: interrupted\n"
     assert os.listdir() == ["a.png"]

@@ -22,11 +22,8 @@ from ..schema import positive
 from ..store.layout import Commits, Spec
 from ..store.tables import Record
 from ..store.write import ROWS_PER_PART, Writer, open_writer
-from .files import FileWriter
-from .local import BatchSize, local_rows
-from .pool import default_workers
-from .progress import Progress
-from .worker import Columns, InputMaker
+from .files import FILES, FileWriter
+from .progress import SOON_S, Progress
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -150,7 +147,10 @@ class Options:
             raise InputError(f"workers is a whole number from 0 to {_MOST_WORKERS}; got {brief(workers)}.")
         if self.cluster is not None and self.cluster not in CLUSTERS:
             raise InputError(f"cluster is {' or '.join(CLUSTERS)}, or left out; got {brief(self.cluster)}.")
-        BatchSize(self.batch_size, "cpu")
+        size = self.batch_size
+        if size != "auto" and not isinstance(size, int):
+            raise InputError(f"batch_size is a whole number of at least 1, or 'auto'; got {brief(size)}.")
+        positive(batch_size=1 if size == "auto" else size)
 
 
 def embed_with(
@@ -165,7 +165,11 @@ def embed_with(
         held.callback(console.close)
         file = held.enter_context(FileWriter.claimed(place, overwrite=options.overwrite)) if is_file else None
         inputs = Source(source, share=share or (1, 1))
-        inputs.look()
+        inputs.look()  # before torch is loaded, which takes seconds
+        from .local import BatchSize, local_rows
+        from .pool import default_workers
+        from .worker import Columns, InputMaker
+
         predictor = in_engine(load(), options.engine, inputs)
         is_video = predictor.encoder.config.is_video
         inputs.only(VIDEO_EXTENSIONS if is_video else IMAGE_EXTENSIONS)
@@ -239,7 +243,8 @@ def write_rows(
         raise
     finally:
         console.close()
-    told.show(now=True)
+    if isinstance(output, Writer) or told.elapsed > SOON_S:
+        told.show(now=True)
 
 
 def _check_positions(commits: Commits) -> None:
@@ -300,7 +305,9 @@ def place_of(out: str | os.PathLike[str]) -> tuple[Path, bool]:
         raise InputError(f"out is a folder or a file; got {brief(out)}.")
     text = os.fspath(out)
     path = Path(text).expanduser()
-    if text.endswith(("/", os.sep)) or path.is_dir() or (not isinstance(out, str) and not path.suffix):
+    if text.endswith(("/", os.sep)) or (not isinstance(out, str) and not path.suffix):
+        return path, False
+    if path.is_dir() and path.suffix.lower() not in FILES:
         return path, False
     return path, True
 

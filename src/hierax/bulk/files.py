@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from ..data.files import name_bytes
 from ..errors import writing
 from ..store.layout import SOURCE, Commits, Part, Spec
 from ..store.tables import Block, Record, schema, schema_metadata
@@ -114,7 +116,8 @@ class _Parquet:
         self._block = Block(spec, _ROWS_PER_GROUP)
 
     def add(self, record: Record) -> None:
-        self._block.add(record)
+        exact = name_bytes(record.path) if record.path_bytes is None else record.path_bytes
+        self._block.add(replace(record, path_bytes=exact))
         if len(self._block) == self._block.capacity:
             self.end()
 

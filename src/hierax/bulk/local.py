@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from ..data.items import Item
-from ..errors import HieraxError, InputError
-from ..schema import positive
+from ..errors import HieraxError
 from ..store.tables import Record
 from .pool import prepared
 from .progress import Progress
@@ -34,10 +33,6 @@ class BatchSize:
     """
 
     def __init__(self, wanted: int | str, device: str) -> None:
-        if wanted != "auto":
-            if not isinstance(wanted, int) or isinstance(wanted, bool):
-                raise InputError(f"batch_size is a whole number of at least 1, or 'auto'; got {wanted!r}.")
-            positive(batch_size=wanted)
         self._sizes = list(_SIZES.get(device, _SIZES["cpu"])) if wanted == "auto" else [int(wanted)]
         self.now = self._sizes.pop(0)
         self.most = max([self.now, *self._sizes])

@@ -14,7 +14,7 @@ from ..data.stream import Source
 from ..errors import HieraxError
 from ..store.tables import Record
 
-_SOON_S = 1.0  # a run that is done by then says nothing on the way
+SOON_S = 3.0  # a run that is done by then says nothing on the way
 
 
 @dataclass
@@ -100,8 +100,12 @@ class Progress:
         }
 
     def show(self, *, now: bool = False) -> None:
-        """A line that is rewritten where a person watches, a JSON line now and then elsewhere."""
-        if not console.shows_progress() or not (now or self.elapsed > _SOON_S):
+        """A line that is rewritten where a person watches, a JSON line now and then elsewhere.
+
+        Args:
+            now: At the end of a run.
+        """
+        if not console.shows_progress() or (self.elapsed < SOON_S and not now):
             return
         console.show_or_record(self._line, lambda: {"event": "end" if now else "progress", **self.to_dict()}, now=now)
 

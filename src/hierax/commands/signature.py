@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from tyro.conf import Positional, arg
 
 # What one of several is called.
-_SINGULAR = {"inputs": "input"}
+_SINGULAR = {"inputs": "input", "stores": "store"}
 # What takes the name of a model, beside a path.
 _MODELS = ("model", "source")
 

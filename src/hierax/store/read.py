@@ -35,6 +35,9 @@ class Store:
         spec: What its rows have in common.
         parts: The files, in order.
         complete: Whether the source was gone through to its end.
+        edited: Whether files were added or removed since; ids are then no positions of one source.
+        count: How many inputs of the source were gone through, those of other shares included.
+        digest: Of all their names.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -43,6 +46,7 @@ class Store:
         commits: Commits = read_commits(self.path)
         self.parts: tuple[Part, ...] = tuple(commits.parts)
         self.complete, self.edited = commits.complete, commits.edited
+        self.count, self.digest = commits.next, commits.digest
 
     def __repr__(self) -> str:
         """Place, counts and model on one line."""
