@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import tarfile
-import threading
 import time
 from pathlib import Path
 
@@ -18,9 +16,7 @@ import numpy as np
 import pytest
 
 import hierax
-from hierax.bulk import pool
-from hierax.bulk.worker import InputMaker
-from hierax.errors import HieraxError, InputError
+from hierax.errors import HieraxError
 
 from ..members import write_png
 
@@ -64,7 +60,12 @@ def bomb(path: Path, rng: random.Random) -> None:
 
     side = rng.choice([65500, 30000])
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99999))) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(99999)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def looped(path: Path, rng: random.Random) -> None:
@@ -143,11 +144,11 @@ def ended(predictor, source, out, at: float, how: int, limit: float) -> None:
             os._exit(code)
     time.sleep(at)
     if how == 0:  # a worker
-        for pid in Path(f"/proc/{child}/task/{child}/children").read_text().split() if os.path.exists(f"/proc/{child}") else ():
-            try:
+        for pid in (
+            Path(f"/proc/{child}/task/{child}/children").read_text().split() if os.path.exists(f"/proc/{child}") else ()
+        ):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                pass
     else:
         os.kill(child, how)
     end = time.monotonic() + limit
