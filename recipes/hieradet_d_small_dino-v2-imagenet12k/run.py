@@ -1,7 +1,7 @@
 """Both stages of card 001, one command after the other: DINOv2 pretraining, fine-tuning on ImageNet-12K, birder's file.
 
-    python run.py OUT --images UNLABELLED --data IMAGENET12K    # the published settings: months of a GPU
-    python run.py OUT --tiny                                    # rendered images, a small network: minutes of two cores
+    python run.py OUT --images UNLABELLED --data IMAGENET12K  # the published settings
+    python run.py OUT --tiny                                  # rendered images, a small network: minutes of two cores
 
 Each step is a command of `hierax`, which is printed before it runs; a run that was stopped goes on where it was.
 """
@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shlex
+import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from hierax.weights.network import from_module
 from hierax.weights.write import write_weights
 
 HERE = Path(__file__).parent
+PARTIAL = 3  # some images could not be read, which the command has told
 NAME = "hieradet_small_dino-v2-imagenet12k"  # as the card has it
 Options = Mapping[str, Any]  # keys of a recipe, or of a network
 NETWORK = {"embed_dim": 24, "depths": (1, 2, 3, 1), "global_blocks": (4,), "input_size": 128}
@@ -99,29 +101,38 @@ def render_shards(folder: Path, tiny: Tiny) -> None:
     (folder / "_info.json").write_text(json.dumps({"splits": info}, indent=1), "utf-8")  # last: the set is whole
 
 
-def call(*words: object) -> None:
-    """One command of `hierax`, printed and run; the script ends where it fails."""
+def call(*words: object, processes: int = 1) -> None:
+    """One command of `hierax`, printed and run, by several processes where that is asked for; ends where it fails."""
     line = [str(word) for word in words]
     console.emit(f"$ hierax {shlex.join(line)}")
-    code = command(line)
-    if code:
+    if processes == 1:
+        code = command(line)
+    else:
+        started = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "hierax"]
+        code = subprocess.run([sys.executable, *started, *line], check=False).returncode
+    if code not in (0, PARTIAL):
         sys.exit(code)
 
 
-def stage(task: str, data: object, out: Path, model: object, recipe: Path, options: Options) -> Path:
+def stage(
+    task: str, data: object, out: Path, model: object, recipe: Path, options: Options, processes: int = 1
+) -> Path:
     """Train one stage, or go on with it; its result."""
     if not (out / "summary.json").exists():
         pairs = [f"{key}={json.dumps(value)}" for key, value in options.items()]
         resume = ["--resume"] if (out / "run_recipe.json").exists() else []
         method = ["--method", "dinov2"] if task == "pretrain" else []
-        call(task, data, out, *method, "-m", model, "--recipe", recipe, *(["--set", *pairs] if pairs else []), *resume)
+        keys = ["--set", *pairs] if pairs else []
+        call(task, data, out, *method, "-m", model, "--recipe", recipe, *keys, *resume, processes=processes)
     return out / "model"
 
 
-def both_stages(out: Path, *, images: object, data: object, start: object, first: Options, second: Options) -> Path:
+def both_stages(
+    out: Path, *, images: object, data: object, start: object, first: Options, second: Options, processes: int = 1
+) -> Path:
     """Pretrain, fine-tune and convert; birder's file."""
-    pretrained = stage("pretrain", images, out / "stage1", start, HERE / "stage1.toml", first)
-    model = stage("finetune", data, out / "stage2", pretrained, HERE / "stage2.toml", second)
+    pretrained = stage("pretrain", images, out / "stage1", start, HERE / "stage1.toml", first, processes)
+    model = stage("finetune", data, out / "stage2", pretrained, HERE / "stage2.toml", second, processes)
     file = out / f"{NAME}.pt"
     if not file.exists():
         call("convert", model, file, "--to", "birder")
@@ -182,6 +193,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="rendered images and a small network: minutes of two cores")
     parser.add_argument("--images", help="unlabelled images of stage 1: folder, glob, table or shards")
     parser.add_argument("--data", help="folder of ImageNet-12K's shards, with its _info.json")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train, one a device; birder had 2")
     given = parser.parse_args(words)
     if given.tiny != (given.images is None and given.data is None) or (given.images is None) != (given.data is None):
         parser.error("give --tiny alone, or --images and --data")
@@ -189,7 +201,8 @@ def main(words: Sequence[str] | None = None) -> None:
         run_tiny(given.out, Tiny())
     else:
         start = write_start(given.out / "start", {})
-        both_stages(given.out, images=given.images, data=given.data, start=start, first={}, second={})
+        made = {"start": start, "first": {}, "second": {}, "processes": given.processes}
+        both_stages(given.out, images=given.images, data=given.data, **made)
 
 
 if __name__ == "__main__":

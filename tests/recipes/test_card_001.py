@@ -196,3 +196,26 @@ def test_tiny(tmp_path):
     metrics = json.loads((tmp_path / "out/stage2/summary.json").read_text())["metrics"]
     assert metrics["total"] == 400
     assert metrics["top1"] > 2 / 16  # chance is 1 / 16, with an error of 1.2 points
+
+
+def test_failures_end_the_chain(script, tmp_path, monkeypatch):
+    """A conversion of what was not trained would be a file of nobody's; images that cannot be read stop nothing."""
+    codes = iter([3, 1])
+    monkeypatch.setattr(script, "command", lambda line: next(codes))
+    script.call("pretrain", "a")
+    with pytest.raises(SystemExit) as ended:
+        script.call("finetune", "b")
+    assert ended.value.code == 1
+
+
+def test_several_processes(script, tmp_path, monkeypatch):
+    """Both stages of birder's run had two processes; only training is shared out."""
+    started, alone = [], []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(script.subprocess, "run", lambda line, check: started.append(line) or done)
+    monkeypatch.setattr(script, "command", lambda line: alone.append(line[0]) or 0)
+    script.both_stages(tmp_path, images="i", data="d", start="s", first={}, second={}, processes=2)
+    assert [line[3:8] for line in started] == [
+        ["--nproc-per-node", "2", "-m", "hierax", task] for task in ("pretrain", "finetune")
+    ]
+    assert alone == ["convert", "eval"]
