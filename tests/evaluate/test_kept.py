@@ -141,7 +141,7 @@ def test_bound(cache, data, monkeypatch):
     assert [len(space.find(key)) for space in spaces] == [1, 0, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_at_once(cache, data):
     """Both end well, and what they leave is whole."""
     code = (

@@ -68,15 +68,15 @@ def test_equals_scikit_learn(temperature, split):
     KNeighborsClassifier = pytest.importorskip("sklearn.neighbors").KNeighborsClassifier
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((7, 40))
-    labels = rng.integers(0, 7, 400)
-    rows = (centres[labels] + 3 * rng.standard_normal((400, 40))).astype(np.float32)
+    labels = rng.integers(0, 7, 160)
+    rows = (centres[labels] + 3 * rng.standard_normal((160, 40))).astype(np.float32)
     weights = "uniform" if temperature is None else lambda distance: np.exp((1 - distance) / temperature)
     theirs = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weights)
     if split:
-        wanted = theirs.fit(rows[:300], labels[:300]).predict(rows[300:])
-        found = knn(rows[:300], labels[:300], rows[300:], temperature=temperature)
-        accuracy = knn_accuracy(rows[:300], labels[:300], rows[300:], labels[300:], temperature=temperature)
-        truth = labels[300:]
+        wanted = theirs.fit(rows[:100], labels[:100]).predict(rows[100:])
+        found = knn(rows[:100], labels[:100], rows[100:], temperature=temperature)
+        accuracy = knn_accuracy(rows[:100], labels[:100], rows[100:], labels[100:], temperature=temperature)
+        truth = labels[100:]
     else:
         wanted = np.concatenate(
             [theirs.fit(np.delete(rows, i, 0), np.delete(labels, i)).predict(rows[i : i + 1]) for i in range(len(rows))]
