@@ -55,6 +55,7 @@ def chain(script, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_shards_are_laid_out_as_published(chain):
     """Other names, keys or splits would try another reader than the one that ImageNet-12K needs."""
     shards = chain / "shards"
@@ -70,6 +71,7 @@ def test_shards_are_laid_out_as_published(chain):
         assert Image.open(io.BytesIO(tar.extractfile("00000003.jpg").read())).size == (96, 96)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_teacher_at_a_larger_size(chain):
     """A stage that began at random, or that ended at the first one's size, would look just as finished."""
     first, second = (json.loads((chain / stage / "run.json").read_text()) for stage in ("stage1", "stage2"))
@@ -81,6 +83,7 @@ def test_fine_tuning_starts_from_the_teacher_at_a_larger_size(chain):
     assert json.loads((chain / "stage2" / "summary.json").read_text())["metrics"]["total"] == 16
 
 
+@pytest.mark.slow
 def test_the_cards_code_answers(chain, tmp_path, monkeypatch, capsys):
     """The card promises its code, not ours: probabilities of these classes, this embedding, these maps."""
     (tmp_path / "path/to").mkdir(parents=True)
@@ -98,6 +101,7 @@ def test_the_cards_code_answers(chain, tmp_path, monkeypatch, capsys):
     assert names["model_info"].class_to_idx["arrow"] == hierax.load(chain / "stage2/model").labels.index("arrow")
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_birder_answers_alike(chain):
     """A file that only our own door opens is no conversion."""
@@ -112,6 +116,7 @@ def test_birder_answers_alike(chain):
         assert torch.allclose(theirs(x), hierax.load(chain / "stage2/model").model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_again(script, chain, capsys):
     """Whoever calls it again after a month of training must not begin anew."""
     before = {path: path.stat().st_mtime_ns for path in chain.glob("stage*/model/*")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,19 +14,20 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from hierax.cli import main
-from hierax.errors import HieraxError, InputError
+from hierax.data.datasets.open import open_data
+from hierax.errors import HieraxError, InputError, RecipeError
 from hierax.registry import load
 from hierax.train import finetune, pretrain
 from hierax.train.bounds import Bound
 from hierax.train.devices import Devices
-from hierax.train.health import Watch
+from hierax.train.health import Health, Watch
 from hierax.train.knn_probe import MOST, Probe
 from hierax.train.methods.mae import MaskedPretraining
 from hierax.train.reading import recipe_of
 from hierax.train.report import beside_chance
 from hierax.train.timeline import FEATURES, KEPT
 
-from ..members import coloured_classes, folder_of_classes, save_learner
+from ..members import coloured_classes, folder_of_classes, learner, save_learner
 from . import runs
 
 TOO_FLAT = Bound("entropy", most=0.9, steps=3, means="targets are flat", remedy="Lower the temperature.")
@@ -214,6 +216,16 @@ def test_bad_probes_are_refused_before_the_first_step(place, tmp_path, make, wor
         pretrain(place / "data", out, model=place / "start", probe=str(probe), **STEPS)
     assert not (out / "log.jsonl").exists()
     assert not (out / "run_recipe.json").exists()  # the same command works once the probe is mended
+
+
+def test_whole_weights_are_needed(place, tmp_path):
+    """Weights that are spread over processes cannot be probed as they lie; a crash at the first probe came after hours."""
+    weights = learner(decoder=True)
+    recipe = recipe_of({"method": "mae", "probe": str(place / "probe")})
+    method = MaskedPretraining(weights, recipe, [])
+    report = SimpleNamespace(total=4)
+    with pytest.raises(RecipeError, match="sharding='fsdp2'"):
+        Health(method, open_data(place / "data"), recipe, tmp_path, SimpleNamespace(sharded=True), report)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

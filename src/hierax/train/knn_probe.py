@@ -63,7 +63,7 @@ class Probe:
             except (InputError, OSError, MemoryError) as error:
                 raise InputError(
                     f"Every image of a probe must be readable, so that all its measurements are of the same; "
-                    f"{probe.data.name(index)}: {error}. Mend it, or take it out of {str(source)!r}."
+                    f"{probe.data.name(index)}: {str(error).rstrip('.')}. Mend it, or take it out of {str(source)!r}."
                 ) from error
         return probe
 
