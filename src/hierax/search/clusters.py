@@ -139,5 +139,6 @@ def _centres(vectors: Float[ndarray, "n c"], k: int, seed: int) -> Float[ndarray
         sample[start : start + 4096] = exact.units(vectors[rows[start : start + 4096]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different vectors than groups
-        model = KMeans(k, n_init=3 if len(rows) <= 10_000 else 1, random_state=seed).fit(sample)
+        starts: Any = 3 if len(rows) <= 10_000 else 1  # its stub knows only the default, a text
+        model = KMeans(k, n_init=starts, random_state=seed).fit(sample)
     return exact.units(model.cluster_centers_)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -15,9 +16,13 @@ from ..errors import InputError, UnknownNameError, brief, nearest
 from ..schema import positive
 from ..store import exact, read
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Engine = Literal["auto", "exact", "ann"]
 ENGINES = ("auto", "exact", "ann")
 LARGE = 1_000_000  # rows beyond which "auto" asks an index; benchmarks/search.py has the measurements
+_PARTS = 128  # whose paths are kept: some 64 MB
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Store(read.Store):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._lengths: dict[str, ndarray] = {}
+        self._names: dict[int, pa.Table] = {}
 
     def search(
         self,
@@ -139,7 +145,24 @@ class Store(read.Store):
 
     def names(self, rows: Sequence[int] | ndarray) -> list[str]:
         """Paths of some good rows, byte for byte as `os.fsencode` gives them back."""
-        return read.paths_of(self.lookup(rows, ["path", "path_bytes"]))
+        wanted = np.asarray(rows, np.int64).reshape(-1)
+        parts = np.searchsorted(self._ends, wanted, side="right")
+        if len(np.unique(parts)) > _PARTS:
+            return read.paths_of(self.lookup(wanted, ["path", "path_bytes"]))
+        starts = np.concatenate([[0], self._ends])
+        found = []
+        for row, part in zip(wanted.tolist(), parts.tolist(), strict=True):
+            found += read.paths_of(self._part_names(part).slice(row - int(starts[part]), 1))
+        return found
+
+    def _part_names(self, part: int) -> pa.Table:
+        """Paths of the good rows of a part, kept for the next search: reading them takes longer than one."""
+        if part not in self._names:
+            if len(self._names) >= _PARTS:
+                self._names.pop(next(iter(self._names)))
+            start, end = (int(self._ends[part - 1]) if part else 0), int(self._ends[part])
+            self._names[part] = self.lookup(range(start, end), ["path", "path_bytes"])
+        return self._names[part]
 
     def place(self, path: str) -> Path:
         """Where the file of a row is: a relative path is one from here, or from where the store was made."""
