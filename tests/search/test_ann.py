@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hierax
-from hierax.errors import InputError, MissingExtraError
+from hierax.errors import MissingExtraError
 from hierax.search import ann, library
 from hierax.store import exact
 
@@ -102,17 +102,17 @@ def test_ann__auto_is_exact_up_to_a_size(store, monkeypatch):
     assert len(asked) == 2
 
 
-def test_ann__vectors_that_no_index_finds(tmp_path, monkeypatch):
+def test_ann__vectors_that_no_index_finds(tmp_path, monkeypatch, capsys):
     """Where even the widest look finds too few, nearly right is not offered as right."""
     monkeypatch.setattr(ann, "EXPANSIONS", (1,))
     monkeypatch.setattr(ann, "_CONNECTIVITY", 2)
     vectors = np.random.default_rng(0).standard_normal((2000, 200)).astype(np.float32)
     store = hierax.open_store(write_store(tmp_path / "store", vectors))
-    with pytest.raises(InputError, match="at most"):
-        store.search(0, engine="ann")
-    monkeypatch.setattr(library, "LARGE", 10)
-    rows, _ = store.nearest(vectors[:3], k=10)
-    assert np.array_equal(rows, exact.nearest(vectors, vectors[:3], k=10)[0])
+    for engine in ("ann", "auto"):
+        monkeypatch.setattr(library, "LARGE", 10)
+        rows, _ = store.nearest(vectors[:3], k=10, engine=engine)
+        assert np.array_equal(rows, exact.nearest(vectors, vectors[:3], k=10)[0])
+    assert "searching exactly" in capsys.readouterr().err
 
 
 def test_ann__without_usearch(store, monkeypatch):

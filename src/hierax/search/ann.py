@@ -90,11 +90,14 @@ def open_index(store: Store, column: str, *, required: bool = True) -> Index | N
     Args:
         store: Whose.
         column: Of vectors.
-        required: Whether to raise where there can be none; or to return None.
+        required: Whether to raise where usearch is not installed.
+
+    Returns:
+        None where it is not installed, or where no index finds enough: then an exact search is right, and fast.
 
     Raises:
         MissingExtraError: usearch is not installed.
-        InputError: The place cannot be written, or these vectors have no index that finds enough.
+        InputError: The place cannot be written.
     """
     try:
         from usearch.index import Index as Found
@@ -114,9 +117,8 @@ def open_index(store: Store, column: str, *, required: bool = True) -> Index | N
                 about = _about(file) or _built(file, vectors, lengths, column)
     if about["expansion"] is None:
         if required:
-            raise InputError(
-                f"An index must find {RECALL:.1%} of the nearest; of these vectors it finds {about['recall']:.1%} at "
-                "most. Use the exact search, which needs none."
+            console.say(
+                f"an index finds {about['recall']:.1%} of the nearest of these vectors at most: searching exactly"
             )
         return None
     return Index(vectors, lengths, Found.restore(str(file), view=True), about["expansion"], about["recall"])
