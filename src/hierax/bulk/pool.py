@@ -192,7 +192,8 @@ class _Pool:
     def _collect(self, timeout: float) -> None:
         """Take in what is done; replace a worker that died or hangs."""
         pipes = {worker.pipe: worker for worker in self._workers}
-        for pipe in connection.wait(list(pipes), timeout):
+        ready: list[Any] = connection.wait(list(pipes), timeout)
+        for pipe in ready:
             worker = pipes[pipe]
             try:
                 while pipe.poll():
