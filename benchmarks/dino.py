@@ -143,7 +143,7 @@ def birders(model: str, batch: int, folder: Path) -> Step:
         optimizer.zero_grad()
         with torch.no_grad():
             torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), weight=0.008)
-        return float(loss)
+        return float(loss.detach())
 
     return step
 

@@ -119,3 +119,20 @@ def test_nothing_hidden_leaves_the_centre():
     targets.remember()
     assert not targets.centre.any()
     assert sinkhorn(torch.zeros(0, 4), 0.05).shape == (0, 4)
+
+
+@pytest.mark.parametrize("family", ["hieradet", "sam2"])
+@pytest.mark.parametrize("side", [32, 96])
+def test_small_crops_are_not_padded_in_vain(family, side):
+    """In training the zeros that fill a window are not computed; answers and gradients stay those of the padded way."""
+    encoder, x = tiny(family, input_size=(96, 96)), pixels(2, 3, side, side)
+    said, grads = {}, {}
+    for way in ("eval", "train"):
+        getattr(encoder, way)()
+        said[way] = encoder.stages(x)[-1]
+        found = torch.autograd.grad(
+            said[way].square().mean(), [p for n, p in encoder.named_parameters() if "blocks" in n]
+        )
+        grads[way] = torch.cat([grad.flatten() for grad in found])
+    torch.testing.assert_close(said["train"], said["eval"], atol=1e-5, rtol=1e-5)
+    assert (grads["train"] - grads["eval"]).abs().max() <= 1e-5 * grads["eval"].abs().max()

@@ -87,6 +87,7 @@ def refused(start, out, said, **settings):
 
 BAD = {
     "a size that does not tile": ({"local_size": 98}, r"local_size .*multiple of 32x32.*98x98.*96x96 or 128x128"),
+    "nothing hidden": ({"mask_ratio": 0}, "mask_ratio.* more than 0"),
     "no ratio": ({"mask_ratio": (0.0, 0.5)}, "mask_ratio.* more than 0"),
     "all hidden": ({"mask_ratio": (0.1, 1.0)}, "mask_ratio.* less than 1"),
     "a range that runs backwards": ({"mask_ratio": (0.5, 0.1)}, "mask_ratio must be .smallest, largest."),

@@ -140,13 +140,19 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(
-        self, x: Float[Tensor, "n *window c"], q_stride: tuple[int, ...] | None = None
+        self, x: Float[Tensor, "n *window c"], q_stride: tuple[int, ...] | None = None, *, missing: int = 0
     ) -> Float[Tensor, "n *pooled d"]:
-        """Attend within each of n windows."""
+        """Attend within each of n windows, which lack so many tokens of zeros: their keys and values are the bias."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (n, *window, d)
         if q_stride is not None:
             q = max_pool(q, q_stride)  # (n, *pooled, d)
         pooled = q.shape[:-1]
+        if missing:
+            zeros = self.qkv.bias.to(k.dtype).chunk(3)
+            k, v = (
+                torch.cat([t.flatten(1, -2), zero.expand(len(t), missing, -1)], dim=1)
+                for t, zero in ((k, zeros[1]), (v, zeros[2]))
+            )
         q, k, v = (t.flatten(1, -2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         out = attend(q, k, v)  # (n, heads, tokens, d / heads)
         return self.proj(out.transpose(1, 2).reshape(*pooled, self.proj.in_features))
@@ -206,6 +212,9 @@ class Block(nn.Module):
         if self.window is None:
             return self.attn(x, self.q_stride)
         grid = x.shape[1:-1]
+        if self.training and all(g <= w for g, w in zip(grid, self.window, strict=True)):
+            # One window holds the whole grid, as of small crops: what it is padded with need not be computed.
+            return self.attn(x, self.q_stride, missing=math.prod(self.window) - math.prod(grid))
         # Quirk(SAM 2): padding comes after norm1 and before qkv, so padded tokens carry k = v = the qkv bias and
         # are attended to. The weights were trained with it.
         padded = pad_grid(x, self.window)

@@ -27,7 +27,7 @@ class DINOv2Settings(CollapseSettings):
         flip: Probability of a horizontal flip.
         augmentation: What becomes of colours: "dinov2", "birder" or "none".
         mask_probability: Share of the large crops of which cells are hidden from the student.
-        mask_ratio: Share of their cells that is hidden, (smallest, largest).
+        mask_ratio: Share of their cells that is hidden, (smallest, largest), or one number.
         mask_blocks: How blocks of cells are drawn, "dinov2" or "birder".
         prototypes: Of the head for crops.
         ibot_prototypes: Of the head for cells; None is as many.
@@ -113,6 +113,8 @@ class DINOv2Settings(CollapseSettings):
 
     def __post_init__(self) -> None:
         """Refuse what is out of bounds."""
+        if isinstance(self.mask_ratio, (int, float)):  # one ratio for all
+            object.__setattr__(self, "mask_ratio", (self.mask_ratio, self.mask_ratio))
         conform(self, RecipeError)
         for key in ("mask_ratio", "global_scale", "local_scale"):
             smallest, largest = getattr(self, key)
