@@ -11,6 +11,8 @@ import contextlib
 import json
 import logging
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from numpy import ndarray
 
 from .. import console
 from ..atomic import atomic_file, locked
-from ..errors import InputError, MissingExtraError, writing
+from ..errors import HieraxError, InputError, MissingExtraError, writing
 from ..schema import read_json
 from ..store import exact
 from ..store.layout import VECTORS
@@ -114,7 +116,7 @@ def open_index(store: Store, column: str, *, required: bool = True) -> Index | N
         with writing(file):
             file.parent.mkdir(exist_ok=True)
             with locked(file.parent / f"{column}.index.lock", waiting=_say_waiting):
-                about = _about(file) or _built(file, vectors, lengths, column)
+                about = _about(file) or _built_apart(store.path, file, column)
     if about["expansion"] is None:
         if required:
             console.say(
@@ -138,6 +140,35 @@ def _about(file: Path) -> dict[str, Any] | None:
         return {"expansion": expansion, "recall": recall}
     except (OSError, InputError, KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _built_apart(path: Path, file: Path, column: str) -> dict[str, Any]:
+    """Build in a process of its own.
+
+    Hazard: usearch 2.26 now and then aborts at the end of a process that built an index ("terminate called without an
+    active exception"), after everything was written.
+    """
+    code = "import sys; from hierax.search.ann import build; build(sys.argv[1], sys.argv[2])"
+    done = subprocess.run([sys.executable, "-c", code, os.fspath(path), column], stdout=subprocess.DEVNULL, check=False)
+    found = _about(file)
+    if found is None:
+        raise InputError(f"The index {str(file)!r} could not be built (exit {done.returncode}). Search exactly.")
+    return found
+
+
+def build(path: str, column: str) -> None:
+    """Build the index of a column, and end this process without what aborts in it."""
+    from .library import Store
+
+    store = Store(path)
+    file = store.path / VECTORS / f"{column}-{store.fingerprint}.usearch"
+    try:
+        with writing(file):
+            _built(file, store.vectors(column), store.lengths(column), column)
+    except HieraxError as error:
+        console.complain(str(error))
+        os._exit(1)
+    os._exit(0)
 
 
 def _built(file: Path, vectors: ndarray, lengths: ndarray, column: str) -> dict[str, Any]:
