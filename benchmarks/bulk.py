@@ -163,23 +163,23 @@ def memory(images: int = 100_000) -> dict[str, Any]:
         originals = sorted(album.iterdir())
         for number in range(50, images):
             os.link(originals[number % 50], album / f"{number:06d}.jpg")
-        from hierax.bulk import embed
+        from hierax.bulk import local
 
-        real = embed.local_rows
+        real = local.local_rows
 
         def watched(*args: Any, **options: Any) -> Iterator[Any]:
             for number, pair in enumerate(real(*args, **options), start=1):
-                if number == 1000 or number % 10_000 == 0 or number == images:
+                if number == 1000 or number % 2_500 == 0 or number == images:
                     held[number] = _held_mb()
                 yield pair
 
-        embed.local_rows = watched  # type: ignore[assignment]
+        local.local_rows = watched  # type: ignore[assignment]
         try:
             start = time.perf_counter()
             _embedded(album, hierax.load(fast=True))
             seconds = time.perf_counter() - start
         finally:
-            embed.local_rows = real
+            local.local_rows = real
     growth = held[max(held)] - held[1000]
     return {"growth_mb": growth, "held_mb": held, "images": images, "images_a_second": images / seconds}
 
