@@ -147,7 +147,7 @@ def _birder(root: Path, predictor: hierax.Predictor) -> Callable[[], object]:
 
     def run() -> object:
         transform = inference_preset(spec.size, rgb, 1.0)
-        dataset = make_image_dataset([str(root)], {"a": 0}, transforms=transform)
+        dataset = make_image_dataset([str(root)], {"a": 0}, transforms=transform, loader="pil")
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, num_workers=os.cpu_count() or 1)
         return infer_dataloader(torch.device("cpu"), predictor.encoder, loader, return_embedding=True)
 
