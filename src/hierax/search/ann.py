@@ -62,7 +62,7 @@ class Index:
         wanted = min(max(2 * k, _LEAST), len(self.vectors))
         self.found.expansion_search = max(self.expansion, wanted)
         asked = exact.units(exact.checked(queries, self.vectors.shape[1])).astype(np.float32)
-        matches = self.found.search(np.ascontiguousarray(asked), wanted)
+        matches = self.found.search(np.ascontiguousarray(asked), wanted, threads=1)
         keys, counts = np.atleast_2d(matches.keys), np.atleast_1d(getattr(matches, "counts", len(matches.keys)))
         rows = [
             own[:count].astype(np.int64) for own, count in zip(keys, np.broadcast_to(counts, len(keys)), strict=True)
