@@ -147,11 +147,16 @@ def _birder(root: Path, predictor: hierax.Predictor) -> Callable[[], object]:
 
     def run() -> object:
         transform = inference_preset(spec.size, rgb, 1.0)
-        dataset = make_image_dataset([str(root)], {"a": 0}, transforms=transform, loader="pil")
+        dataset = make_image_dataset([str(root)], {"a": 0}, transforms=transform, loader=_through_pillow)
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, num_workers=os.cpu_count() or 1)
         return infer_dataloader(torch.device("cpu"), predictor.encoder, loader, return_embedding=True)
 
     return run
+
+
+def _through_pillow(path: str) -> Image.Image:
+    """As birder reads where torchvision has no decoder."""
+    return Image.open(path).convert("RGB")
 
 
 def memory(images: int = 100_000) -> dict[str, Any]:
