@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from hierax.config import architecture
 from hierax.errors import InputError, RecipeError
 from hierax.registry import load
 from hierax.train import checkpoint as checkpoints
 from hierax.train import pretrain
+from hierax.train.dinov2_auto import suited
+from hierax.train.reading import recipe_of
+from hierax.weights.card import ModelCard, Weights
 from hierax.weights.safetensors_files import read_safetensors
 
 from ..members import MEMBERS, coloured_classes, small_det, written
@@ -187,6 +191,20 @@ def test_memory_for_time_is_the_same_run(tmp_path, start):
         train(start, tmp_path / name, steps=2, checkpoint_blocks=saves)
     a, b = (runs.result(tmp_path / name) for name in ("kept", "again"))
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-6
+
+
+def for_network(name: str, **options) -> dict:
+    weights = Weights(card=ModelCard(config=architecture(name)))
+    recipe = recipe_of({"task": "pretrain", "method": "dinov2", **options})
+    return suited(2000, weights, recipe, options)[0]
+
+
+def test_blocks_are_computed_twice_where_memory_would_run_out():
+    """32 images of HieraDet-S, the default batch, took 18 GB: the run was killed on a machine of 24."""
+    assert for_network("hieradet_d_small")["checkpoint_blocks"]
+    assert "checkpoint_blocks" not in for_network("hiera_nano_96")
+    assert "checkpoint_blocks" not in for_network("hieradet_d_small", batch_size=32, accumulate=8)
+    assert "checkpoint_blocks" not in for_network("hieradet_d_small", checkpoint_blocks=False)
 
 
 def test_a_bare_command_suits_the_data(tmp_path, start, capsys):

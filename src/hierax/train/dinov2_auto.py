@@ -10,6 +10,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from ..config import ModelConfig
+from ..data.multi_crop import LARGE
 from ..weights.card import Weights
 from .dinov2_start import find_heads, shapes_of
 from .recipe import Recipe
@@ -20,6 +22,8 @@ _QUEUE_BYTES = 1 << 28  # of the scores of each head that are remembered, at mos
 _PASSES, _LEAST_STEPS, _MOST_STEPS = 100, 2000, 50_000
 _HALF_LIFE = 0.02  # of the run, of what the teacher averages over at its beginning
 _MOMENTUM = (0.95, 0.996)
+_KEPT = 27  # numbers for the gradient, a token and channel behind a block; measured with HieraDet-S
+_LARGEST = 4 << 30  # bytes of them; beyond it blocks are computed twice
 
 
 def suited(samples: int, weights: Weights, recipe: Recipe, asked: Collection[str]) -> tuple[dict[str, Any], list[str]]:
@@ -55,9 +59,32 @@ def suited(samples: int, weights: Weights, recipe: Recipe, asked: Collection[str
     keys["queue"] = queue = own.queue if "queue" in asked else queue
     momentum = round(min(max(1 - math.log(2) / (_HALF_LIFE * steps), _MOMENTUM[0]), _MOMENTUM[1]), 4)
     keys["teacher_momentum"] = momentum = own.teacher_momentum if "teacher_momentum" in asked else momentum
+    lines = []
+    kept = activations(weights.config, recipe) * batch // recipe.accumulate
+    if kept > _LARGEST and "checkpoint_blocks" not in asked:
+        keys["checkpoint_blocks"] = True
+        lines = [
+            f"recipe auto: blocks are computed twice (checkpoint_blocks), a third more time: what they would keep of "
+            f"{batch // recipe.accumulate} images takes about {kept / 1e9:.0f} GB"
+        ]
     remembered = f"and the {queue} before them" if queue else "without a queue"
     return keys, [
         f"recipe auto: {steps} steps of {batch}; {count} prototypes ({why}), balanced over {rows} crops {remembered}",
         f"recipe auto: the teacher's momentum grows from {momentum:.4g}: at first it averages over {_HALF_LIFE:.0%} of "
         "the run. Published settings: --recipe dinov2, or birder_dinov2",
+        *lines,
     ]
+
+
+def activations(config: ModelConfig, recipe: Recipe) -> int:
+    """Bytes that the crops of one image keep for the gradient, roughly; half of them in half precision."""
+    height, width = config.input_size[-2:]
+    own = recipe.settings
+    small = (own.local_size or 96) ** 2 if config.position != "grid" else height * width
+    stride = config.strides[0]
+    tokens = (LARGE * height * width + own.local_crops * small) / stride**2  # that enter the first stage
+    behind = sum(
+        depth * stage_dim / 4**stage
+        for stage, (depth, stage_dim) in enumerate(zip(config.depths, config.channels, strict=True))
+    )
+    return int(4 * _KEPT * tokens * behind)
