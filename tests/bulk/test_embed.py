@@ -416,15 +416,21 @@ def test_workers__any_number(album, predictor, workers):
     assert ids_of("out") == list(range(11))
 
 
-def test_large_photograph__decoded_small_everywhere(tmp_path, predictor):
-    """One of two doors that decodes a photograph whole gives other vectors than the other."""
+def test_large_photograph__decoded_small_unless_exact(tmp_path, predictor):
+    """A predictor that decoded at a part of the size would differ from the package that a checkpoint came from."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8))
     path = tmp_path / "large.jpg"
     small.resize((1600, 1200), Image.Resampling.BICUBIC).save(path, quality=92)
-    hierax.embed(tmp_path, tmp_path / "out", model=predictor, progress=False)
-    vector = hierax.open_store(tmp_path / "out").vectors()[0]
-    np.testing.assert_allclose(vector, predictor.embed(path)[0], atol=1e-5)
     whole = predictor.embed(np.asarray(Image.open(path)))[0]
-    assert vector @ whole / np.linalg.norm(vector) / np.linalg.norm(whole) > 0.9995
-    assert hierax.open_store(tmp_path / "out").to_arrow()["width"][0].as_py() == 1600
+    np.testing.assert_allclose(predictor.embed(path)[0], whole, atol=1e-6)
+    found = {}
+    for exact in (False, True):
+        hierax.embed(path, tmp_path / f"{exact}/", model=predictor, progress=False, exact=exact)
+        store = hierax.open_store(tmp_path / str(exact))
+        found[exact] = store.vectors()[0]
+        assert store.to_arrow()["width"][0].as_py() == 1600
+        assert store.metadata["exact"] is exact
+    np.testing.assert_allclose(found[True], whole, atol=1e-5)
+    assert np.abs(found[False] - whole).max() > 1e-5
+    assert found[False] @ whole / np.linalg.norm(found[False]) / np.linalg.norm(whole) > 0.9995

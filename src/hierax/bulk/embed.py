@@ -78,6 +78,7 @@ def embed(  # noqa: PLR0913  the frozen public door
     progress: bool = True,
     overwrite: bool = False,
     rows_per_part: int = ROWS_PER_PART,
+    exact: bool = False,
 ) -> EmbedSummary:
     """Write a row for each image of a source: its vectors, or the reason why there are none.
 
@@ -104,6 +105,8 @@ def embed(  # noqa: PLR0913  the frozen public door
         progress: Say on stderr how far it is.
         overwrite: Replace what is there; files of anybody else never are.
         rows_per_part: Rows of a store's files at most.
+        exact: Decode large JPEGs whole, as `Predictor.embed` does. They are decoded at a part of their size otherwise,
+            in a fifth of the time or less: vectors then have a cosine above 0.999 with the exact ones.
 
     Raises:
         InputError: Nothing was found, the output is somebody else's, is being written, or was made by another model,
@@ -111,8 +114,9 @@ def embed(  # noqa: PLR0913  the frozen public door
         HieraxError: The model cannot be loaded.
     """
     options = Options(
-        columns, dtype, normalize, batch_size, engine, workers, shard, cluster, max_error_rate, overwrite, rows_per_part
-    )
+        columns, dtype, normalize, batch_size, engine, workers, shard, cluster, max_error_rate, overwrite, rows_per_part,
+        exact,
+    )  # fmt: skip
     with console.progress(progress):
         return embed_with(source, out, lambda: _predictor(model, device), options)
 
@@ -132,6 +136,7 @@ class Options:
     max_error_rate: float = 0.0
     overwrite: bool = False
     rows_per_part: int = ROWS_PER_PART
+    exact: bool = False
 
     def check(self) -> None:
         """Refuse what is impossible before anything is opened.
@@ -175,6 +180,7 @@ def embed_with(
         inputs.only(VIDEO_EXTENSIONS if is_video else IMAGE_EXTENSIONS)
         answers = Columns(predictor, options.columns, dtype=options.dtype, normalize=options.normalize)
         stored = {"dtype": options.dtype, "normalize": options.normalize, "normalized": options.normalize}
+        stored["exact"] = options.exact
         made_by = provenance(predictor, **stored)
         spec = Spec(made_by, answers.vectors, options.dtype, answers.top, share, origin(predictor))
         output: Writer | FileWriter = (
@@ -198,7 +204,7 @@ def embed_with(
             told.count(source, inputs.share)
         how: dict[str, Any] = {"batch_size": BatchSize(options.batch_size, predictor.device.type), "workers": workers}
         if options.cluster is None:
-            rows = local_rows(inputs, InputMaker.of(predictor), answers, progress=told, **how)
+            rows = local_rows(inputs, InputMaker.of(predictor, exact=options.exact), answers, progress=told, **how)
         else:
             raise InputError("cluster='ray' is not built into this version. Use shard= with a batch scheduler.")
         write_rows(rows, output, inputs, told)

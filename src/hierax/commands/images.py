@@ -114,6 +114,7 @@ def embed(
     cluster: Literal["ray"] | None = None,
     max_error_rate: float = 0.0,
     rows_per_part: int = 8192,
+    exact: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Write an embedding for each image, with the reason for each that could not be read.
@@ -133,6 +134,7 @@ def embed(
         cluster: Run as a job of a cluster.
         max_error_rate: Share of the inputs that may fail before the exit code is 3.
         rows_per_part: Rows in each file of a store, at most.
+        exact: Decode large JPEGs whole, as classify does: their vectors then are the same to rounding, not to 0.999.
         overwrite: Replace an existing output.
     """
     from ..bulk.embed import Options, embed_with
@@ -154,6 +156,7 @@ def embed(
         max_error_rate,
         overwrite,
         rows_per_part,
+        exact,
     )
 
     def load() -> Predictor:

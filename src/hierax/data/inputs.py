@@ -40,15 +40,16 @@ def network_input(source: Any, config: ModelConfig, spec: PreprocessSpec, views:
     return inputs[0] if views == 1 else inputs
 
 
-def image_input(source: Any, spec: PreprocessSpec, name: str = "") -> tuple[Tensor, tuple[int, int]]:
+def image_input(
+    source: Any, spec: PreprocessSpec, name: str = "", *, draft: bool = False
+) -> tuple[Tensor, tuple[int, int]]:
     """A network's input (3, h, w) of one image, and the image's (height, width).
-
-    A JPEG that is far larger than the input is decoded at a half, a quarter or an eighth of its size.
 
     Args:
         source: As `decode_image` takes it.
         spec: The recipe.
         name: What to call bytes in messages.
+        draft: Decode a JPEG that is far larger than the input at a half, a quarter or an eighth of its size.
 
     Raises:
         InputError: The source cannot be read.
@@ -57,7 +58,7 @@ def image_input(source: Any, spec: PreprocessSpec, name: str = "") -> tuple[Tens
 
     def shrink(size: tuple[int, int]) -> int:
         asked.append(size)
-        return shrinks(size, spec)
+        return shrinks(size, spec) if draft else 1
 
     with decoded(source, shrink=shrink, name=name) as pixels:
         size = asked[0] if asked else (pixels.shape[0], pixels.shape[1])

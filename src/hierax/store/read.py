@@ -160,6 +160,7 @@ class Store:
             InputError: A place outside of them, or a part is damaged.
         """
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         names = self._named(columns)
         wanted = np.asarray(rows if len(rows) else [], dtype=np.int64)
@@ -172,7 +173,7 @@ class Store:
             chosen = np.flatnonzero(where == number)
             start = int(self._ends[number - 1]) if number else 0
             table = read_part(self.files[number], list(dict.fromkeys([*names, "error"])))
-            good = table.filter(pa.compute.is_null(table["error"])) if self.parts[number].errors else table
+            good = table.filter(pc.is_null(table["error"])) if self.parts[number].errors else table
             found.append(good.take(pa.array(wanted[chosen] - start)).select(names))
             places[chosen] = np.arange(count, count + len(chosen))
             count += len(chosen)
@@ -234,7 +235,7 @@ class Store:
             for part, table in zip(self.parts, self.tables([column]), strict=True):
                 for start in range(0, table.num_rows, _ROWS_AT_ONCE):
                     good = vectors_of(table.slice(start, _ROWS_AT_ONCE)[column], size)
-                    out.write(np.ascontiguousarray(good))
+                    out.write(np.ascontiguousarray(good).data)
                 if table[column].null_count != part.errors:
                     raise InputError(f"{part.part} has other rows than were committed. Embed again elsewhere.")
 

@@ -56,13 +56,28 @@ class Taught(NamedTuple):
     cells: Float[Tensor, "m k_cells"]
 
 
+class Kept(nn.Module):
+    """What a run keeps beside the student.
+
+    Attributes:
+        teacher: The student's average.
+        dino: Makes targets of crops.
+        ibot: And of hidden cells.
+    """
+
+    def __init__(self, teacher: SelfDistilled, dino: Targets, ibot: Targets) -> None:
+        super().__init__()
+        self.teacher, self.dino, self.ibot = teacher, dino, ibot
+
+
 class DINOv2(Method):
     """Self-distillation with hidden cells, for images."""
 
     name, task, Settings, preset = "dinov2", "pretrain", DINOv2Settings, "small_dinov2"
     extras = HEADS
     telling = ("target_entropy", "prototype_share", "agreement")
-    module: SelfDistilled
+    module: SelfDistilled  # pyright: ignore[reportIncompatibleVariableOverride]
+    kept: Kept  # pyright: ignore[reportIncompatibleVariableOverride]
     settings: DINOv2Settings
 
     def __init__(self, weights: Weights, recipe: Recipe, classes: list[str]) -> None:
@@ -80,11 +95,11 @@ class DINOv2(Method):
         self.masks = BlockMasks(grid=grid, share=own.mask_probability, ratio=own.mask_ratio, blocks=own.mask_blocks)
         self.heads = find_heads(weights, own.heads)
         self.module = student(self.weights, recipe, self.heads)
-        self.kept.teacher = copy.deepcopy(self.module).requires_grad_(False)
         shared: dict[str, Any] = {"centring": own.centring, "momentum": own.centre_momentum, "queue": own.queue}
         shared["iterations"] = own.sinkhorn_iterations
         counts = (own.prototypes, _cell_prototypes(own))
-        self.kept.dino, self.kept.ibot = (Targets(count, **shared) for count in counts)
+        dino, ibot = (Targets(count, **shared) for count in counts)
+        self.kept = Kept(copy.deepcopy(self.module).requires_grad_(False), dino, ibot)
         for kept, name in ((self.kept.dino, "dino_centre"), (self.kept.ibot, "ibot_centre")):
             kept.centre.copy_(self.heads.get(name, kept.centre))
         pairs = _pairs(own.local_crops)
