@@ -114,8 +114,8 @@ def embed(  # noqa: PLR0913  the frozen public door
         HieraxError: The model cannot be loaded.
     """
     options = Options(
-        columns, dtype, normalize, batch_size, engine, workers, shard, cluster, max_error_rate, overwrite, rows_per_part,
-        exact,
+        columns, dtype, normalize, batch_size, engine, workers, shard, cluster, max_error_rate, overwrite,
+        rows_per_part, exact,
     )  # fmt: skip
     with console.progress(progress):
         return embed_with(source, out, lambda: _predictor(model, device), options)

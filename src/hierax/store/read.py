@@ -160,7 +160,6 @@ class Store:
             InputError: A place outside of them, or a part is damaged.
         """
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         names = self._named(columns)
         wanted = np.asarray(rows if len(rows) else [], dtype=np.int64)
@@ -173,7 +172,7 @@ class Store:
             chosen = np.flatnonzero(where == number)
             start = int(self._ends[number - 1]) if number else 0
             table = read_part(self.files[number], list(dict.fromkeys([*names, "error"])))
-            good = table.filter(pc.is_null(table["error"])) if self.parts[number].errors else table
+            good = table.filter(table["error"].is_null()) if self.parts[number].errors else table
             found.append(good.take(pa.array(wanted[chosen] - start)).select(names))
             places[chosen] = np.arange(count, count + len(chosen))
             count += len(chosen)

@@ -76,8 +76,8 @@ class DINOv2(Method):
     name, task, Settings, preset = "dinov2", "pretrain", DINOv2Settings, "small_dinov2"
     extras = HEADS
     telling = ("target_entropy", "prototype_share", "agreement")
-    module: SelfDistilled  # pyright: ignore[reportIncompatibleVariableOverride]
-    kept: Kept  # pyright: ignore[reportIncompatibleVariableOverride]
+    module: SelfDistilled
+    kept: Kept
     settings: DINOv2Settings
 
     def __init__(self, weights: Weights, recipe: Recipe, classes: list[str]) -> None:
@@ -94,12 +94,12 @@ class DINOv2(Method):
         grid = (self.size[0] // config.strides[-1], self.size[1] // config.strides[-1])
         self.masks = BlockMasks(grid=grid, share=own.mask_probability, ratio=own.mask_ratio, blocks=own.mask_blocks)
         self.heads = find_heads(weights, own.heads)
-        self.module = student(self.weights, recipe, self.heads)
+        self.module = student(self.weights, recipe, self.heads)  # type: ignore[assignment]
         shared: dict[str, Any] = {"centring": own.centring, "momentum": own.centre_momentum, "queue": own.queue}
         shared["iterations"] = own.sinkhorn_iterations
         counts = (own.prototypes, _cell_prototypes(own))
         dino, ibot = (Targets(count, **shared) for count in counts)
-        self.kept = Kept(copy.deepcopy(self.module).requires_grad_(False), dino, ibot)
+        self.kept = Kept(copy.deepcopy(self.module).requires_grad_(False), dino, ibot)  # type: ignore[assignment]
         for kept, name in ((self.kept.dino, "dino_centre"), (self.kept.ibot, "ibot_centre")):
             kept.centre.copy_(self.heads.get(name, kept.centre))
         pairs = _pairs(own.local_crops)
@@ -262,7 +262,7 @@ class DINOv2(Method):
         """Move the teacher towards the student, and remember what its scores were."""
         own, done = self.settings, context.step - 1
         momentum = schedules.cosine(own.teacher_momentum, own.teacher_momentum_end, done, context.total)
-        mine = list(self.kept.teacher.parameters())
+        mine: list[Tensor] = list(self.kept.teacher.parameters())
         torch._foreach_lerp_(mine, [across.whole(p.detach()) for p in self.module.parameters()], 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
         self.kept.dino.remember()
         self.kept.ibot.remember()
