@@ -1,4 +1,4 @@
-"""Whether self-distillation learns anything on rendered textures, beside a random start and MAE, as measured."""
+"""Whether self-distillation learns what rendered textures are, beside a random start and MAE; numbers as measured."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ from hierax.weights.write import write_weights
 from ..members import abswin_config
 
 KINDS = ("across", "down", "slanted", "checks", "dots", "rings", "crosses", "squares")
-SIDE, STEPS, BATCH = 96, 400, 16
+SIDE, STEPS, BATCH = 128, 120, 16
+ABOVE = 0.05  # of a random start, over its spread: noise of 320 images and three seeds is half of that
 
 
 def texture(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """One pattern at a random scale, place and contrast, in two random colours, under grain."""
+    """One pattern at a random scale, place and contrast, in greys, under grain.
+
+    In greys, for whatever two crops of an image share is a right answer to the method: were each image of two colours
+    of its own, those would do, and patterns need not be learned.
+    """
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     period, (a, b) = rng.uniform(8, 16), rng.uniform(0, 2 * np.pi, 2)
     across, down = np.sin(2 * np.pi * y / period + b), np.sin(2 * np.pi * x / period + a)
@@ -44,9 +49,9 @@ def texture(kind: str, rng: np.random.Generator) -> np.ndarray:
         "crosses": np.where((abs(u) < 0.2 * period) | (abs(v) < 0.2 * period), 1.0, -1.0),
         "squares": np.kron(rng.choice([-1.0, 1.0], (SIDE // 8, SIDE // 8)), np.ones((8, 8))),
     }[kind]
-    dark, bright = rng.uniform(40, 215, (2, 3))
-    pixels = dark + (bright - dark) * (pattern[..., None] + 1) / 2 + rng.normal(0, 20, (SIDE, SIDE, 3))
-    return pixels.clip(0, 255).astype(np.uint8)
+    dark, bright = rng.uniform(40, 215, 2)
+    pixels = dark + (bright - dark) * (pattern + 1) / 2 + rng.normal(0, 12, (SIDE, SIDE))
+    return np.repeat(pixels.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
 def textures(folder: Path, per_kind: int, seed: int) -> Path:
@@ -63,14 +68,14 @@ def told_apart(model: Path, held: Path) -> float:
     """Share of held-out textures whose kind their nearest neighbours vote for."""
     files = sorted(held.glob("*/*.png"))
     labels = np.array([KINDS.index(path.parent.name) for path in files])
-    return knn_accuracy(np.asarray(load(model).embed(files), np.float64), labels, k=10)
+    return round(knn_accuracy(np.asarray(load(model).embed(files), np.float64), labels, k=20), 3)
 
 
 @pytest.mark.nightly
 def test_the_teacher_beats_a_random_start(tmp_path):
-    """By more than its spread over three seeds; MAE gets as much processor time, and is reported whatever it does."""
+    """By more than the spread over three seeds; MAE gets as much processor time, and is reported whatever it does."""
     data, held = textures(tmp_path / "data", 100, 0), textures(tmp_path / "held", 40, 1)
-    config = abswin_config((SIDE, SIDE), (6, 6), embed_dim=24, depths=(1, 1, 2, 1), num_classes=0)
+    config = abswin_config((SIDE, SIDE), (8, 8), embed_dim=24, depths=(1, 1, 2, 1), num_classes=0)
     spec = PreprocessSpec(size=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     usual = {"workers": 0, "device": "cpu", "batch_size": BATCH, "checkpoint_every": 0, "flip": 0.0}
     found: dict[str, list[float]] = {"random": [], "dinov2": [], "mae": []}
@@ -80,13 +85,13 @@ def test_the_teacher_beats_a_random_start(tmp_path):
         start = write_weights(weights, tmp_path / f"start{seed}", to="hierax")
         found["random"].append(told_apart(start, held))
         began = time.process_time()
-        small = {"local_crops": 4, "local_size": 32, "head_dim": 256, "bottleneck": 64, "warm_start_heads": 0}
+        small = {"local_crops": 4, "local_size": 64, "head_dim": 256, "bottleneck": 64, "warm_start_heads": 0}
         own = {**usual, **small, "model": start, "seed": seed}
         made = pretrain(data, tmp_path / f"dinov2{seed}", method="dinov2", steps=STEPS, **own)
         spent = time.process_time() - began
         found["dinov2"].append(told_apart(made.model, held))
-        shape = {"decoder_dim": 48, "decoder_depth": 2, "decoder_heads": 4, "mask_ratio": 0.5}
-        mae = {**usual, **shape, "model": start, "seed": seed, "lr": 1e-3}
+        shape = {"decoder_dim": 48, "decoder_depth": 2, "decoder_heads": 4, "mask_ratio": 0.6}
+        mae = {**usual, **shape, "model": start, "seed": seed, "lr": 1e-3, "lr_scaling": "sqrt"}
         began = time.process_time()
         pretrain(data, tmp_path / f"try{seed}", steps=20, **mae)
         steps = max(20, round(20 * spent / (time.process_time() - began)))
@@ -94,4 +99,5 @@ def test_the_teacher_beats_a_random_start(tmp_path):
         found["mae"].append(told_apart(made.model, held))
         print("kNN of held-out textures:", json.dumps(found), "MAE steps", steps, flush=True)
     spread = max(statistics.stdev(found[name]) for name in ("random", "dinov2"))
-    assert statistics.mean(found["dinov2"]) - statistics.mean(found["random"]) > spread
+    assert statistics.mean(found["dinov2"]) - statistics.mean(found["random"]) > spread + ABOVE
+    assert min(found["dinov2"]) > max(found["random"])

@@ -56,6 +56,13 @@ def test_auto_of_pretraining_names_what_takes_its_place(method, preset):
         read_recipe("auto", "pretrain", method)
 
 
+@pytest.mark.parametrize("batch", [8, 32, 256])
+def test_small_runs_of_dinov2_take_its_rate(batch):
+    """A rate that falls linearly with the batch is half of it at 16 images, and next to nothing is learned."""
+    small, published = (with_options(RECIPES[name], batch_size=batch) for name in ("small_dinov2", "dinov2"))
+    assert small.peak_lr == pytest.approx(published.peak_lr)
+
+
 def test_unknown_preset_and_wrong_task():
     """A missing file must not silently become the default, nor a pretraining recipe a fine-tuning one."""
     with pytest.raises(UnknownNameError, match="imagenet_finetune_tiny"):

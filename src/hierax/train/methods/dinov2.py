@@ -299,7 +299,8 @@ class DINOv2(Method):
         """What is begun with, and what is too small."""
         lines = []
         if self.weights.tensors:
-            kept = "with the heads that lie beside them" if self.heads else "with fresh heads, trained alone at first"
+            alone = ", trained alone at first" if self.settings.warm_start_heads != 0 else ""
+            kept = "with the heads that lie beside them" if self.heads else f"with fresh heads{alone}"
             lines.append(f"goes on from weights {kept}")
         if min(self.size) < _LEAST_SIDE:
             lines.append(
