@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import multiprocessing
 import pickle
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +42,9 @@ SMALL = HieraConfig(embed_dim=8, image_size=[64, 64], depths=[1, 1, 1, 1], num_l
 MASKED = {**SMALL.to_dict(), "num_query_pool": 2, "decoder_hidden_size": 16, "decoder_depth": 1, "decoder_num_heads": 2}
 
 
+_FOLDERS = contextlib.ExitStack()  # lives as long as the process
+
+
 def _seeded(make: Callable[[], Any]) -> Any:
     torch.manual_seed(0)
     with torch.no_grad():
@@ -47,6 +54,20 @@ def _seeded(make: Callable[[], Any]) -> Any:
 
 def _fast(model: Any) -> Any:
     return hierax.optimize(model, engine="torch")
+
+
+@functools.cache
+def album() -> str:
+    """A folder of embeddings of one picture, which goes when the process ends."""
+    folder = Path(_FOLDERS.enter_context(tempfile.TemporaryDirectory(prefix="hierax-objects-")))
+    picture().save(folder / "a.png")
+    hierax.embed(folder / "a.png", folder / "store/", model=hierax.load(), workers=0, progress=False)
+    return str(folder / "store")
+
+
+def store() -> hierax.Store:
+    pytest.importorskip("pyarrow")
+    return hierax.open_store(album())
 
 
 # What makes an object, and a question that it answers with numbers or text.
@@ -68,6 +89,9 @@ OBJECTS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: RunSummary(**{field.name: number for number, field in enumerate(dataclasses.fields(RunSummary))}),
         repr,
     ),
+    "EmbedSummary": (lambda: hierax.EmbedSummary(3, 1, 1, 0.5, Path("out")), lambda s: (s.within_limit, str(s.out))),
+    "Hit": (lambda: hierax.Hit("a.jpg", 0.5, 3), lambda h: (h.path, h.score, h.row)),
+    "Store": (store, lambda s: s.vectors()),
     "data": (lambda: open_data("shapes:8"), lambda d: [d.name(i) for i in range(len(d))]),
     "transform": (
         lambda: classification_transform((64, 64), {"mean": (0.5,) * 3, "std": (0.5,) * 3}),

@@ -47,7 +47,7 @@ wrong(1, "--fast", "classify photos --engine openvino")
 wrong(1, "Use device='cpu'", "classify photos --device gpu")
 
 # Outputs in the wrong place: nothing that exists is overwritten.
-wrong(1, "must end with .parquet or .npz", "embed photos -o vectors.txt")
+wrong(1, "must end with .csv or .jsonl or .parquet or .npz", "embed photos -o vectors.txt")
 wrong(1, "Write 'maps/'", "features photos -o maps")
 wrong(1, "Maps need a folder of their own", "features photos -o photos/flowers/")
 wrong(1, "already exists", "convert hiera_nano_96 saved --to timm")

@@ -158,7 +158,9 @@ def test_two_processes_equal_one(tmp_path, start, task, sharding):
     codes = runs.in_processes(lambda: train(start[0], tmp_path / "two", model=model, **drawn), 2)
     assert codes == [0, 0]
     pictures = {path.name for path in (tmp_path / "two").glob("*.png")}
-    assert pictures == {"curves.png"} | ({"reconstructions.png"} if task == "pretrain" else set())
+    assert pictures == {"curves.png"} | (
+        {"reconstructions.png", "features_over_time.png"} if task == "pretrain" else set()
+    )
     one, two = runs.result(tmp_path / "one"), runs.result(tmp_path / "two")
     assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
     listed = json.loads((tmp_path / "two" / "summary.json").read_text())
@@ -306,7 +308,8 @@ def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     codes = runs.in_processes(lambda: pretrain(start[0], tmp_path / sharding, model=start[2], **settings), 2)
     assert codes == [0, 0]
     marks = sorted(path.name.rpartition(".")[0] for path in tmp_path.glob("*.png.*"))
-    assert marks == ["curves.png", "reconstructions.png"]
+    over_time = ["features_over_time.png"] if sharding == "ddp" else []  # which needs the weights in one piece
+    assert marks == ["curves.png", *over_time, "reconstructions.png"]
 
 
 def test_a_picture_that_cannot_be_is_missed_aloud(tmp_path, start, monkeypatch, capsys):

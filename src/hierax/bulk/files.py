@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -47,11 +47,16 @@ class FileWriter:
         Raises:
             InputError: As `write.claimed`.
         """
-        with (
-            claimed(path, FILES, overwrite=overwrite, folder=f"For a store write '{path}/'.") as file,
-            ExitStack() as held,
-        ):
-            yield cls(file, held)
+        with claimed(path, FILES, overwrite=overwrite, folder=f"For a store write '{path}/'.") as file:
+            held = ExitStack()
+            try:
+                yield cls(file, held)
+            except BaseException:
+                with suppress(OSError):  # what a full disk refused is refused again, and would hide the first reason
+                    held.close()
+                raise
+            with writing(path):
+                held.close()
 
     def begin(self, spec: Spec) -> FileWriter:
         """Say what rows will have in common; returns the writer."""
