@@ -143,7 +143,7 @@ def test_search__starts_without_torch(album):  # noqa: F811
     code = (
         "import sys; from hierax.cli import main\n"
         "code = main(['search', 'store', 'row:1']); main(['duplicates', 'store'])\n"
-        "print([name for name in ('torch', 'sklearn', 'usearch') if name in sys.modules], code)"
+        "print([name for name in ('torch', 'sklearn', 'usearch') if name in sys.modules], int(code))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[] 0", done.stderr
