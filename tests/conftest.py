@@ -7,6 +7,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: no test may reach out
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.pop("HIERAX_CATALOG", None)  # a developer's private weights are no part of what is tested
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -9,6 +9,7 @@ Each step is a command of `hierax`, which is printed before it runs; a run that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -17,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,26 @@ def both_stages(
     return file
 
 
+@contextlib.contextmanager
+def private_catalogue(file: Path) -> Iterator[None]:
+    """The names of this file are known inside, and nowhere after it."""
+    before = os.environ.get("HIERAX_CATALOG")
+    os.environ["HIERAX_CATALOG"] = str(file)
+    try:
+        yield
+    finally:
+        os.environ.pop("HIERAX_CATALOG")
+        if before is not None:
+            os.environ["HIERAX_CATALOG"] = before
+
+
 def answer(out: Path, image: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The code of card 001, with the import of `hierax.compat.birder` alone changed: shapes of answer and embedding."""
-    os.environ["HIERAX_CATALOG"] = str(out / "catalog.toml")
     import hierax.compat.birder as birder
     from hierax.compat.birder.inference.classification import infer_image
 
-    (net, model_info) = birder.load_pretrained_model("hieradet_small_dino-v2-imagenet12k", inference=True)
+    with private_catalogue(out / "catalog.toml"):
+        (net, model_info) = birder.load_pretrained_model("hieradet_small_dino-v2-imagenet12k", inference=True)
     size = birder.get_size_from_signature(model_info.signature)
     transform = birder.classification_transform(size, model_info.rgb_stats)
     (probabilities, embedding) = infer_image(net, image, transform, return_embedding=True)
