@@ -19,6 +19,8 @@ import hierax
 from hierax.bulk import pool
 from hierax.bulk.worker import InputMaker
 from hierax.cli import main
+from hierax.data import containers
+from hierax.data.sources import IMAGE_EXTENSIONS
 from hierax.data.stream import Source
 from hierax.errors import InputError, UnknownNameError
 
@@ -301,6 +303,34 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_inputs__may_be_gone_through_once_only(album, predictor):
+    """A generator that is looked at twice holds nothing the second time."""
+    paths = (Path(album, name) for name in ("1.png", BAD, "2.png"))
+    done = hierax.embed(paths, "out/", model=predictor, progress=False)
+    assert (done.rows, done.errors) == (2, 1)
+    assert ids_of("out") == [0, 1, 2]
+    for wrong in (7, None, b"album", [b"album"], iter([3])):
+        with pytest.raises(InputError, match="must be a path; got"):
+            hierax.embed(wrong, "out/", model=predictor, progress=False)
+
+
+def test_total__is_counted_in_silence(album, predictor, caplog, monkeypatch):
+    """Warnings that are said twice; a tar that is read twice; clips in the total of a model of images."""
+    Path("album/clip.mp4").write_bytes(b"")
+    os.mkdir("nothing")
+    source = Source(["nothing", album], share=(3, 3))
+    source.only(IMAGE_EXTENSIONS)
+    assert source.counted() == 3
+    assert source.counted(lambda: False) is None
+    assert not caplog.records
+    assert len(list(source)) == 3
+    assert "'nothing' holds no images" in caplog.text
+    tar("a.tar", [("x.png", b"")])
+    monkeypatch.setattr(containers, "in_tars", None)
+    for unread in ("a.tar", "-", "http://x.test/a.png", "t.parquet"):
+        assert Source([album, unread]).counted() is None
 
 
 def tar(path, members) -> None:

@@ -200,8 +200,8 @@ def embed_with(
         workers = default_workers() if options.workers is None else options.workers
         told = Progress(unit="clips" if is_video else "images", workers=workers or default_workers())
         told.begin(output.commits.rows, output.commits.errors)
-        if countable(source):
-            told.count(source, inputs.share)
+        if console.shows_progress():
+            told.count(inputs)
         how: dict[str, Any] = {"batch_size": BatchSize(options.batch_size, predictor.device.type), "workers": workers}
         if options.cluster is None:
             rows = local_rows(inputs, InputMaker.of(predictor, exact=options.exact), answers, progress=told, **how)
@@ -248,6 +248,7 @@ def write_rows(
         output.rescue(last, digest)
         raise
     finally:
+        told.end()
         console.close()
     if isinstance(output, Writer) or told.elapsed > SOON_S:
         told.show(now=True)
@@ -316,15 +317,3 @@ def place_of(out: str | os.PathLike[str]) -> tuple[Path, bool]:
     if path.is_dir() and path.suffix.lower() not in FILES:
         return path, False
     return path, True
-
-
-def countable(source: Any) -> bool:
-    """Whether the inputs can be gone through a second time, and without fetching anything."""
-    named = (
-        [source]
-        if isinstance(source, (str, os.PathLike))
-        else list(source)
-        if isinstance(source, (list, tuple))
-        else None
-    )
-    return named is not None and all(os.fspath(item) != "-" and ":/" not in os.fspath(item) for item in named)

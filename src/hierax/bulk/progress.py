@@ -44,6 +44,7 @@ class Progress:
     errors_now: int = 0
     _begun: float = field(default_factory=time.monotonic)
     _before: int = 0
+    _counting: bool = False
 
     def begin(self, done: int, errors: int) -> None:
         """Count from here: what earlier runs did is no speed of this one."""
@@ -119,19 +120,19 @@ class Progress:
             f"{self.slowest}"
         )
 
-    def count(self, inputs: Any, share: tuple[int, int]) -> None:
-        """Find out the total beside the run, where that costs no more than a look at folders."""
+    def count(self, inputs: Source) -> None:
+        """Find out the total beside the run, where a look at folders tells."""
 
         def look() -> None:
             with contextlib.suppress(HieraxError, OSError):
-                source = Source(inputs, share=share)
-                source.start = 1 << 62
-                for _ in source:
-                    pass
-                number, of = share
-                self.total = (source.position - number) // of + 1
+                self.total = inputs.counted(lambda: self._counting)
 
+        self._counting = True
         threading.Thread(target=look, daemon=True, name="hierax-count").start()
+
+    def end(self) -> None:
+        """The run is over: what is still being counted is of no use."""
+        self._counting = False
 
 
 def duration(seconds: float) -> str:

@@ -86,13 +86,26 @@ def find_images(
     return found
 
 
+def as_list(inputs: Any) -> list[Any]:
+    """One input or several as a list; whatever gives them is gone through once.
+
+    Raises:
+        InputError: Neither.
+    """
+    if isinstance(inputs, (str, os.PathLike)):
+        return [inputs]
+    if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, bytearray)):
+        raise InputError(f"An input must be a path; got {type(inputs).__name__}.")
+    return list(inputs)
+
+
 def named_inputs(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     """What a person named, as text, fit to be shown.
 
     Raises:
         InputError: Nothing, or no path.
     """
-    named = [_public(item) for item in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
+    named = [_public(item) for item in as_list(inputs)]
     if not named:
         raise InputError("Inputs must name a file, a folder, a glob or '-'; got none.")
     for item in named:

@@ -7,7 +7,7 @@ has a driver for. Item n is the same one in every run over the same source, whic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,16 @@ from ..errors import InputError
 from ..net.address import is_address, shown
 from . import containers, remote
 from .items import Item, digest_after, is_there
-from .sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, files_of, named_inputs, nothing_found, stdin_lines, tell
+from .sources import (
+    IMAGE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    as_list,
+    files_of,
+    named_inputs,
+    nothing_found,
+    stdin_lines,
+    tell,
+)
 from .walk import Walk
 
 _LOOKED_AT = 1000  # inputs, in search of one that is there, before a run begins
@@ -41,8 +50,9 @@ class Source:
     """
 
     def __init__(self, inputs: Any, *, share: tuple[int, int] = _ALL) -> None:
+        inputs = as_list(inputs)
         self.named = named_inputs(inputs)
-        self._raw = [os.fspath(item) for item in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
+        self._raw: list[str] = [os.fspath(item) for item in inputs]
         self.share, self.start, self.before = share, 0, b""
         self.position, self.digest = 0, b""
         self.walk, self.other = Walk(IMAGE_EXTENSIONS | VIDEO_EXTENSIONS), 0
@@ -81,6 +91,27 @@ class Source:
     def only(self, extensions: frozenset[str]) -> None:
         """Pass over videos, or images, that were found rather than named: a model takes one of the two."""
         self._unwanted = (IMAGE_EXTENSIONS | VIDEO_EXTENSIONS) - extensions
+
+    def counted(self, wanted: Callable[[], bool] = lambda: True) -> int | None:
+        """How many items of this share there are, where a look at folders tells; nothing is opened, and nothing said.
+
+        Args:
+            wanted: Asked on the way whether to go on.
+
+        Returns:
+            None where files would have to be read, or fetched, and where `wanted` ended it.
+        """
+        for text in self._raw:
+            if text == "-" or is_address(text) or containers.means_tars(text) or containers.means_tables(text):
+                return None
+        again = Source(self._raw, share=self.share)
+        again._unwanted, count = self._unwanted, 0
+        for entry in again._found():
+            count += not again._passed_over(entry)
+            if not wanted():
+                return None
+        number, of = self.share
+        return (count - number) // of + 1
 
     def __iter__(self) -> Iterator[Item]:
         """The items of this share, from the start on.
