@@ -21,20 +21,17 @@ from ...errors import InputError
 from ..encoder import Encoder
 from .base import EMBEDDING, Engine
 from .eager import TorchEngine
+from .watch import Watch
 
 _making = threading.RLock()
-SAMPLES = 16  # elements of each parameter that every call compares
 
 
 @dataclass(frozen=True)
 class _Made:
-    """An engine and what it was made from; parameters are held, so that no later one can stand at their address."""
+    """An engine and what it was made from."""
 
     engine: Engine
-    weights: list[tuple]
-    held: list[Tensor]
-    views: list[Tensor]
-    sample: Tensor | None
+    weights: Watch
 
 
 class FastEncoder(Encoder):
@@ -85,15 +82,12 @@ class FastEncoder(Encoder):
     def current(self) -> Engine:
         """The engine for the weights as they are, made again if they changed."""
         parameters = [p for module in _inside(self) for p in module._parameters.values() if p is not None]
-        weights = [(id(p), p.data_ptr(), None if p.is_inference() else p._version) for p in parameters]
-        if not _fits(state := self._state, weights):
+        if (state := self._state) is None or not state.weights.fits(parameters):
             with _making:
-                if not _fits(state := self._state, weights):
-                    views = [_sampled(p) for p in parameters if p.device.type == "cpu"]  # elsewhere it would wait
-                    sample = torch.cat(views) if views else None
-                    held = [tensor for p in parameters for tensor in (p, p.data)]
-                    self._state = state = _Made(self.make(self), weights, held, views, sample)
-        return state.engine  # type: ignore[union-attr]
+                if (state := self._state) is None or not state.weights.fits(parameters):
+                    watch = Watch(parameters)  # before the engine: a write meanwhile must not go unseen
+                    self._state = state = _Made(self.make(self), watch)
+        return state.engine
 
     def stages(
         self,
@@ -162,18 +156,3 @@ def _inside(encoder: Encoder) -> list[Any]:
 
 def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
-
-
-def _sampled(parameter: Tensor) -> Tensor:
-    """Elements spread over a parameter, as a view of their bits: NaN equals itself."""
-    extent = 1 + sum((n - 1) * step for n, step in zip(parameter.shape, parameter.stride(), strict=True))
-    count = min(SAMPLES, extent)
-    view = parameter.detach().as_strided((count,), (max(1, (extent - 1) // max(1, count - 1)),))
-    return view.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[parameter.element_size()])
-
-
-def _fits(state: _Made | None, weights: list[tuple]) -> bool:
-    """Whether an engine was made from the weights as they are."""
-    if state is None or state.weights != weights:
-        return False
-    return state.sample is None or torch.equal(torch.cat(state.views), state.sample)
