@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "schema", "config", "atomic", "regular", "console"),
     ("net", "model"),
     ("weights", "data", "visualize", "store"),
-    ("predictor", "registry", "provenance"),
+    ("predictor", "registry", "provenance", "backbones"),
     ("bulk", "train", "evaluate", "search", "export", "explain", "segment"),
     ("__init__", "__main__", "cli", "commands", "serve", "compat", "accelerate"),
 )

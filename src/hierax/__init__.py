@@ -26,6 +26,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .backbones import Backbone, backbone
     from .bulk.embed import EmbedSummary, embed
     from .config import ModelConfig, PreprocessSpec
     from .model.encoder import Encoder
@@ -40,13 +41,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "Hit", "InputError", "IntegrityError", "MAEOutput",
-    "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec",
-    "RecipeError", "Store", "UnknownNameError", "__version__", "convert", "create", "describe", "embed", "finetune",
-    "list_models", "load", "open_store", "optimize", "pretrain", "save",
+    "Backbone", "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "Hit", "InputError", "IntegrityError",
+    "MAEOutput", "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor",
+    "PreprocessSpec", "RecipeError", "Store", "UnknownNameError", "__version__", "backbone", "convert", "create",
+    "describe", "embed", "finetune", "list_models", "load", "open_store", "optimize", "pretrain", "save",
 ]  # fmt: skip
 
 _HOMES = {
+    "backbones": ("Backbone", "backbone"),
     "bulk.embed": ("EmbedSummary", "embed"),
     "config": ("ModelConfig", "PreprocessSpec"),
     "model.encoder": ("Encoder",),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..model.layers import decays, layer_of
 from .recipe import Recipe
 
 
@@ -28,23 +29,14 @@ def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> 
         if not parameter.requires_grad:
             continue
         bare = name.removeprefix("encoder.")
-        layer = _layer_of(bare, last) if recipe.layer_decay < 1 else last
-        if recipe.groups == "birder":
-            decay = "norm" not in name
-        else:  # vectors (biases, norms) and position tables do not; MAE's mask token and decoder positions do
-            decay = parameter.ndim > 1 and not bare.startswith("pos_embed")
+        layer = layer_of(bare, last) if recipe.layer_decay < 1 else last
+        # As Meta has it, the mask token and the positions of MAE's decoder do decay.
+        decay = "norm" not in name if recipe.groups == "birder" else decays(bare, parameter.ndim)
         rates = {"weight_decay": recipe.weight_decay * decay, "lr_scale": recipe.layer_decay ** (last - layer)}
         group = groups.setdefault((layer, decay), {"params": [], "names": [], **rates})
         group["params"].append(parameter)
         group["names"].append(name)
     return [groups[key] for key in sorted(groups)]
-
-
-def _layer_of(name: str, last: int) -> int:
-    """Layer of a parameter: 0 for the patch embedding and positions, i + 1 for block i, `last` for the rest."""
-    if name.startswith(("patch_embed.", "pos_embed")):
-        return 0
-    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else last
 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
