@@ -178,11 +178,13 @@ def test_source__a_predictor_keeps_its_own_weights():
 
 
 def test_source__a_masked_autoencoder_gives_its_encoder(tmp_path):
-    """Pretrained weights are what most people start a detector from."""
+    """Pretrained weights are what most people start from; while masked, the last stage is not pooled, after it is."""
     path = hierax.save(tiny_mae(), tmp_path / "mae")
     x = torch.randn(1, 3, 64, 96)
-    expected = hierax.load(path).model.encoder.detection_features(x)
-    assert all(torch.equal(*pair) for pair in zip(hierax.backbone(path).eval()(x), expected.values(), strict=True))
+    masked = hierax.load(path).model.encoder.detection_features(x)
+    maps = hierax.backbone(path).eval()(x)
+    assert all(torch.equal(*pair) for pair in zip(maps[:3], list(masked.values())[:3], strict=True))
+    assert maps[3].shape == (1, 128, 2, 3)
 
 
 def test_source__facts_come_along():
