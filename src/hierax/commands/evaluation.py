@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -110,14 +109,10 @@ def knn(
         temperature: A vote weighs exp(cosine / temperature).
         majority: Give each neighbour one vote.
     """
+    options = locals()
     from ..evaluate import knn as judged
 
-    how: dict[str, Any] = {"features": features, "split": split, "baselines": baselines, "cache": not no_cache}
-    how |= {"batch_size": batch_size, "progress": True}
-    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
-    files: dict[str, Any] = {"plot": plot, "overwrite": overwrite, "max_pixels": max_pixels, "format": format}
-    how |= {"k": k, "temperature": None if majority else temperature}
-    return _judge(functools.partial(judged, **how), data, model, loading, **files)
+    return _judge(judged, data, model, options, k=k, temperature=None if majority else temperature)
 
 
 def linear(
@@ -144,13 +139,10 @@ def linear(
     Args:
         seeds: How many fits; without a validation split each judges another fifth of the images.
     """
+    options = locals()
     from ..evaluate import linear as judged
 
-    how: dict[str, Any] = {"features": features, "split": split, "baselines": baselines, "cache": not no_cache}
-    how |= {"batch_size": batch_size, "progress": True}
-    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
-    files: dict[str, Any] = {"plot": plot, "overwrite": overwrite, "max_pixels": max_pixels, "format": format}
-    return _judge(functools.partial(judged, seeds=seeds, **how), data, model, loading, **files)
+    return _judge(judged, data, model, options, seeds=seeds)
 
 
 def retrieval(
@@ -175,35 +167,40 @@ def retrieval(
 
     Folders or splits named gallery and query are searched and asked; else as for knn.
     """
+    options = locals()
     from ..evaluate import retrieval as judged
 
-    how: dict[str, Any] = {"features": features, "split": split, "baselines": baselines, "cache": not no_cache}
-    how |= {"batch_size": batch_size, "progress": True}
-    loading = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
-    files: dict[str, Any] = {"plot": plot, "overwrite": overwrite, "max_pixels": max_pixels, "format": format}
-    return _judge(functools.partial(judged, **how), data, model, loading, **files)
+    return _judge(judged, data, model, options)
 
 
 def _judge(
-    judged: Callable[[str, Any], Any],
+    judged: Callable[..., Any],
     data: str | None,
     models: Sequence[Sequence[str]],
-    loading: dict[str, Any],
-    *,
-    plot: Path | None,
-    overwrite: bool,
-    max_pixels: int | None,
-    format: str,
+    options: Mapping[str, Any],
+    **own: Any,
 ) -> int:
-    """Evaluate, print and draw."""
+    """Evaluate, print and draw.
+
+    Args:
+        judged: What evaluates.
+        data: Labelled images.
+        models: Sources.
+        options: All of the command's, by name.
+        own: What only this evaluation takes.
+    """
     from ..bulk.write import claimed
 
     data, names = _told_apart(data, models)
     _check_sources(names)
+    how = {name: options[name] for name in ("features", "split", "baselines", "batch_size")}
+    loading = {name: options[name] for name in ("device", "dtype", "fast", "engine", "input_size", "max_pixels")}
+    plot: Path | None = options["plot"]
     with contextlib.ExitStack() as held:
-        picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
-        scores = judged(data, _loaded(names, {**loading, "max_pixels": max_pixels}))
-        if format == "json":
+        chart = None if plot is None else claimed(plot, (".png",), overwrite=options["overwrite"])
+        picture = None if chart is None else held.enter_context(chart)
+        scores = judged(data, _loaded(names, loading), **how, **own, cache=not options["no_cache"], progress=True)
+        if options["format"] == "json":
             console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
         else:
             table(scores.table())

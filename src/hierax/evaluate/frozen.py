@@ -64,9 +64,7 @@ def knn(  # noqa: PLR0913 - a signature is a command's options
         raise InputError(f"A temperature is above 0, or None for votes that all weigh 1; got {temperature}.")
 
     def measure(describer: Describer, train: Described, test: Described | None) -> dict[str, Any]:
-        searched = balanced(train.vectors, describer.widths)
-        queries = None if test is None else balanced(test.vectors, describer.widths)
-        truth = train.labels if test is None else test.labels
+        searched, queries, truth = _asked(describer, train, test)
         options: dict[str, Any] = {"k": k, "temperature": temperature, "top": 5, "progress": progress}
         answers = neighbour_votes(searched, train.labels, queries, **options)
         right = answers[:, 0] == truth
@@ -185,9 +183,7 @@ def retrieval(
     """
 
     def measure(describer: Describer, train: Described, test: Described | None) -> dict[str, Any]:
-        searched = balanced(train.vectors, describer.widths)
-        queries = None if test is None else balanced(test.vectors, describer.widths)
-        truth = train.labels if test is None else test.labels
+        searched, queries, truth = _asked(describer, train, test)
         ranking = rank(searched, train.labels, queries, None if test is None else truth, progress=progress)
         good = ranking.counted
         if not good.any():
@@ -214,6 +210,14 @@ def retrieval(
     sides = rows.sides
     settings = {"metric": "cosine", "recall": list(KS), "features": features}
     return rows.scores("retrieval", settings, measure)
+
+
+def _asked(describer: Describer, train: Described, test: Described | None) -> tuple[ndarray, ndarray | None, ndarray]:
+    """The vectors that are searched, the queries if they are others, and the classes of the queries."""
+    searched = balanced(train.vectors, describer.widths)
+    if test is None:
+        return searched, None, train.labels
+    return searched, balanced(test.vectors, describer.widths), test.labels
 
 
 def _by_class(values: ndarray, truth: Int[ndarray, " m"], sides: Sides) -> dict[str, Any]:
