@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+# Children too: two test processes whose children each take every core wait for one another, three times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: no test may reach out
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.pop("HIERAX_CATALOG", None)  # a developer's private weights are no part of what is tested
