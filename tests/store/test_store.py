@@ -12,6 +12,7 @@ import pytest
 
 import hierax
 from hierax.errors import InputError, UnknownNameError
+from hierax.store import read
 from hierax.store.layout import Spec
 from hierax.store.tables import Record, reads_null_vectors
 from hierax.store.write import open_writer
@@ -64,6 +65,21 @@ def test_rows__come_back(tmp_path):
         store.vectors("embeding")
     with pytest.raises(InputError, match="from 0 to 20"):
         store.lookup([21])
+
+
+def test_vectors__are_mapped_once(tmp_path, monkeypatch):
+    """Mapping for every search takes as long as half of one; a store that may not be written to is read anew each time."""
+    fill(tmp_path / "s", range(10))
+    store = hierax.open_store(tmp_path / "s")
+    monkeypatch.setattr(read, "atomic_file", denied)
+    vectors = store.vectors()
+    assert len(vectors) == 9
+    assert store.vectors() is vectors
+    assert os.listdir(tmp_path / "s" / "_vectors") == []
+
+
+def denied(path):
+    raise PermissionError(13, "it is somebody else's", str(path))
 
 
 def test_vectors__are_made_anew_when_rows_come(tmp_path):
@@ -312,7 +328,8 @@ def test_full_disk__keeps_what_was_committed(tmp_path):
     from hierax.errors import InputError
     from hierax.store.write import open_writer
     from hierax.store import open_store
-    from hierax.store.layout import Spec
+    from hierax.store import read
+from hierax.store.layout import Spec
     from hierax.store.tables import Record, reads_null_vectors
     spec = Spec({"model": "m"}, {"embedding": 64})
     def run():

@@ -47,6 +47,7 @@ class Store:
         self.parts: tuple[Part, ...] = tuple(commits.parts)
         self.complete, self.edited = commits.complete, commits.edited
         self.count, self.digest = commits.next, commits.digest
+        self._vectors: dict[str, np.ndarray] = {}
 
     def __repr__(self) -> str:
         """Place, counts and model on one line."""
@@ -134,16 +135,10 @@ class Store:
         if not self.rows:
             return np.zeros((0, size), self.spec.dtype)
         file = self.path / VECTORS / f"{column}-{self.fingerprint}.npy"
-        found = _mapped(file, (self.rows, size), self.spec.dtype)
-        if found is not None:
-            return found
-        try:
-            return self._made(file, column, size)
-        except OSError as error:
-            raise InputError(
-                f"The vectors of a store are mapped from a file, for which there must be room; {str(file)!r}: "
-                f"{error.strerror or error}. Free {self.rows * size * np.dtype(self.spec.dtype).itemsize:,} bytes."
-            ) from error
+        if column not in self._vectors:  # mapping anew costs as much as half a search
+            found = _mapped(file, (self.rows, size), self.spec.dtype)
+            self._vectors[column] = self._made(file, column, size) if found is None else found
+        return self._vectors[column]
 
     def paths(self) -> list[str]:
         """Names of the good rows, in the order of `vectors`; those that are no UTF-8 as `os.fsdecode` gives them."""
@@ -203,15 +198,19 @@ class Store:
     def _made(self, file: Path, column: str, size: int) -> np.ndarray:
         """Write the vectors to their file, or where that may not be to one that goes with this process."""
         try:
-            file.parent.mkdir(exist_ok=True)
-            with atomic_file(file) as temporary:
-                self._write_vectors(temporary, column, size)
-        except PermissionError:
-            return self._passing(column, size)
+            try:
+                file.parent.mkdir(exist_ok=True)
+                with atomic_file(file) as temporary:
+                    self._write_vectors(temporary, column, size)
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
+                return self._passing(column, size)
         except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            return self._passing(column, size)
+            raise InputError(
+                f"The vectors of a store are mapped from a file, for which there must be room; {str(file)!r}: "
+                f"{error.strerror or error}. Free {self.rows * size * np.dtype(self.spec.dtype).itemsize:,} bytes."
+            ) from error
         for old in file.parent.glob(f"{column}-*.npy"):
             if old != file:
                 with contextlib.suppress(OSError):
