@@ -12,7 +12,7 @@ import pytest
 
 import hierax
 from hierax.errors import InputError, UnknownNameError
-from hierax.store import read
+from hierax.store import read as reading
 from hierax.store.layout import Spec
 from hierax.store.tables import Record, reads_null_vectors
 from hierax.store.write import open_writer
@@ -71,7 +71,7 @@ def test_vectors__are_mapped_once(tmp_path, monkeypatch):
     """Mapping for every search takes as long as half of one; a store that may not be written to is read anew each time."""
     fill(tmp_path / "s", range(10))
     store = hierax.open_store(tmp_path / "s")
-    monkeypatch.setattr(read, "atomic_file", denied)
+    monkeypatch.setattr(reading, "atomic_file", denied)
     vectors = store.vectors()
     assert len(vectors) == 9
     assert store.vectors() is vectors
@@ -91,31 +91,6 @@ def test_vectors__are_made_anew_when_rows_come(tmp_path):
     assert hierax.open_store(tmp_path / "s").vectors()[-1, 0] == 19
     assert len(os.listdir(tmp_path / "s" / "_vectors")) == 1
     assert os.listdir(tmp_path / "s" / "_vectors") != old
-
-
-@pytest.mark.parametrize("what", ["pyarrow", "polars", "pandas", "duckdb", "lance"])
-def test_other_readers(tmp_path, what):
-    """A folder that only we can read is a database without a server."""
-    module = pytest.importorskip(what)
-    fill(tmp_path / "s", range(25))
-    parts = str(tmp_path / "s" / "*.parquet")
-    if what == "pyarrow":
-        import pyarrow.parquet as pq
-
-        found = pq.read_table(tmp_path / "s").num_rows
-    elif what == "polars":
-        found = module.read_parquet(parts).height
-        fixed = reads_null_vectors()
-        kind = module.Array(module.Float32, 4) if fixed else module.List(module.Float32)
-        assert module.read_parquet(parts)["embedding"].dtype == kind
-    elif what == "pandas":
-        found = len(module.read_parquet(tmp_path / "s"))
-    elif what == "duckdb":
-        found = module.sql(f"select count(*) from '{parts}'").fetchone()[0]
-    else:
-        module.write_dataset(hierax.open_store(tmp_path / "s").to_arrow(), str(tmp_path / "x.lance"))
-        found = module.dataset(str(tmp_path / "x.lance")).count_rows()
-    assert found == 25
 
 
 @pytest.mark.parametrize(
@@ -328,8 +303,7 @@ def test_full_disk__keeps_what_was_committed(tmp_path):
     from hierax.errors import InputError
     from hierax.store.write import open_writer
     from hierax.store import open_store
-    from hierax.store import read
-from hierax.store.layout import Spec
+    from hierax.store.layout import Spec
     from hierax.store.tables import Record, reads_null_vectors
     spec = Spec({"model": "m"}, {"embedding": 64})
     def run():
