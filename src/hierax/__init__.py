@@ -13,6 +13,8 @@ Importing hierax imports no torch; each name below is loaded when it is first us
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -26,6 +28,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .accelerate import Acceleration, accelerate, is_accelerated, restore
     from .backbones import Backbone, backbone
     from .bulk.embed import EmbedSummary, embed
     from .config import ModelConfig, PreprocessSpec
@@ -41,13 +44,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Backbone", "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "Hit", "InputError", "IntegrityError",
-    "MAEOutput", "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction", "Predictor",
-    "PreprocessSpec", "RecipeError", "Store", "UnknownNameError", "__version__", "backbone", "convert", "create",
-    "describe", "embed", "finetune", "list_models", "load", "open_store", "optimize", "pretrain", "save",
+    "Acceleration", "Backbone", "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "Hit", "InputError",
+    "IntegrityError", "MAEOutput", "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction",
+    "Predictor", "PreprocessSpec", "RecipeError", "Store", "UnknownNameError", "__version__", "accelerate", "backbone",
+    "convert", "create", "describe", "embed", "finetune", "is_accelerated", "list_models", "load", "open_store",
+    "optimize", "pretrain", "restore", "save",
 ]  # fmt: skip
 
 _HOMES = {
+    "accelerate": ("Acceleration", "accelerate", "is_accelerated", "restore"),
     "backbones": ("Backbone", "backbone"),
     "bulk.embed": ("EmbedSummary", "embed"),
     "config": ("ModelConfig", "PreprocessSpec"),
@@ -64,6 +69,15 @@ _HOMES = {
 
 
 if not TYPE_CHECKING:  # to an editor a public name is one of the imports above, and no other exists
+
+    class _Package(ModuleType):
+        """The package, whose public names stay: importing a room of the same name would take the place of one."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not (name in __all__ and isinstance(value, ModuleType)):
+                super().__setattr__(name, value)
+
+    sys.modules[__name__].__class__ = _Package
 
     def __getattr__(name: str) -> Any:
         """Load a public name from its module on first use."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..encoder import Encoder
 from .base import EMBEDDING, Engine, Recent
 from .blocks import FastBlock
-from .products import Product, product_kind
+from .products import Cast, Packed, Plain, product_kind
 from .schedule import Run, index_bytes, schedule
 from .threads import spread
 
@@ -53,7 +53,10 @@ class TorchEngine(Engine):
 
     def run(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
         """Stage maps, or the embedding: pooling takes tokens in any order, so none are put back for it."""
-        parts = spread(lambda part: self._part(part, last), x)
+        run = partial(self._part, last=last)
+        if issubclass(self.kind, Cast):  # autocast belongs to a thread, like grad mode
+            run = torch.autocast(x.device.type, dtype=self.kind.dtype)(run)
+        parts = spread(run, x)
         return parts[0] if len(parts) == 1 else [torch.cat(found) for found in zip(*parts, strict=True)]
 
     def _part(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
@@ -83,7 +86,7 @@ class TorchEngine(Engine):
         if keep and not blocks[0].widens and items.data_ptr() == x.data_ptr():
             items = items.clone()
         rows = None  # tokens at a time; None is all of them
-        if self.kind is not Product and x.device.type == "cpu":
+        if issubclass(self.kind, (Plain, Packed)) and x.device.type == "cpu":
             rows = max(FEWEST_ROWS, HIDDEN_BYTES // (blocks[-1].hidden * x.element_size()))
         parts = []
         for part in [items] if rows is None else items.split(max(1, rows // items.shape[1])):

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,27 @@ class Packed(Product):
         return x.copy_(_by_rows(lambda x, y: fused(y, x, self.weight, self.bias, "add"), x, y))
 
 
+class Cast(Product):
+    """Plain products under autocast: weights are cast once; sums keep the type that autocast would give them."""
+
+    dtype: ClassVar[torch.dtype]
+
+    def __init__(self, weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]) -> None:
+        super().__init__(weight.to(self.dtype), bias.to(self.dtype))
+
+
+class CastBfloat16(Cast):
+    """To bfloat16."""
+
+    dtype = torch.bfloat16
+
+
+class CastFloat16(Cast):
+    """To float16."""
+
+    dtype = torch.float16
+
+
 def _by_rows(run: Callable[..., Tensor], *tensors: Float[Tensor, "n _"]) -> Float[Tensor, "n d"]:
     """Apply a packed product to rows: all at once for the first few counts of rows, in pieces of few sizes for others.
 
@@ -113,12 +135,18 @@ def product_kind(dtype: torch.dtype, device: str, wanted: str | None = None) -> 
     Args:
         dtype: Of the parameters.
         device: Kind of device, e.g. "cpu".
-        wanted: "plain", "packed" or "traced"; None asks HIERAX_FORCE_PRODUCTS, then the clock.
+        wanted: "plain", "packed" or "traced"; "bfloat16" or "float16" under autocast to that; None asks
+            HIERAX_FORCE_PRODUCTS, then the clock.
     """
+    if wanted in _CASTS:
+        return _CASTS[wanted]
     wanted = wanted or processor.forced_to("HIERAX_FORCE_PRODUCTS", ("plain", "packed"))
     if wanted != "traced" and (device != "cpu" or not processor.packs(dtype)):
         return Plain
     return _faster(dtype) if wanted is None else {"plain": Plain, "packed": Packed, "traced": Product}[wanted]
+
+
+_CASTS: dict[str | None, type[Product]] = {"bfloat16": CastBfloat16, "float16": CastFloat16}
 
 
 @functools.lru_cache(maxsize=8)
