@@ -14,11 +14,15 @@ import io
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from . import warm
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence) *$", re.M | re.S)
@@ -109,13 +113,29 @@ def run_shell(block: Block, folder: Path) -> str:
     wanted = next((int(option[6:]) for option in block.options if option.startswith("exits-")), 0)
     printed = []
     for command in commands(block):
+        code, said = _run_line(command, folder, environment)
+        assert code == wanted, f"{block.place}: {command} exits with {code}\n{said}"
+        printed.append(said)
+    return "".join(printed)
+
+
+def _run_line(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command line; its exit code, and what it printed, unless into a file. A shell runs what is more than one
+    `hierax` command.
+    """
+    words = shlex.split(line)
+    output = folder / words[-1] if words[-2:-1] == [">"] else None
+    words = words[:-2] if output else words
+    if words[0] != "hierax" or set("|&;<>()*?$~`") & set("".join(words)):
         done = subprocess.run(
-            command, shell=True, cwd=folder, env=environment, check=False,
+            line, shell=True, cwd=folder, env=environment, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
         )  # fmt: skip
-        assert done.returncode == wanted, f"{block.place}: {command} exits with {done.returncode}\n{done.stdout}"
-        printed.append(done.stdout)
-    return "".join(printed)
+        return done.returncode, done.stdout
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as said:
+        printed = Path(said.name)
+        code = warm.run(words[1:], cwd=folder, environment=environment, out=output or printed, err=printed)
+        return code, said.read()
 
 
 def check_shell(block: Block) -> None:

@@ -1,6 +1,6 @@
 """Whatever the process stands in: no home, another locale or clock, a folder that is gone, limits, no rights.
 
-Every command in a child of its own, because a process takes its environment in when it starts.
+Every command in a child of its own, a fresh one where what is tried matters when a process starts.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from .. import warm
 from ..members import coloured_classes, save_learner
 from ..small_disk import on_small_disk, result_of
 
@@ -49,26 +51,38 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def child(place: Path, code: str, *, environment: dict[str, str | None] | None = None, more: Sequence[str] = ()) -> Any:
-    """The JSON that code prints which has `codes` and the arguments of this process: data, model, an empty folder."""
+def child(
+    place: Path,
+    code: str,
+    *,
+    environment: dict[str, str | None] | None = None,
+    more: Sequence[str] = (),
+    fresh: bool = False,
+) -> Any:
+    """The JSON that code prints which has `codes` and the arguments of this process: data, model, an empty folder.
+
+    It is forked from a process that has imported everything, or a fresh one: where imports depend on what is tried.
+    """
     out = place / f"out{len(list(place.iterdir()))}"
     out.mkdir()
     changed = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", **(environment or {})}
+    changed = {name: value for name, value in changed.items() if value is not None}
     arguments = [*map(str, (place / "data", place / "model", out)), *more]
-    command = [sys.executable, "-c", COMMANDS + textwrap.dedent(code), *arguments]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        check=False,
-        timeout=300,
-        cwd=out,
-        env={name: value for name, value in changed.items() if value is not None},
-    )
-    said = done.stderr.decode(errors="replace")
+    code = COMMANDS + textwrap.dedent(code)
+    if fresh:
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=300, cwd=out, env=changed)
+        ended, printed, said = done.returncode, done.stdout, done.stderr
+    else:
+        with tempfile.NamedTemporaryFile() as out_file, tempfile.NamedTemporaryFile() as err_file:
+            files = {"out": Path(out_file.name), "err": Path(err_file.name)}
+            ended = warm.run(arguments, code=code, cwd=out, environment=changed, **files)
+            printed, said = out_file.read(), err_file.read()
+    said = said.decode(errors="replace")
     assert "Traceback" not in said
     assert "internal error" not in said
-    assert done.returncode == 0, said
-    return json.loads(done.stdout.splitlines()[-1]), out, said
+    assert ended == 0, said
+    return json.loads(printed.splitlines()[-1]), out, said
 
 
 RUN_ALL = "print(json.dumps(codes(*sys.argv[1:])))"
@@ -85,7 +99,7 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_environment(name, place):
     """A cache that cannot be made, or text that is no ASCII, would end commands that need neither."""
-    found, _, _ = child(place, RUN_ALL, environment=ENVIRONMENTS[name])
+    found, _, _ = child(place, RUN_ALL, environment=ENVIRONMENTS[name], fresh=True)
     assert found == [0] * 5
 
 
@@ -122,7 +136,7 @@ def test_working_folder__gone(place):
     os.rmdir("../gone")
     {RUN_ALL}
     """
-    found, out, said = child(place, code)
+    found, out, said = child(place, code, fresh=True)
     assert found == [1] * 5
     assert said.count("it was removed. Change to another: cd DIR.") == 5
     assert os.listdir(out) == []
@@ -143,7 +157,7 @@ def test_file_size_limit(most, place):
     resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))
     {RUN_ALL}
     """
-    limited, out, said = child(place, code)
+    limited, out, said = child(place, code, fresh=True)
     there = os.listdir(out)
     # 20 kB hold the vectors.
     assert limited == [0 if most > 1000 else 1, 1, 1, 1, 1]
