@@ -6,9 +6,9 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .. import console
 from ..data.items import Item
 from ..data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from ..data.stream import Source
-from ..errors import InputError, UnknownNameError, brief, nearest
+from ..errors import InputError, brief
 from ..provenance import origin, provenance
 from ..schema import positive
 from ..store.layout import Commits, Spec
@@ -27,6 +27,7 @@ from .progress import SOON_S, Progress
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
+    from .worker import Columns
 
 CLUSTERS = ("ray",)
 _FEW = 64  # images for which a fast engine takes longer to start than it saves
@@ -79,6 +80,9 @@ def embed(  # noqa: PLR0913  the frozen public door
     overwrite: bool = False,
     rows_per_part: int = ROWS_PER_PART,
     exact: bool = False,
+    actors: int | None = None,
+    cpus_per_actor: float | None = None,
+    gpus_per_actor: float | None = None,
 ) -> EmbedSummary:
     """Write a row for each image of a source: its vectors, or the reason why there are none.
 
@@ -97,16 +101,21 @@ def embed(  # noqa: PLR0913  the frozen public door
         batch_size: Images at a time; "auto" finds out.
         engine: As for `hierax.optimize`; "auto" leaves the network as it is for a few images, and "none" always.
         device: Where to run.
-        workers: Processes that read and decode; None is one for each processor, 0 takes threads.
+        workers: Processes that read and decode, of each actor in a cluster; None is one for each processor, 0 takes
+            threads.
         shard: "2/16" takes the second of sixteen shares of the positions in the source; 0 is taken for 16, for
             schedulers that count from there. `hierax store merge` makes one store of all.
-        cluster: "ray" to run as a Ray Data job.
+        cluster: "ray" runs on the Ray cluster that RAY_ADDRESS names, or that `ray.init` has opened; without either on
+            one of this machine alone, for as long as it takes. Inputs must be readable on every node.
         max_error_rate: Errors allowed for each input; a summary says whether there were more.
         progress: Say on stderr how far it is.
         overwrite: Replace what is there; files of anybody else never are.
         rows_per_part: Rows of a store's files at most.
         exact: Decode large JPEGs whole, as `Predictor.embed` does. They are decoded at a part of their size otherwise,
             in a fifth of the time or less: vectors then have a cosine above 0.999 with the exact ones.
+        actors: Copies of the model in a cluster; None is as many as it has room for.
+        cpus_per_actor: Processors of each; None is 4 at most, and what a node has for each of its GPUs.
+        gpus_per_actor: GPUs of each, or a part of one; None is 1 if `device` is no cpu.
 
     Raises:
         InputError: Nothing was found, the output is somebody else's, is being written, or was made by another model,
@@ -115,10 +124,10 @@ def embed(  # noqa: PLR0913  the frozen public door
     """
     options = Options(
         columns, dtype, normalize, batch_size, engine, workers, shard, cluster, max_error_rate, overwrite,
-        rows_per_part, exact,
+        rows_per_part, exact, device, actors, cpus_per_actor, gpus_per_actor,
     )  # fmt: skip
     with console.progress(progress):
-        return embed_with(source, out, lambda: _predictor(model, device), options)
+        return embed_with(source, out, lambda: _predictor(model, options.device_here), options)
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,15 @@ class Options:
     overwrite: bool = False
     rows_per_part: int = ROWS_PER_PART
     exact: bool = False
+    device: str = "cpu"
+    actors: int | None = None
+    cpus_per_actor: float | None = None
+    gpus_per_actor: float | None = None
+
+    @property
+    def device_here(self) -> str:
+        """Where the model is loaded: actors move it to a device of theirs."""
+        return self.device if self.cluster is None else "cpu"
 
     def check(self) -> None:
         """Refuse what is impossible before anything is opened.
@@ -152,10 +170,27 @@ class Options:
             raise InputError(f"workers is a whole number from 0 to {_MOST_WORKERS}; got {brief(workers)}.")
         if self.cluster is not None and self.cluster not in CLUSTERS:
             raise InputError(f"cluster is {' or '.join(CLUSTERS)}, or left out; got {brief(self.cluster)}.")
+        if self.cluster is not None:
+            from .ray_cluster import the_package
+
+            the_package()
+        self._check_actors()
         size = self.batch_size
         if size != "auto" and not isinstance(size, int):
             raise InputError(f"batch_size is a whole number of at least 1, or 'auto'; got {brief(size)}.")
         positive(batch_size=1 if size == "auto" else size)
+
+    def _check_actors(self) -> None:
+        asked = {"actors": self.actors, "cpus_per_actor": self.cpus_per_actor, "gpus_per_actor": self.gpus_per_actor}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if asked and self.cluster is None:
+            raise InputError(f"{next(iter(asked))} is for a run on a cluster. Leave it out, or pass cluster='ray'.")
+        for name, value in asked.items():
+            least = 0.0 if name == "gpus_per_actor" else 0.01
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _MOST_WORKERS:
+                raise InputError(f"{name} is a number from {least:g} to {_MOST_WORKERS}; got {brief(value)}.")
+        if self.actors is not None and self.actors != int(self.actors):
+            raise InputError(f"actors is a whole number; got {brief(self.actors)}.")
 
 
 def embed_with(
@@ -171,11 +206,12 @@ def embed_with(
         file = held.enter_context(FileWriter.claimed(place, overwrite=options.overwrite)) if is_file else None
         inputs = Source(source, share=share or (1, 1))
         inputs.look()  # before torch is loaded, which takes seconds
-        from .local import BatchSize, local_rows
-        from .pool import default_workers
-        from .worker import Columns, InputMaker
+        from .worker import Columns, checked_engine, in_engine
 
-        predictor = in_engine(load(), options.engine, inputs)
+        predictor = load()
+        engine = checked_engine(options.engine, predictor, few=lambda: inputs.fewer_than(_FEW))
+        if options.cluster is None:
+            predictor = in_engine(predictor, engine)
         is_video = predictor.encoder.config.is_video
         inputs.only(VIDEO_EXTENSIONS if is_video else IMAGE_EXTENSIONS)
         answers = Columns(predictor, options.columns, dtype=options.dtype, normalize=options.normalize)
@@ -197,16 +233,12 @@ def embed_with(
             )
         )
         inputs.start, inputs.before = output.commits.next, bytes.fromhex(output.commits.digest)
-        workers = default_workers() if options.workers is None else options.workers
-        told = Progress(unit="clips" if is_video else "images", workers=workers or default_workers())
+        told = Progress(unit="clips" if is_video else "images")
         told.begin(output.commits.rows, output.commits.errors)
         if console.shows_progress():
             told.count(inputs)
-        how: dict[str, Any] = {"batch_size": BatchSize(options.batch_size, predictor.device.type), "workers": workers}
-        if options.cluster is None:
-            rows = local_rows(inputs, InputMaker.of(predictor, exact=options.exact), answers, progress=told, **how)
-        else:
-            raise InputError("cluster='ray' is not built into this version. Use shard= with a batch scheduler.")
+        how = _on_a_cluster if options.cluster else _here
+        rows = how(inputs, predictor, answers, replace(options, engine=engine), told)
         write_rows(rows, output, inputs, told)
         found = output.commits
     if inputs.other:
@@ -220,6 +252,30 @@ def embed_with(
     seconds = time.monotonic() - start
     rows_good = found.rows - found.errors
     return EmbedSummary(rows_good, found.errors, len(found.parts), seconds, place, float(options.max_error_rate))
+
+
+def _here(
+    inputs: Source, predictor: Predictor, answers: Columns, options: Options, told: Progress
+) -> Iterator[tuple[Record, Item]]:
+    from .local import BatchSize, local_rows
+    from .pool import default_workers
+    from .worker import InputMaker
+
+    size, make = BatchSize(options.batch_size, predictor.device.type), InputMaker.of(predictor, exact=options.exact)
+    workers = default_workers() if options.workers is None else options.workers
+    told.workers = workers or default_workers()
+    return local_rows(inputs, make, answers, batch_size=size, workers=workers, progress=told)
+
+
+def _on_a_cluster(
+    inputs: Source, predictor: Predictor, answers: Columns, options: Options, told: Progress
+) -> Iterator[tuple[Record, Item]]:
+    from .ray import ray_rows
+    from .ray_actor import Job
+
+    job = Job.of(options, folder=origin(predictor)["folder"])
+    size = (options.actors, options.cpus_per_actor, options.gpus_per_actor)
+    return ray_rows(inputs, job, predictor, size=size, progress=told)
 
 
 def write_rows(
@@ -267,24 +323,6 @@ def _predictor(model: Any, device: str) -> Predictor:
     from ..registry import load
 
     return model if isinstance(model, Predictor) else load(model, device=device)
-
-
-def in_engine(predictor: Predictor, engine: str, inputs: Source) -> Predictor:
-    """A predictor in the engine that was asked for.
-
-    Raises:
-        UnknownNameError: No such engine.
-        HieraxError: As `hierax.optimize`.
-    """
-    from ..model.engines import ENGINES, FastEncoder, optimize
-
-    if engine not in (*ENGINES, "none"):
-        raise UnknownNameError(
-            f"Engines are {', '.join((*ENGINES, 'none'))}; got {brief(engine)}. {nearest(str(engine), ENGINES)}"
-        )
-    if engine == "none" or isinstance(predictor.encoder, FastEncoder) or (engine == "auto" and inputs.fewer_than(_FEW)):
-        return predictor
-    return predictor.with_model(optimize(predictor.model, engine=engine))
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

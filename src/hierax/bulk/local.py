@@ -20,6 +20,7 @@ from .worker import InputMaker, Made, record_of
 _AHEAD_BYTES = 256 << 20  # of inputs that are prepared before they are asked for
 _SIZES = {"cpu": (8, 16, 32), "cuda": (32, 64, 128, 256)}
 _GAIN = 1.1  # how much faster a larger batch must be to be worth its memory
+_TOGETHER = 64  # items, or one batch if that is more
 _TRIES = 3  # batches of a size, the first of which is not counted
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,14 @@ class BatchSize:
         self.now = self._sizes.pop(0)
         self.most = max([self.now, *self._sizes])
         self._best, self._tried = (0.0, self.now), list[float]()
+
+    @property
+    def together(self) -> int:
+        """After how many items the model is asked at the latest: a cluster's chunks, and so its batches, are these.
+
+        A vector's last digits depend on how many images its batch has.
+        """
+        return self.most * max(1, _TOGETHER // self.most)
 
     def took(self, count: int, seconds: float) -> None:
         """Learn from a whole batch."""
@@ -65,6 +74,7 @@ def local_rows(
     batch_size: BatchSize,
     workers: int,
     progress: Progress,
+    ends: Callable[[Item], bool] | None = None,
 ) -> Iterator[tuple[Record, Item]]:
     """A row for each item, in order, with the item.
 
@@ -75,22 +85,26 @@ def local_rows(
         batch_size: Of the model.
         workers: Processes that prepare; 0 for threads.
         progress: Told how long each part takes.
+        ends: Whether the model is asked at an item, however few there are; by their number without it.
     """
     bytes_each = 4 * int(np.prod(make.shape))
     ahead = max(2, min(batch_size.most + 4 * workers, _AHEAD_BYTES // bytes_each, 1024))
     ready = iter(prepared(items, make, make.shape, workers=workers, ahead=ahead))
+    drawn, together = 0, batch_size.together
     span: list[tuple[Item, Made]] = []
     inputs: list[np.ndarray] = []
     while True:
         with progress.timed("waiting"):
             found = next(ready, None)
         if found is not None:
+            drawn += 1
             span.append((found.item, found.made))
             progress.seconds["reading"] += found.made.reading_s
             progress.seconds["decoding"] += found.made.decoding_s
             if found.input is not None:
                 inputs.append(found.input.copy())
-        if found is not None and len(inputs) < batch_size.now and len(span) < 4 * batch_size.now:
+        last = found is None or (ends(found.item) if ends is not None else drawn % together == 0)
+        if not last and len(inputs) < batch_size.now and len(span) < 4 * batch_size.now:
             continue
         with progress.timed("model"):
             answers = iter(_answers(inputs, columns, batch_size))

@@ -10,7 +10,7 @@ record = record_of(item, made, answer)      # a row of a store
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +204,38 @@ class Columns:
             else None
             for values, indices, good in pairs
         ]
+
+
+def checked_engine(engine: str, predictor: Predictor, *, few: Callable[[], bool]) -> str:
+    """The engine that was asked for; "none" where it would take longer to start than it saves.
+
+    Args:
+        engine: A fast engine, "auto" or "none".
+        predictor: Whose network it is for.
+        few: Whether there are few inputs.
+
+    Raises:
+        UnknownNameError: No such engine.
+    """
+    from ..model.engines import ENGINES, FastEncoder
+
+    if engine not in (*ENGINES, "none"):
+        raise UnknownNameError(
+            f"Engines are {', '.join((*ENGINES, 'none'))}; got {brief(engine)}. {nearest(str(engine), ENGINES)}"
+        )
+    fast = isinstance(predictor.encoder, FastEncoder)
+    return "none" if fast or (engine == "auto" and few()) else engine
+
+
+def in_engine(predictor: Predictor, engine: str) -> Predictor:
+    """A predictor in an engine; the same one with "none".
+
+    Raises:
+        HieraxError: As `hierax.optimize`.
+    """
+    from ..model.engines import optimize
+
+    return predictor if engine == "none" else predictor.with_model(optimize(predictor.model, engine=engine))
 
 
 def record_of(item: Item, made: Made, answer: Mapping[str, Any] | str | None) -> Record:

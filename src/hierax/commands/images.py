@@ -112,6 +112,9 @@ def embed(
     workers: int | None = None,
     shard: str | None = None,
     cluster: Literal["ray"] | None = None,
+    actors: int | None = None,
+    cpus_per_actor: float | None = None,
+    gpus_per_actor: float | None = None,
     max_error_rate: float = 0.0,
     rows_per_part: int = 8192,
     exact: bool = False,
@@ -129,9 +132,14 @@ def embed(
         normalize: Scale each vector to length 1.
         dtype: Of the vectors, float32 or float16; any other is the type of the model's parameters, e.g. bfloat16.
         engine: Fast engine: auto, torch, compile or openvino; none for the network as it is.
-        workers: Processes that read and decode; one for each processor without it, 0 for threads.
+        workers: Processes that read and decode, of each actor with --cluster; one for each processor without it, 0 for
+            threads.
         shard: Take one of several shares of the inputs, e.g. 2/16; `hierax store merge` joins what they wrote.
-        cluster: Run as a job of a cluster.
+        cluster: Run on the Ray cluster that RAY_ADDRESS names, or on one of this machine alone; every node must be able
+            to read the inputs.
+        actors: Copies of the model in the cluster; as many as it has room for without it.
+        cpus_per_actor: Processors of each; 4 at most without it.
+        gpus_per_actor: GPUs of each, or a part of one; 1 with --device cuda without it.
         max_error_rate: Share of the inputs that may fail before the exit code is 3.
         rows_per_part: Rows in each file of a store, at most.
         exact: Decode large JPEGs whole, as classify does: their vectors then are the same to rounding, not to 0.999.
@@ -149,7 +157,7 @@ def embed(
         stored,
         normalize,
         size,
-        "auto" if fast else engine,
+        "auto" if fast and cluster is None else engine,
         workers,
         shard,
         cluster,
@@ -157,11 +165,15 @@ def embed(
         overwrite,
         rows_per_part,
         exact,
+        device,
+        actors,
+        cpus_per_actor,
+        gpus_per_actor,
     )
 
     def load() -> Predictor:
-        options = {"device": device, "dtype": None if stored == dtype else dtype, "input_size": input_size}
-        if fast:
+        options = {"device": how.device_here, "dtype": None if stored == dtype else dtype, "input_size": input_size}
+        if fast and cluster is None:
             options |= {"fast": True, "engine": engine}
         predictor = common.load(model, max_pixels=max_pixels, **options)
         if views < 1 or (views > 1 and not predictor.encoder.config.is_video):
