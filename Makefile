@@ -94,7 +94,7 @@ $(VENV)/.docs: $(VENV)/.check
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.docs
-	$(PIP) install -e ".[openvino,int8,ann,eval,ray]" --group parity-needs --group readers
+	$(PIP) install -e ".[openvino,onnx,int8,ann,eval,ray]" --group parity-needs --group readers
 	$(PIP) install --no-deps --group parity
 	@touch $@
 

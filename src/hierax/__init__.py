@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CheckpointError,
+    ExportError,
     HieraxError,
     InputError,
     IntegrityError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .backbones import Backbone, backbone
     from .bulk.embed import EmbedSummary, embed
     from .config import ModelConfig, PreprocessSpec
+    from .export import ExportReport, export
     from .model.encoder import Encoder
     from .model.engines import optimize
     from .model.mae import MAEOutput, MaskedAutoencoder
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Acceleration", "Backbone", "CheckpointError", "EmbedSummary", "Encoder", "HieraxError", "Hit", "InputError",
-    "IntegrityError", "MAEOutput", "MaskedAutoencoder", "MissingExtraError", "ModelCard", "ModelConfig", "Prediction",
-    "Predictor", "PreprocessSpec", "RecipeError", "Store", "UnknownNameError", "__version__", "accelerate", "backbone",
-    "convert", "create", "describe", "embed", "finetune", "is_accelerated", "list_models", "load", "open_store",
-    "optimize", "pretrain", "restore", "save",
+    "Acceleration", "Backbone", "CheckpointError", "EmbedSummary", "Encoder", "ExportError", "ExportReport",
+    "HieraxError", "Hit", "InputError", "IntegrityError", "MAEOutput", "MaskedAutoencoder", "MissingExtraError",
+    "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec", "RecipeError", "Store", "UnknownNameError",
+    "__version__", "accelerate", "backbone", "convert", "create", "describe", "embed", "export", "finetune",
+    "is_accelerated", "list_models", "load", "open_store", "optimize", "pretrain", "restore", "save",
 ]  # fmt: skip
 
 _HOMES = {
@@ -56,6 +58,7 @@ _HOMES = {
     "backbones": ("Backbone", "backbone"),
     "bulk.embed": ("EmbedSummary", "embed"),
     "config": ("ModelConfig", "PreprocessSpec"),
+    "export": ("ExportReport", "export"),
     "model.encoder": ("Encoder",),
     "model.engines": ("optimize",),
     "model.mae": ("MAEOutput", "MaskedAutoencoder"),

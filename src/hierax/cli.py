@@ -46,6 +46,10 @@ COMMANDS = {
         "models.convert",
         "Rewrite a checkpoint in another format; prints the path it wrote, and the lines that load it.",
     ),
+    "export": (
+        "export.export",
+        "Write a model for another runtime, compare it there with the network, and print the path.",
+    ),
     "download": ("models.download", "Fetch a published checkpoint into the cache, verify it, and print where it is."),
     "verify": ("models.verify", "Check a weights file or folder: readable, complete, finite; prints what was found."),
     "pretrain": ("training.pretrain", "Train an encoder on images without labels; prints the folder of the result."),

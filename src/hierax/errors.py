@@ -63,6 +63,10 @@ class IntegrityError(HieraxError, OSError):
     """Downloaded bytes that are not the published ones."""
 
 
+class ExportError(HieraxError, RuntimeError):
+    """A program for another runtime that cannot be written, or that answers otherwise than its network."""
+
+
 class MissingExtraError(HieraxError, ImportError):
     """An optional dependency that is not installed."""
 

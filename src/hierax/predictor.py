@@ -24,6 +24,7 @@ from .data.rows import Rows, map_rows
 from .data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images, stands_for_many
 from .errors import CheckpointError, InputError, UnknownNameError, brief, nearest
 from .model.encoder import Encoder
+from .model.programs.encoder import ProgramEncoder
 from .schema import positive
 from .weights.card import Weights
 from .weights.network import from_module
@@ -131,6 +132,7 @@ class Predictor:
                 f"classify needs a classification head; {self.card.name!r} has none. Use embed or features, "
                 "or load a checkpoint with classes (`hierax list`)."
             )
+        self._require("logits")
         positive(top_k=top_k)
         rows = Predictions()
         for logits in self._run(images, batch_size, views, self.encoder):
@@ -160,6 +162,7 @@ class Predictor:
         Raises:
             InputError: An image cannot be read, or a vector would not be finite; `embed_files` gives a reason for each.
         """
+        self._require("embedding")
         none = torch.zeros(0, self.encoder.embedding_size)
         parts = list(self._run(images, batch_size, views, self.encoder.embedding))
         vectors = _over_views(torch.cat(parts or [none]).float())
@@ -190,6 +193,7 @@ class Predictor:
         Raises:
             InputError: No file was found, or batch_size is impossible.
         """
+        self._require("embedding")
         extensions = VIDEO_EXTENSIONS if self.encoder.config.is_video else IMAGE_EXTENSIONS
         paths, empty = find_images(source, extensions=extensions), (3, *self.encoder.config.input_size)
         options = {"batch_size": batch_size, "progress": progress, "normalize": normalize}
@@ -218,6 +222,7 @@ class Predictor:
         for name in stages:
             if name not in known:
                 raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
+        self._require(*stages)
         parts = list(self._run(images, batch_size, 1, lambda x: self.encoder.detection_features(x, stages)))
         if not parts:
             channels = dict(zip(known, self.encoder.return_channels, strict=True))
@@ -281,6 +286,11 @@ class Predictor:
 
     def weights(self) -> Weights:
         """The present parameters with everything known about them."""
+        if isinstance(self.model, ProgramEncoder):
+            raise CheckpointError(
+                f"An exported program has no weights to write; {self.card.path} is one. Load the weights that it was "
+                "made from, and save those."
+            )
         labelled = dataclasses.replace(self._weights, card=self.card, labels=self.labels)
         return from_module(self.model, labelled.with_card(config=self.model.config, preprocess=self.preprocess))
 
@@ -311,6 +321,11 @@ class Predictor:
             f"Answers must be finite; {self.card.name!r} in {dtype} gives NaN or infinity{which}. Numbers overflow, "
             "or the input is not finite: pass finite pixels, load it with dtype='float32', or use other weights."
         )
+
+    def _require(self, *names: str) -> None:
+        """Refuse what an exported program was made without, before any image is read."""
+        if isinstance(self.encoder, ProgramEncoder):
+            self.encoder.require(names)
 
     def _finite(self, answers: Tensor, start: int = 0) -> None:
         """Refuse answers that hold NaN or infinity, naming the first item; `start` is the batch's place in the run."""

@@ -20,6 +20,8 @@ from .model.encoder import Encoder
 from .model.init import build
 from .model.mae import MaskedAutoencoder
 from .model.precision import as_dtype
+from .model.programs.encoder import ProgramEncoder, check_size
+from .model.programs.files import open_file
 from .net.address import is_address
 from .predictor import Predictor
 from .weights import catalog
@@ -27,10 +29,12 @@ from .weights.adapt import adapted
 from .weights.card import ModelCard, Weights
 from .weights.geometry import AmbiguousError
 from .weights.network import from_module, to_module
+from .weights.programs import kind_of, read_facts
 from .weights.understand import read_weights
 from .weights.write import write_weights
 
 EMBEDDED = "hiera_nano_96"
+_LOCAL = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".xml", ".pt2")  # ends of names that are no model's
 log = logging.getLogger("hierax")
 
 
@@ -69,6 +73,10 @@ def load(  # noqa: PLR0913 - the public signature
         IntegrityError: Downloaded bytes are not the published ones.
     """
     target = usable_device(device)
+    if source is not None and is_local(source) and (kind := _program_kind(source)):
+        given = {"name": name, "num_classes": num_classes, "revision": revision, "dtype": dtype, "fast": fast or None}
+        _refuse_options(source, {**given, "engine": None if engine == "auto" else engine})
+        return open_program(Path(source).expanduser(), kind, input_size=input_size, device=target)
     deferred = str(dtype) in ("int8", "auto")
     if deferred and not fast:
         raise InputError(f"dtype={dtype!r} needs an engine: pass fast=True.")
@@ -85,6 +93,59 @@ def load(  # noqa: PLR0913 - the public signature
         size = weights.config.input_size
         predictor.model = optimize(predictor.model, dtype=dtype, engine=engine, input_size=size)
     return predictor
+
+
+def open_program(
+    path: Path,
+    kind: str,
+    *,
+    input_size: int | tuple[int, int] | None = None,
+    device: str | torch.device = "cpu",
+) -> Predictor:
+    """A predictor around an exported program, which needs no network in torch.
+
+    Args:
+        path: The file.
+        kind: What it is, as `weights.programs.kind_of` says.
+        input_size: Of a program for every size, the one that images are brought to.
+        device: "cpu".
+
+    Raises:
+        CheckpointError: It was not written by hierax, or its runtime cannot run it.
+        InputError: A size that it was not made for, or another device.
+        MissingExtraError: Its runtime is not installed.
+    """
+    facts = read_facts(path, kind)
+    if torch.device(device).type != "cpu":
+        raise InputError(f"Exported programs run on the CPU here; got device {str(device)!r}. Use device='cpu'.")
+    config, preprocess = facts.config, facts.preprocess
+    if input_size is not None:
+        check_size(config, config.full_size(input_size), any_size=facts.any_size)
+        config = config.with_input_size(input_size)
+        preprocess = preprocess.with_size(config.input_size)
+    weights = dataclasses.replace(facts, config=config, preprocess=preprocess).weights(path, kind)
+    program = open_file(path, kind)
+    if missing := set(facts.outputs) - set(program.outputs):
+        raise CheckpointError(f"{path} must give {', '.join(facts.outputs)}; it lacks {min(missing)}. Export it again.")
+    return Predictor(ProgramEncoder(config, program, facts.outputs, any_size=facts.any_size), weights)
+
+
+def _program_kind(source: str | Path) -> str | None:
+    """The kind of exported program that a path leads to, None for anything else."""
+    path = Path(source).expanduser()
+    try:
+        return kind_of(path) if path.is_file() else None
+    except OSError:  # whoever reads it says so
+        return None
+
+
+def _refuse_options(source: str | Path, given: dict[str, Any]) -> None:
+    """Refuse what only weights can follow."""
+    if options := [f"{key}={value!r}" for key, value in given.items() if value is not None]:
+        raise InputError(
+            f"An exported program runs as it was written; got {', '.join(options)} with {source}. Leave it out, or "
+            "export the weights again as you want them."
+        )
 
 
 def find_weights(
@@ -117,7 +178,7 @@ def is_local(source: str | Path) -> bool:
         return True
     if source.startswith(("http://", "https://")):
         return False
-    return source.startswith((".", "/", "~")) or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
+    return source.startswith((".", "/", "~")) or source.endswith(_LOCAL)
 
 
 def describe(source: str | Path) -> ModelCard:
@@ -131,6 +192,8 @@ def describe(source: str | Path) -> ModelCard:
         name = str(source)
         return catalog.resolve(name if is_address(name) else name.partition("@")[0])
     path = Path(source).expanduser()
+    if kind := _program_kind(path):
+        return read_facts(path, kind).weights(path, kind).card
     try:
         return read_weights(path).card
     except AmbiguousError as error:

@@ -22,6 +22,7 @@ from ..config import STAGE_NAMES, ModelConfig, PreprocessSpec
 from ..data.inputs import image_input, network_input
 from ..data.items import Item, content, texts_of
 from ..errors import HieraxError, InputError, UnknownNameError, brief, nearest
+from ..model.programs.encoder import ProgramEncoder
 from ..net.address import shown
 from ..store.layout import DTYPES
 from ..store.tables import Record
@@ -130,6 +131,8 @@ class Columns:
                 f"{TOP} needs a classification head; {predictor.card.name!r} has none. Leave it out, or name a model "
                 "with classes (`hierax list`)."
             )
+        if isinstance(encoder, ProgramEncoder):
+            encoder.require(["logits" if name == TOP else name for name in names])
         self._predictor, self._names, self._normalize = predictor, list(dict.fromkeys(names)), normalize
         sizes = {"embedding": encoder.embedding_size, **dict(zip(STAGE_NAMES, encoder.return_channels, strict=False))}
         missing = [name for name in self._names if name != TOP and name not in sizes]
@@ -171,20 +174,13 @@ class Columns:
         return answers
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
-        encoder, found = self._predictor.encoder, dict[str, Tensor]()
-        stages = [name for name in self._names if name in STAGE_NAMES]
-        pools = "embedding" in self._names or self.top is not None
-        if stages:
-            last = None if pools else max(map(STAGE_NAMES.index, stages))
-            maps = encoder.stages(x, last=last)
-            found |= {name: maps[STAGE_NAMES.index(name)].flatten(1, -2).float().mean(1) for name in stages}
-            embedding = encoder.pool(maps[-1]) if pools else None
-        else:
-            embedding = encoder.embedding(x)
-        if "embedding" in self._names and embedding is not None:
-            found["embedding"] = embedding
-        if self.top is not None and embedding is not None:
-            found[TOP] = encoder.classify(embedding).double().softmax(-1)
+        asked = ["logits" if name == TOP else name for name in self._names]
+        found = self._predictor.encoder.answers(x, asked)
+        found = {
+            name: each.flatten(2).float().mean(2) if name in STAGE_NAMES else each for name, each in found.items()
+        }
+        if self.top is not None:
+            found[TOP] = found.pop("logits").double().softmax(-1)
         return {name: found[name] for name in self._names}
 
     def _stored(self, vectors: Tensor) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,10 +48,21 @@ def join_windows(x: Float[Tensor, "n *window c"], grid: tuple[int, ...]) -> Floa
 
 def pad_grid(x: Float[Tensor, "b *grid c"], window: tuple[int, ...]) -> Float[Tensor, "b *padded c"]:
     """Zero-pad at the far end of each axis until the window divides the grid."""
-    missing = [-g % w for g, w in zip(x.shape[1:-1], window, strict=True)]
-    if not any(missing):
+    # A whole number of windows, which a trace of open sizes can divide by the window again; without a negative
+    # number, whose quotient ONNX rounds the other way.
+    return add_at_end(x, [(g + w - 1) // w * w - g for g, w in zip(x.shape[1:-1], window, strict=True)])
+
+
+def add_at_end(x: Float[Tensor, "b *grid c"], counts: Sequence[int]) -> Float[Tensor, "b *longer c"]:
+    """Add so many zero tokens at the far end of each axis; a negative count takes as many away.
+
+    A program of any size pads by what only its input says, 0 or not: a condition or a slice would fix its sizes.
+    """
+    if all(isinstance(count, int) and count <= 0 for count in counts):
+        for axis, count in enumerate(counts, start=1):
+            x = x.narrow(axis, 0, x.shape[axis] + count) if count else x
         return x
-    return F.pad(x, [0, 0, *(n for m in reversed(missing) for n in (0, m))])
+    return F.pad(x, [0, 0, *(n for count in reversed(counts) for n in (0, count))])
 
 
 def max_pool(x: Float[Tensor, "b *grid c"], stride: tuple[int, ...]) -> Float[Tensor, "b *pooled c"]:
@@ -221,9 +232,7 @@ class Block(nn.Module):
         out = self.attn(split_windows(padded, self.window), self.q_stride)  # (n, *pooled window, d)
         stride = self.q_stride or (1,) * len(grid)
         out = join_windows(out, tuple(g // s for g, s in zip(padded.shape[1:-1], stride, strict=True)))
-        for axis, (g, s) in enumerate(zip(grid, stride, strict=True), start=1):
-            out = out.narrow(axis, 0, g // s) if out.shape[axis] != g // s else out
-        return out
+        return add_at_end(out, [g // s - n for g, s, n in zip(grid, stride, out.shape[1:-1], strict=True)])
 
 
 class PatchEmbed(nn.Module):
@@ -383,6 +392,21 @@ class Encoder(nn.Module):
         maps = self.stages(x, last=last)
         return {name: maps[STAGE_NAMES.index(name)].movedim(-1, 1).contiguous() for name in wanted}
 
+    def answers(self, x: Float[Tensor, "b 3 *pixels"], names: Sequence[str]) -> dict[str, Float[Tensor, "b c *grid"]]:
+        """Several answers of one pass by name: "embedding", "logits", and un-normed stage maps, channels first."""
+        wanted = [name for name in names if name in STAGE_NAMES]
+        vectors = {"embedding", "logits"} & set(names)
+        found: dict[str, Tensor] = {}
+        if wanted:
+            last = None if vectors else max(map(STAGE_NAMES.index, wanted))
+            maps = self.stages(x, last=last)
+            found = {name: maps[STAGE_NAMES.index(name)].movedim(-1, 1) for name in wanted}
+        if vectors:
+            found["embedding"] = self.pool(maps[-1]) if wanted else self.embedding(x)
+        if "logits" in vectors:
+            found["logits"] = self.classify(found["embedding"])
+        return {name: found[name] for name in names}
+
     def stages(
         self,
         x: Float[Tensor, "b 3 *pixels"],
@@ -440,16 +464,18 @@ class Encoder(nn.Module):
         tokens = self.patch_embed(torch.where(keep > 0, x, torch.zeros((), dtype=x.dtype, device=x.device)))
         return stack_visible(tokens + self.position(grid), visible, self.config.mask_unit)
 
-    def position(self, grid: tuple[int, ...]) -> Float[Tensor, "1 *grid c"]:
+    def position(
+        self, grid: tuple[int, ...], resize: Callable[..., Tensor] = resize_table
+    ) -> Float[Tensor, "1 *grid c"]:
         """Position vectors of a token grid, tables resized by the rule of the checkpoint's origin."""
         config = self.config
         if config.position == "separable":
-            space = resize_table(self.pos_embed_spatial, grid[1:], config.position_antialias)
+            space = resize(self.pos_embed_spatial, grid[1:], config.position_antialias)
             time = self.pos_embed_temporal  # (1, t, c)
             if time.shape[1] != grid[0]:
                 time = F.interpolate(time.transpose(1, 2), size=grid[0], mode="linear").transpose(1, 2)
             return space[:, None] + time[:, :, None, None]
-        table = resize_table(self.pos_embed, grid, config.position_antialias)
+        table = resize(self.pos_embed, grid, config.position_antialias)
         if config.position == "window":
             tiles = [g // w for g, w in zip(grid, self.pos_embed_window.shape[1:-1], strict=True)]
             table = table + self.pos_embed_window.tile(1, *tiles, 1)

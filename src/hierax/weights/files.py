@@ -24,6 +24,7 @@ from .. import schema
 from ..atomic import atomic_file, folder_beside, put
 from ..errors import CheckpointError, brief, cannot_write, writing
 from .private import MAX_FILE_BYTES, regular
+from .program_files import kind_of
 from .safetensors_files import read_metadata, read_safetensors, save_safetensors
 from .torch_files import entry_names, read_torch
 
@@ -86,6 +87,11 @@ def read_file(path: Path) -> RawCheckpoint:
     """
     if not path.exists():
         raise CheckpointError(f"No such file or folder: {path}. Name a weights file, a folder or a catalogue name.")
+    if kind := kind_of(path):
+        raise CheckpointError(
+            f"{path} is an exported program ({kind}): it can be run, but holds no weights to train, convert or change. "
+            "Name the weights that it was made from."
+        )
     if _is_torch(path):
         tensors, container, notes = read_torch(path)
         return RawCheckpoint(path, tensors, container=container, notes=notes)

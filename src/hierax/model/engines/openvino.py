@@ -28,7 +28,7 @@ FILLED = 1.5
 LARGEST = 1e4
 
 
-def _within(x: Tensor) -> bool:
+def within(x: Tensor) -> bool:
     """Whether all elements are numbers that OpenVINO answers for like torch."""
     return x.numel() == 0 or bool(x.abs().amax() <= LARGEST)  # false for NaN
 
@@ -61,7 +61,7 @@ class OpenVINOEngine(Engine):
                 f"{self.device}. Use engine='torch'."
             )
         for name, parameter in encoder.named_parameters():
-            if not name.startswith("head.") and not _within(parameter.detach()):
+            if not name.startswith("head.") and not within(parameter.detach()):
                 raise InputError(
                     f"The openvino engine takes weights between -{LARGEST:g} and {LARGEST:g}; {name} has others, or no "
                     "numbers. Load sound weights, or use engine='torch', which answers like the readable network."
@@ -72,15 +72,20 @@ class OpenVINOEngine(Engine):
 
     def run(self, x: Tensor, last: int) -> list[Tensor]:
         """Stage maps or embedding from the compiled program."""
-        size, b = tuple(x.shape[1:]), x.shape[0]
-        if not _within(x):
+        if not within(x):
             with torch.inference_mode(False), torch.no_grad():
                 return TorchEngine(self.encoder).run(x, last)
-        batches = [batch for *what, batch in list(self._program.held) if what == [size, last]]
-        batch = min((held for held in batches if b <= held <= FILLED * b), default=b)
-        blank = x.new_zeros(batch - b, *size)
-        outputs = self._program(size, last, batch)(torch.cat([x, blank]) if batch > b else x)
-        return [output[:b].to(x.dtype) for output in outputs]
+        return [output.to(x.dtype) for output in filled(self._program, x, last)]
+
+
+def filled(program: Recent[Program], x: Tensor, last: int) -> list[Tensor]:
+    """Outputs, float32, of the program for that batch, or of one that is kept for a batch nearly as small."""
+    size, b = tuple(x.shape[1:]), x.shape[0]
+    batches = [batch for *what, batch in list(program.held) if what == [size, last]]
+    batch = min((held for held in batches if b <= held <= FILLED * b), default=b)
+    blank = x.new_zeros(batch - b, *size)
+    outputs = program(size, last, batch)(torch.cat([x, blank]) if batch > b else x)
+    return [output[:b] for output in outputs]
 
 
 def _converted(encoder: Encoder, quantize: Callable[[Any], Any] | None, size: tuple[int, ...], last: int) -> Any:

@@ -1,0 +1,26 @@
+"""A file of each kind in its runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def open_file(path: Path, kind: str) -> Any:
+    """A program that can be called, and names its `outputs`.
+
+    Raises:
+        CheckpointError: Its runtime cannot run it.
+        MissingExtraError: Its runtime is not installed.
+    """
+    if kind == "onnx":
+        from .onnx import OnnxProgram
+
+        return OnnxProgram(path)
+    if kind == "openvino":
+        from .openvino import OpenVINOProgram
+
+        return OpenVINOProgram(path)
+    from .torch import TorchProgram
+
+    return TorchProgram(path)
