@@ -26,6 +26,7 @@ USAGES = {
     "index": "PHOTOS STORE",
     "store merge": "STORE [STORE ...]",
     "convert": "SOURCE DESTINATION",
+    "export": "SOURCE DESTINATION",
     "download": "MODEL",
     "verify": "SOURCE",
     "pretrain": "DATA OUT",

@@ -21,7 +21,9 @@ def _replace(tensor: Any, values: np.ndarray) -> None:
 
 def wrong_table(model: Any) -> None:
     """Position vectors of the neighbouring token, as an index off by one would give."""
-    tables = [(t, v) for t, v in _tensors(model) if v.dtype == np.float32 and v.ndim == 4 and v.shape[:3] == (1, 16, 16)]
+    tables = [
+        (t, v) for t, v in _tensors(model) if v.dtype == np.float32 and v.ndim == 4 and v.shape[:3] == (1, 16, 16)
+    ]
     assert len(tables) == 1
     _replace(tables[0][0], np.roll(tables[0][1], 1, axis=2))
 

@@ -193,5 +193,3 @@ def test_windows_of_an_example_are_several_and_not_full():
         assert side // 16 % 14
         assert side // 32 % 7
         assert side > 14 * 16
-
-

@@ -176,9 +176,7 @@ class Columns:
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         asked = ["logits" if name == TOP else name for name in self._names]
         found = self._predictor.encoder.answers(x, asked)
-        found = {
-            name: each.flatten(2).float().mean(2) if name in STAGE_NAMES else each for name, each in found.items()
-        }
+        found = {name: each.flatten(2).float().mean(2) if name in STAGE_NAMES else each for name, each in found.items()}
         if self.top is not None:
             found[TOP] = found.pop("logits").double().softmax(-1)
         return {name: found[name] for name in self._names}
@@ -220,7 +218,8 @@ def checked_engine(engine: str, predictor: Predictor, *, few: Callable[[], bool]
             f"Engines are {', '.join((*ENGINES, 'none'))}; got {brief(engine)}. {nearest(str(engine), ENGINES)}"
         )
     fast = isinstance(predictor.encoder, FastEncoder)
-    return "none" if fast or (engine == "auto" and few()) else engine
+    exported = isinstance(predictor.encoder, ProgramEncoder)  # runs as it is; any other engine refuses it
+    return "none" if fast or (engine == "auto" and (exported or few())) else engine
 
 
 def in_engine(predictor: Predictor, engine: str) -> Predictor:

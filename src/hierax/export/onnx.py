@@ -28,9 +28,19 @@ def check_installed(dtype: str) -> None:
     Raises:
         MissingExtraError: A package of the extra is not installed.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError("onnx", package)
+    if not _installed("onnx"):
+        raise MissingExtraError("onnx", "onnx")
+    if not _installed("onnxscript"):
+        raise MissingExtraError("onnx", "onnxscript")
+    if not _installed("onnxruntime"):
+        raise MissingExtraError("onnx", "onnxruntime")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # what `sys.modules[package] = None` leads to
+        return False
 
 
 def check_bytes(count: int, dtype: str) -> None:
