@@ -10,6 +10,7 @@ import ast
 import builtins
 import contextlib
 import importlib
+import importlib.util
 import io
 import math
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import warm
+from .peers import prepare
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence) *$", re.M | re.S)
@@ -82,8 +84,16 @@ def run_python(block: Block, namespace: dict[str, Any]) -> str:
 
 
 def check_python(block: Block, namespace: dict[str, Any]) -> None:
-    """Check a block that cannot run without a network: it compiles, imports run, no name comes out of nowhere."""
+    """Check a block that cannot run without a network: it compiles, imports run, no name comes out of nowhere.
+
+    With the option `needs-PACKAGE`, nothing is checked where that original package is not installed.
+    """
     tree = ast.parse(block.code)
+    needed = [option.removeprefix("needs-") for option in block.options if option.startswith("needs-")]
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        return
+    if needed:
+        prepare()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             exec(compile(ast.Module([node], []), block.place, "exec"), namespace)

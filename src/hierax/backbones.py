@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .config import STAGE_NAMES, PreprocessSpec
-from .errors import InputError, UnknownNameError, brief, nearest
+from .errors import CheckpointError, InputError, UnknownNameError, brief, nearest
 from .model.encoder import Encoder
 from .model.layers import decays, layer_of
 from .predictor import Predictor
@@ -168,6 +169,30 @@ class Backbone(nn.Module):
             group["names"].append(name)
         return [groups[key] for key in sorted(groups)]
 
+    def take(self, other: Backbone) -> None:
+        """Copy the encoder's parameters of another backbone of the same network, and prove that they are here.
+
+        Raises:
+            CheckpointError: A parameter differs after it: it is shared with, or computed from, something else.
+        """
+        values, places = other.encoder.state_dict(), self.encoder.state_dict()
+        with torch.no_grad():
+            for name, place in places.items():
+                if name in values:
+                    place.copy_(values[name])
+        for name in places | values:
+            same = (
+                name in places
+                and name in values
+                and torch.equal(places[name].cpu(), values[name].to(places[name].dtype))
+            )
+            if not same:
+                raise CheckpointError(
+                    f"{name!r} is not the checkpoint's after it was copied: something else computes or shares it. Put "
+                    "the weights in before the model is wrapped, quantized or adapted."
+                )
+        self.card, self.preprocess, self._described = other.card, other.preprocess, other._described
+
     def weights(self) -> Weights:
         """The encoder's present parameters with everything known about them."""
         return from_module(self.encoder, self._described)
@@ -213,16 +238,17 @@ def backbone(
         CheckpointError: The weights are broken, incomplete, ambiguous or of another architecture.
         InputError: A member for clips, no stage, or an illegal size.
     """
-    if isinstance(source, Predictor):
-        weights = source.weights()
-        copied = {name: tensor.cpu().clone() for name, tensor in weights.tensors.items()}
-        weights = dataclasses.replace(weights, tensors=copied)
-    else:
-        weights = find_weights(source)
-    weights = at_size(weights, input_size)
-    if drop_path is not None:
-        weights = weights.with_card(config=dataclasses.replace(weights.config, drop_path=drop_path))
-    return Backbone(weights, stages, frozen_until=frozen_until, norm=norm, pad=pad)
+    with torch.device("cpu"):  # also where a detector around it is built on the meta device
+        if isinstance(source, Predictor):
+            weights = source.weights()
+            copied = {name: tensor.cpu().clone() for name, tensor in weights.tensors.items()}
+            weights = dataclasses.replace(weights, tensors=copied)
+        else:
+            weights = find_weights(source)
+        weights = at_size(weights, input_size)
+        if drop_path is not None:
+            weights = weights.with_card(config=dataclasses.replace(weights.config, drop_path=drop_path))
+        return Backbone(weights, stages, frozen_until=frozen_until, norm=norm, pad=pad)
 
 
 def _in_order(stages: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

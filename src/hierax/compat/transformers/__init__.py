@@ -14,9 +14,11 @@ from .auto import (
     AutoModelForImageClassification,
     AutoModelForPreTraining,
 )
+from .autobackbone import register
 from .configuration import HieraConfig
 from .configuration_base import PreTrainedConfig
 from .configuration_sam2 import Sam2HieraDetConfig, Sam2VisionConfig
+from .detectors import backbone_config, use_in
 from .hiera_base import HieraPreTrainedModel
 from .hiera_models import HieraBackbone, HieraForImageClassification, HieraForPreTraining, HieraModel
 from .image_processing import BatchFeature, BitImageProcessor, Sam2ImageProcessor
@@ -59,6 +61,9 @@ __all__ = [
     "Sam2VisionConfig",
     "Sam2VisionEncoderOutput",
     "Sam2VisionModel",
+    "backbone_config",
+    "register",
+    "use_in",
 ]
 __getattr__ = refuse_unknown(
     __name__,
