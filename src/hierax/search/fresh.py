@@ -20,8 +20,10 @@ import numpy as np
 from .. import console
 from ..atomic import atomic_file
 from ..errors import HieraxError, InputError, writing
+from ..regular import open_regular
 from ..store.layout import MANIFEST, SEARCH
-from ..store.read import Store, paths_of, read_part
+from ..store.parts import read_part
+from ..store.read import Store, paths_of
 from ..store.tables import Record
 from ..store.write import Writer
 
@@ -220,7 +222,7 @@ def _commit(writer: Writer, files: Sequence[str], first: int, todo: Plan) -> Non
 def _leave(writer: Writer, leaving: dict[str, list[int]]) -> None:
     """Put parts without some rows in place of those that have them."""
     for part in [part for part in writer.commits.parts if part.part in leaving]:
-        table = read_part(writer.path / part.part, writer.spec.columns)
+        table = read_part(writer.path, part, writer.spec, writer.spec.columns)
         keep = np.ones(table.num_rows, bool)
         keep[leaving[part.part]] = False
         rest = _filtered(table, keep)
@@ -254,7 +256,7 @@ def _noted(store: Store) -> dict[str, State]:
     import pyarrow.parquet as pq
 
     try:
-        with (store.path / SEARCH / _FILES).open("rb") as file:
+        with open_regular(store.path / SEARCH / _FILES) as file:
             table = pq.read_table(file, columns=["path", "bytes", "modified_ns"])
         paths = map(os.fsdecode, table["path"].to_pylist())
         return dict(

@@ -33,6 +33,9 @@ DTYPES = ("float32", "float16")
 SOURCE = ("id", "path", "path_bytes", "width", "height", "error", "shard", "offset")  # columns of every store
 _MOST_LINES_BYTES = 1 << 30
 _PARTIAL = re.compile(r"\.part-\d{8,}\.parquet\.\d+")
+_COLUMN = re.compile(r"\w{1,100}", re.ASCII)
+_LONGEST, _MOST_ROWS = 1 << 20, 1 << 40  # numbers of a vector; rows of a part
+_ROWS_PER_BYTE = 16  # of a part at most: an id alone takes more than a byte, packed
 
 
 @dataclass(frozen=True)
@@ -153,16 +156,21 @@ class Commits:
 
         Raises:
             TypeError: It is none of ours.
+            ValueError: It cannot be true.
         """
+        if not isinstance(line, dict):
+            raise TypeError("no line of a store")
         for part in [line] if "part" in line else line.get("round", []):
             self._take_part(Part(**part))
         if "complete" in line:
-            self.complete, self.next, self.digest = True, int(line["complete"]), str(line.get("digest", ""))
+            self.complete, self.next, self.digest = True, line["complete"], line.get("digest", "")
+            _check_place(self.next, self.digest)
         self.edited |= "round" in line
 
     def _take_part(self, part: Part) -> None:
-        if not PART.fullmatch(part.part):
-            raise TypeError("no name of a part")
+        _check_part(part)
+        if int(part.part[5:-8]) < self.numbers:
+            raise ValueError(f"{part.part} comes again")
         if part.replaces:
             at = next(i for i, old in enumerate(self.parts) if old.part == part.replaces)
             self.parts[at : at + 1] = [part] if part.rows else []
@@ -171,6 +179,28 @@ class Commits:
             self.next, self.digest = part.next, part.digest
         self.numbers = max(self.numbers, int(part.part[5:-8]) + 1)
         self.complete = False
+
+
+def _check_part(part: Part) -> None:
+    """Refuse what no writer says.
+
+    Raises:
+        TypeError: It is no part.
+        ValueError: Its numbers cannot be true.
+    """
+    if not PART.fullmatch(part.part):
+        raise TypeError("no name of a part")
+    numbers = (part.rows, part.errors, part.bytes, part.first)
+    if not all(map(_is_count, numbers)) or not isinstance(part.last, int):
+        raise TypeError(f"numbers of {part.part}")
+    if part.errors > part.rows or part.rows > _ROWS_PER_BYTE * part.bytes:
+        raise ValueError(f"{part.rows:,} rows, of them {part.errors:,} bad, in {part.bytes:,} bytes of {part.part}")
+    _check_place(part.next, part.digest)
+
+
+def _check_place(next: Any, digest: Any) -> None:
+    if not _is_count(next) or not isinstance(digest, str):
+        raise TypeError(f"a place in the source, {brief(next)} behind {brief(digest)}")
 
 
 def is_store(path: Path) -> bool:
@@ -197,22 +227,44 @@ def read_spec(path: Path) -> Spec:
                 f"A store must be of layout {VERSION}; {str(path)!r} is of {brief(version)}. Use the version of hierax "
                 "that wrote it, or a later one."
             )
-        shard = found["shard"]
-        vectors = {str(name): int(size) for name, size in found["vectors"].items()}
-        return Spec(
-            dict(found["provenance"]),
-            vectors,
-            str(found["dtype"]),
-            found["top"],
-            shard and (int(shard[0]), int(shard[1])),
-            dict(found.get("origin", {})),
-        )
+        return _spec_of(found)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{MANIFEST} of the store {str(path)!r} is damaged: {error}. Embed again elsewhere."
         ) from error
+
+
+def _spec_of(found: Mapping[str, Any]) -> Spec:
+    """What a manifest says.
+
+    Raises:
+        ValueError: It cannot be true.
+        KeyError: Something is missing.
+        TypeError: As ValueError.
+    """
+    vectors, top, shard = dict(found["vectors"]), found["top"], found["shard"]
+    origin = dict(found.get("origin", {}))
+    for name in (*vectors, *([] if top is None else [top])):
+        if not isinstance(name, str) or not _COLUMN.fullmatch(name) or name in SOURCE:
+            raise ValueError(f"a column of vectors or classes cannot be called {brief(name)}")
+    if top in vectors:
+        raise ValueError(f"two columns are called {top!r}")
+    for name, size in vectors.items():
+        if not _is_count(size, _LONGEST) or not size:
+            raise ValueError(f"vectors of {brief(size)} numbers in {name!r}")
+    if found["dtype"] not in DTYPES:
+        raise ValueError(f"numbers of {brief(found['dtype'])}")
+    if shard is not None and not (len(shard) == 2 and all(_is_count(n) for n in shard) and 1 <= shard[0] <= shard[1]):
+        raise ValueError(f"a share of {brief(shard)}")
+    if not all(isinstance(value, str) for value in origin.values()):
+        raise ValueError(f"an origin of {brief(origin)}")
+    return Spec(dict(found["provenance"]), vectors, found["dtype"], top, shard and (shard[0], shard[1]), origin)
+
+
+def _is_count(value: Any, most: int = _MOST_ROWS) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def read_commits(path: Path) -> Commits:

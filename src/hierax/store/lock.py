@@ -14,6 +14,7 @@ from typing import Any
 
 from ..atomic import locked
 from ..errors import InputError
+from ..regular import open_regular
 from .layout import LOCK, WRITER
 
 STALE_S = 900.0  # of silence, after which a writer on another machine counts as dead; each commit is a sign of life
@@ -82,7 +83,7 @@ def _runs(pid: Any) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """The note of who writes; empty where there is none."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        with open(path / WRITER, encoding="utf-8") as file:
+        with open_regular(path / WRITER) as file:
             found = json.loads(file.read(4096))
         return found if isinstance(found, dict) else {}
     return {}
@@ -91,7 +92,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(place: Path) -> None:
     note = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     with contextlib.suppress(OSError):  # the lock is what holds
-        place.write_text(json.dumps(note) + "\n", encoding="utf-8")
+        place.unlink(missing_ok=True)  # a link would lead elsewhere
+        with place.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(note) + "\n")
 
 
 def _refusal(path: Path, other: dict[str, Any], who: str) -> InputError:

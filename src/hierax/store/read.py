@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..atomic import atomic_file
-from ..errors import InputError, MissingExtraError, UnknownNameError, brief, nearest
+from ..errors import InputError, UnknownNameError, brief, nearest
+from ..regular import open_regular
 from .layout import VECTORS, Commits, Part, Spec, read_commits, read_spec
+from .parts import read_part, vectors_of
 from .tables import schema, schema_metadata
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class Store:
             MissingExtraError: pyarrow is not installed.
         """
         wanted = self._named(columns)
-        return (read_part(path, wanted) for path in self.files)
+        return (read_part(self.path, part, self.spec, wanted) for part in self.parts)
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, good and bad, as one `pyarrow.Table`, which is read into memory whole.
@@ -166,7 +168,7 @@ class Store:
         for number in np.unique(where):
             chosen = np.flatnonzero(where == number)
             start = int(self._ends[number - 1]) if number else 0
-            table = read_part(self.files[number], list(dict.fromkeys([*names, "error"])))
+            table = read_part(self.path, self.parts[number], self.spec, list(dict.fromkeys([*names, "error"])))
             good = table.filter(table["error"].is_null()) if self.parts[number].errors else table
             found.append(good.take(pa.array(wanted[chosen] - start)).select(names))
             places[chosen] = np.arange(count, count + len(chosen))
@@ -230,12 +232,10 @@ class Store:
         with file.open("wb") as out:
             header = {"descr": np.dtype(self.spec.dtype).str, "fortran_order": False, "shape": (self.rows, size)}
             np.lib.format.write_array_header_1_0(out, header)
-            for part, table in zip(self.parts, self.tables([column]), strict=True):
+            for table in self.tables([column, "error"]):
                 for start in range(0, table.num_rows, _ROWS_AT_ONCE):
                     good = vectors_of(table.slice(start, _ROWS_AT_ONCE)[column], size)
                     out.write(np.ascontiguousarray(good).data)
-                if table[column].null_count != part.errors:
-                    raise InputError(f"{part.part} has other rows than were committed. Embed again elsewhere.")
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
@@ -257,43 +257,10 @@ def paths_of(table: pa.Table) -> list[str]:
     ]
 
 
-def vectors_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
-    """The vectors (n, c) of a column that are not null; without nulls nothing is copied."""
-    found = []
-    for chunk in column.chunks:
-        good = chunk.drop_null() if chunk.null_count else chunk
-        found.append(good.flatten().to_numpy(zero_copy_only=False).reshape(-1, size))
-    return found[0] if len(found) == 1 else np.concatenate(found) if found else np.zeros((0, size), np.float32)
-
-
-def read_part(path: Path, columns: Sequence[str]) -> pa.Table:
-    """The rows of a part.
-
-    Raises:
-        InputError: It is damaged.
-        MissingExtraError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("data", "pyarrow") from error
-    try:
-        with path.open("rb") as file:  # pyarrow takes no names that are not UTF-8
-            return pq.read_table(file, columns=list(columns))
-    except MemoryError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(
-            f"A part of a store must be there; {str(path)!r} is not: the store has changed since it was opened. Open "
-            "it again."
-        ) from error
-    except Exception as error:  # damaged files raise almost anything
-        raise InputError(f"A part of a store must be readable; {str(path)!r}: {str(error)[:300]}.") from error
-
-
 def _mapped(file: Path, shape: tuple[int, int], dtype: str) -> np.ndarray | None:
     """A file of vectors, None where there is none, or one that is not whole."""
     try:
+        open_regular(file).close()  # NumPy would wait for a pipe
         found = np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -253,6 +254,9 @@ def check_folder(path: Path) -> None:
     foreign = sorted(name for name in os.listdir(path) if not ours(name) and not name.startswith(f".{MANIFEST}."))
     if foreign:
         raise InputError(f"A store needs a folder of its own; {str(path)!r} holds {foreign[0]!r}. Name another folder.")
+    for name in (MANIFEST, PARTS):
+        if os.path.lexists(path / name) and not stat.S_ISREG((path / name).lstat().st_mode):
+            raise InputError(f"What a store grows by is a file of its own; {str(path / name)!r} is none. Remove it.")
 
 
 def _empty(path: Path) -> None:
@@ -261,7 +265,10 @@ def _empty(path: Path) -> None:
     (path / PARTS).unlink(missing_ok=True)
     _sweep(path, Commits())
     for made in (VECTORS, SEARCH):
-        shutil.rmtree(path / made, ignore_errors=True)
+        if (path / made).is_dir() and not (path / made).is_symlink():
+            shutil.rmtree(path / made, ignore_errors=True)
+        else:
+            (path / made).unlink(missing_ok=True)
 
 
 def _sweep(path: Path, commits: Commits) -> None:
