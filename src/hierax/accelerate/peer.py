@@ -37,6 +37,9 @@ class Peer(ABC):
     outside: ClassVar[tuple[str, ...]] = ()
     """Children that the peer's own code still runs: heads, norms, poolers."""
 
+    idle: ClassVar[tuple[str, ...]] = ()
+    """Children that only reorder tokens: no matter in which mode they are, or that a fast answer does not run them."""
+
     @abstractmethod
     def matches(self, module: nn.Module) -> bool:
         """Whether the module has the parts of such an encoder; whatever its class is called."""
@@ -79,7 +82,7 @@ class Peer(ABC):
         """The module and everything inside that a fast answer does not run."""
         modules = [module]
         for each in modules:
-            outside = self.outside if each is module else ()
+            outside = self.outside + self.idle if each is module else ()
             modules.extend(m for name, m in each._modules.items() if m is not None and name not in outside)
         return modules
 

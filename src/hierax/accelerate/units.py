@@ -17,6 +17,8 @@ class UnitPeer(Peer):
     """A plain or abswin Hiera of images or clips."""
 
     patches, table_window = "patch_embed", "pos_embed_win"
+    # Quirk(birder): `adjust_size` makes these anew, in train mode.
+    idle = ("unroll", "reroll")
 
     def blocks(self, module: Any) -> list[Any]:
         """Its blocks, in order."""
