@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 import hierax
 
-from ..members import pixels
+from ..members import loud, pixels
 from ..peers import TINY
 from .conftest import Pair, apart, image
 
@@ -106,6 +106,17 @@ def test_autocast__acts_and_is_as_close(pair: Pair) -> None:
         away, usual = ((each.double() - true.double()).norm() for each in (grid, other))
         assert 0 < away <= 1.25 * usual
     assert not any(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))  # it did act
+
+
+def test_autocast__first_call_inside(pair: Pair) -> None:
+    """Folding multiplies weights: done under the caller's autocast, it would leave bfloat16's rounding in them."""
+    module, twin = pair("sam2")
+    x = image(1, 3, 96, 160)
+    for each in (module, twin):
+        loud(each, seed=4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        twin(x)
+    assert 0 < apart(twin, module, x) <= EQUAL
 
 
 @pytest.mark.parametrize("name", ["timm_plain", "timm_small_abswin", "transformers", "birder_hieradet"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,34 @@ class Options:
     input_size: int | tuple[int, ...] | None = None
 
 
+class Stages:
+    """What computes the stages of one module, as the methods that answer for it see it."""
+
+    def __init__(self, fast: Fast, module: nn.Module) -> None:
+        self._fast, self._module = fast, module
+
+    def __call__(self, x: Tensor, last: int | None = None) -> list[Float[Tensor, "b *grid c"]]:
+        """Token grids (b, *grid, c) at the end of each stage up to one, counted from 0.
+
+        Raises:
+            Original: The module's own code must answer.
+        """
+        return self._fast.stages(self._module, x, last)
+
+    def through(self, x: Tensor, embed: Callable[[Encoder], Tensor]) -> list[Float[Tensor, "b *grid c"]]:
+        """Token grids at the end of each stage, of tokens that the module embeds itself.
+
+        Args:
+            x: The pixels that it was given.
+            embed: Gives the tokens (b, *grid, c), which are overwritten; not called where the module's own code must
+                answer: it may draw random numbers.
+
+        Raises:
+            Original: The module's own code must answer.
+        """
+        return self._fast.through(self._module, x, embed)
+
+
 @dataclass
 class _Made:
     """A fast encoder and what it was made from, or why there is none."""
@@ -47,10 +77,10 @@ class _Made:
     watch: Watch
     layers: list[type]
     state: object
-    encoder: Encoder | None = None
-    engine: Engine | None = None
+    encoder: Any = None
+    engine: Any = None
     reason: str = ""
-    others: dict[Any, Engine] | None = None
+    others: dict[tuple[torch.dtype, str | None], TorchEngine] = field(default_factory=dict)
 
 
 def understood(peer: Peer, module: nn.Module) -> Encoder:
@@ -103,12 +133,27 @@ class Fast:
         with self._making:
             self._made.clear()
 
-    def stages(self, module: nn.Module, x: Tensor, last: int | None = None) -> list[Float[Tensor, "b *grid c"]]:
-        """Token grids (b, *grid, c) at the end of each stage up to one, counted from 0.
+    def stages(self, module: nn.Module, x: Tensor, last: int | None) -> list[Tensor]:
+        """See `Stages`."""
+        made, x = self._allowed(module, x)
+        last = len(made.encoder.stage_ends) - 1 if last is None else last
+        engine = self._engine(made, x)
+        with torch.no_grad():
+            if torch.is_autocast_enabled(x.device.type):
+                return engine.run(x, last)
+            return [grid.to(x.dtype) for grid in engine.run(x.to(engine.dtype), last)]
 
-        Raises:
-            Original: The module's own code must answer.
-        """
+    def through(self, module: nn.Module, x: Tensor, embed: Callable[[Encoder], Tensor]) -> list[Tensor]:
+        """See `Stages`."""
+        made, x = self._allowed(module, x)
+        if torch.is_autocast_enabled(x.device.type):
+            raise Original("tokens of its own under autocast")
+        engine = self._other(made, x.dtype, None)
+        with torch.no_grad():
+            return engine.through(embed(made.encoder), len(made.encoder.stage_ends) - 1)
+
+    def _allowed(self, module: nn.Module, x: Tensor) -> tuple[_Made, Tensor]:
+        """What was made of the module, and the input as it takes it, if nothing speaks against a fast answer."""
         modules = self.peer.passed_over(module)
         check_call(x)
         check_inside(module, modules, x)
@@ -117,13 +162,7 @@ class Fast:
         if made.encoder is None:
             raise Original(made.reason)
         self._check_size(made.encoder, x)
-        last = len(made.encoder.stage_ends) - 1 if last is None else last
-        with torch.no_grad():
-            engine = self._engine(made, x)
-            dtype = x.dtype
-            if torch.is_autocast_enabled(x.device.type):
-                return engine.run(x, last)
-            return [grid.to(dtype) for grid in engine.run(x.to(engine.dtype), last)]
+        return made, x
 
     def say(self, reason: str) -> None:
         """Log once why the original runs."""
@@ -142,7 +181,7 @@ class Fast:
     def _engine(self, made: _Made, x: Tensor) -> Engine:
         """The engine for this input: under autocast one that casts as autocast does."""
         encoder, kind = made.encoder, x.device.type
-        weight = encoder.patch_embed.proj.weight  # type: ignore[union-attr]
+        weight = encoder.patch_embed.proj.weight
         if not torch.is_autocast_enabled(kind):
             if x.dtype != weight.dtype:
                 raise Original(f"pixels of {x.dtype} for weights of {weight.dtype}")
@@ -150,11 +189,11 @@ class Fast:
             if sized and tuple(x.shape[2:]) != self._size(made):
                 # Its programs take seconds to make for each size: only the usual one is worth it.
                 return self._other(made, weight.dtype, None)
-            return made.engine  # type: ignore[return-value]
+            return made.engine
         dtype = torch.get_autocast_dtype(kind)
         if dtype not in (torch.bfloat16, torch.float16) or x.dtype != weight.dtype or x.dtype != torch.float32:
             raise Original(f"autocast to {dtype} with pixels of {x.dtype} and weights of {weight.dtype}")
-        if encoder.config.layer_scale is not None:  # type: ignore[union-attr]
+        if encoder.config.layer_scale is not None:
             raise Original("autocast with branch scales, which stay in float32")
         return self._other(made, dtype, "cast")
 
@@ -162,18 +201,17 @@ class Fast:
         """Pixels of the usual input."""
         encoder = made.encoder
         if self.options.input_size is None:
-            return encoder.input_size  # type: ignore[union-attr]
-        return encoder.config.full_size(self.options.input_size)  # type: ignore[union-attr]
+            return encoder.input_size
+        return encoder.config.full_size(self.options.input_size)
 
-    def _other(self, made: _Made, dtype: torch.dtype, products: str | None) -> Engine:
+    def _other(self, made: _Made, dtype: torch.dtype, products: str | None) -> TorchEngine:
         """A torch engine beside the chosen one, made on first use."""
         with self._making:
-            others = made.others = {} if made.others is None else made.others
-            if (dtype, products) not in others:
-                with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-                    wanted = None if products is None else str(dtype).removeprefix("torch.")
-                    others[dtype, products] = TorchEngine(made.encoder, wanted)  # type: ignore[arg-type]
-            return others[dtype, products]
+            if (dtype, products) not in made.others:
+                wanted = None if products is None else str(dtype).removeprefix("torch.")
+                with _plainly(made.encoder.patch_embed.proj.weight.device):
+                    made.others[dtype, products] = TorchEngine(made.encoder, wanted)
+            return made.others[dtype, products]
 
     def _current(self, module: nn.Module, modules: list[nn.Module]) -> _Made:
         """What was made from the module as it is, made anew if it changed."""
@@ -191,16 +229,27 @@ class Fast:
     def _make(self, module: nn.Module, layers: list[type], state: object, parameters: list[nn.Parameter]) -> _Made:
         watch = Watch([p for p in parameters if not p.is_meta])
         try:
-            encoder = understood(self.peer, module)
-            kind = encoder.patch_embed.proj.weight
-            if kind.dtype not in RUNS.get(kind.device.type, ()):
-                raise InputError(f"no engine runs {kind.dtype} on {kind.device}")
-            with torch.inference_mode(False), torch.no_grad():
+            with _plainly(parameters[0].device):
+                encoder = understood(self.peer, module)
+                kind = encoder.patch_embed.proj.weight
+                if kind.dtype not in RUNS.get(kind.device.type, ()):
+                    raise InputError(f"no engine runs {kind.dtype} on {kind.device}")
                 options = {"dtype": self.options.dtype, "engine": self.options.engine}
                 fast: Any = optimize(encoder, input_size=self.options.input_size, **options)
                 return _Made(watch, layers, state, encoder, fast.current())
         except HieraxError as error:
             return _Made(watch, layers, state, reason=str(error).rstrip("."))
+
+
+@contextlib.contextmanager
+def _plainly(device: torch.device) -> Iterator[None]:
+    """Making an engine multiplies weights: the caller's autocast or inference mode must leave no mark in it."""
+    with torch.inference_mode(False), torch.no_grad():
+        if not torch.amp.is_autocast_available(device.type):
+            yield
+            return
+        with torch.autocast(device.type, enabled=False):
+            yield
 
 
 def _fits(made: _Made, layers: list[type], state: object, parameters: list[nn.Parameter]) -> bool:

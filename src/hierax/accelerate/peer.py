@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-
-# Token grids (b, *grid, c) at the end of the stages up to one, counted from 0; None is the last.
-Stages = Callable[..., "list[Float[Tensor, 'b *grid c']]"]
 
 
 class Original(Exception):
@@ -24,8 +20,8 @@ class Original(Exception):
 class Peer(ABC):
     """One kind of encoder of another package.
 
-    For every name in `methods` a peer has a method of that name, which takes the module, a function that computes
-    stages, and what its caller gave; it returns what the module's own method would, or raises `Original`.
+    For every name in `methods` a peer has a method of that name, which takes the module, what computes its stages
+    (`fast.Stages`), and what its caller gave; it returns what the module's own method would, or raises `Original`.
     """
 
     name: ClassVar[str]

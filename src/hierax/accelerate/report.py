@@ -135,11 +135,11 @@ def compared(module: nn.Module, fast: Fast, x: Tensor) -> dict[str, float]:
 
 
 def timed(module: nn.Module, fast: Fast, x: Tensor) -> tuple[float, float]:
-    """Seconds of the first method, before and after: the fastest of a few rounds in turn, when both have run once."""
-    name = fast.peer.methods[0]
+    """Seconds of the first probe, before and after: the fastest of a few rounds in turn, when both have run once."""
+    name, keywords = next(iter(fast.peer.probes(module).values()))
     runners: list[Callable[[], Any]] = [
-        lambda: original(module, name)(x),
-        lambda: answer(module, fast, name, x),
+        lambda: original(module, name)(x, **keywords),
+        lambda: answer(module, fast, name, x, **keywords),
     ]
     best = [math.inf, math.inf]
     start = time.perf_counter()

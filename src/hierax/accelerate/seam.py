@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from .fast import Fast
+from .fast import Fast, Stages
 from .guards import traced
 from .peer import Original
 
@@ -49,7 +49,7 @@ def answer(module: nn.Module, fast: Fast, name: str, *args: Any, **kwargs: Any) 
     Raises:
         Original: The module's own code must answer.
     """
-    return getattr(fast.peer, name)(module, functools.partial(fast.stages, module), *args, **kwargs)
+    return getattr(fast.peer, name)(module, Stages(fast, module), *args, **kwargs)
 
 
 def _mark(value: object) -> Fast | None:

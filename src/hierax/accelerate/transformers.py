@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from ..compat.unroll import unroll
 from ..config import ModelConfig
+from ..model.encoder import Encoder, stack_visible
 from .grids import GridPeer
-from .peer import Original, has
+from .peer import Original, arguments, has
 from .structure import Row, check_activation, check_rows, grid_rows, read_norms, read_patches, read_rows, unit_rows
 from .units import UnitPeer
 
@@ -37,12 +39,6 @@ class TransformersHiera(UnitPeer):
     def matches(self, module: nn.Module) -> bool:
         """Embeddings, stages, and the order of tokens."""
         return has(module, "embeddings", "encoder", "unroll_schedule", "pooler") and has(module.encoder, "stages")
-
-    def obstacle(self, module: Any) -> str | None:
-        """Autoencoders mask every pass."""
-        if module.embeddings.is_mae:
-            return "a masked autoencoder's passes are all masked, and masks run its own code"
-        return None
 
     def blocks(self, module: Any) -> list[Any]:
         """Its layers, in order."""
@@ -82,37 +78,76 @@ class TransformersHiera(UnitPeer):
         """Any size: `forward` knows which."""
         return x
 
-    def forward(
-        self,
-        module: Any,
-        stages: Any,
-        pixel_values: Tensor | None = None,
-        noise: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Last tokens in unrolled order, and their pooled and normed vector."""
-        said = {"attentions": output_attentions, "hidden_states": output_hidden_states}
-        for what, asked in said.items():
-            if asked or (asked is None and getattr(module.config, f"output_{what}")):
-                raise Original(f"{what} were asked for")
-        if pixel_values is None or noise is not None or module.embeddings.is_mae:
-            raise Original("masks, or no pixels")
-        size = tuple(pixel_values.shape[-2:])
-        if size != self.size(module) and not (interpolate_pos_encoding and len(set(self.size(module))) == 1):
-            raise Original(f"an input size of {size}")
-        grid = stages(pixel_values)[-1]
-        schedule, pools = module.unroll_schedule, sum(block.attn.q_stride > 1 for block in self.blocks(module))
-        tokens = unroll(grid, len(schedule) - pools, tuple(schedule[0]) if schedule else (2, 2))
+    def probes(self, module: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Vector and tokens; with maps, of the same mask where it masks."""
+        if module.embeddings.is_mae:
+            units = math.prod(module.embeddings.mask_spatial_shape)
+            noise = torch.linspace(0, 1, units, device=next(module.parameters()).device)[None]
+            return {"forward": ("forward", {"noise": noise, "output_hidden_states": True})}
+        return {"forward": ("forward", {}), "with states": ("forward", {"output_hidden_states": True})}
+
+    def forward(self, module: Any, stages: Any, *args: Any, **kwargs: Any) -> Any:
+        """Last tokens in unrolled order, their pooled and normed vector, and on request the states of all stages."""
+        said = arguments(module, "forward", args, kwargs)
+        flags = {key: said[key] if said[key] is not None else getattr(module.config, key) for key in _FLAGS}
+        x, masks = said["pixel_values"], module.embeddings.is_mae
+        if flags["output_attentions"] or x is None:
+            raise Original("attentions were asked for, or no pixels were given")
+        own = tuple(x.shape[-2:]) == self.size(module)
+        states = masks or flags["output_hidden_states"]
+        square = len(set(self.size(module))) == 1
+        if not own and (states or not (said["interpolate_pos_encoding"] and square)):
+            raise Original(f"an input size of {tuple(x.shape[-2:])}")
+        fields: dict[str, Any] = {}
+        if states:
+            shown = self._with_states(module, stages, x, said["noise"], fields)
+            tokens = shown["hidden_states"][-1]
+            fields |= shown if flags["output_hidden_states"] else {}
+        else:
+            tokens = _in_order(module, stages(x)[-1], len(module.encoder.stages) - 1)
         pooled = None if module.pooler is None else module.pooler(tokens)
-        if not (module.config.return_dict if return_dict is None else return_dict):
-            return (tokens,) if pooled is None else (tokens, pooled)
+        if not flags["return_dict"]:
+            return tuple(value for value in (tokens, pooled, *fields.values()) if value is not None)
         from transformers.models.hiera.modeling_hiera import HieraModelOutput
 
-        return HieraModelOutput(last_hidden_state=tokens, pooler_output=pooled)
+        return HieraModelOutput(last_hidden_state=tokens, pooler_output=pooled, **fields)
+
+    def _with_states(
+        self, module: Any, stages: Any, x: Tensor, noise: Tensor | None, drawn: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The fields of hidden states; what masking drew goes into the other dictionary."""
+        grids: list[Tensor] = []
+
+        def embed(encoder: Encoder) -> Tensor:
+            embedded, mask, restore = module.embeddings(x, noise=noise)
+            grid = embedded.unflatten(1, encoder.config.grid(tuple(x.shape[-2:])))
+            if mask is not None:
+                drawn.update(bool_masked_pos=mask, ids_restore=restore)
+                visible = mask.nonzero()[:, 1].view(len(mask), -1)
+                grid = stack_visible(grid, visible, encoder.config.mask_unit)
+            grids.append(grid.contiguous())
+            return grids[0].clone()
+
+        grids += stages.through(x, embed)
+        units = drawn["bool_masked_pos"][0].sum().item() if drawn else None
+        numbered = [(grid, max(0, n - 1)) for n, grid in enumerate(grids)]
+        # Of a masked image each kept unit is shown by itself, (b, n, h, w, c).
+        maps = [grid if units is None else grid.unflatten(1, (units, -1)) for grid in grids]
+        hidden = tuple(_in_order(module, grid, stage, units) for grid, stage in numbered)
+        return {"hidden_states": hidden, "reshaped_hidden_states": tuple(maps)}
+
+
+_FLAGS = ("output_attentions", "output_hidden_states", "return_dict")
+
+
+def _in_order(module: Any, grid: Tensor, stage: int, units: int | None = None) -> Tensor:
+    """A stage's tokens (b, n, c) in unrolled order; of masked images, whose units stand in a column, unit by unit."""
+    schedule, _ = module.encoder.schedule[stage]
+    steps, stride = len(schedule), tuple(schedule[0]) if schedule else (1, 1)
+    if units is None:
+        return unroll(grid, steps, stride)
+    inside = unroll(grid.unflatten(1, (units, -1)).flatten(0, 1), steps, stride)  # (b * units, tokens, c)
+    return inside.unflatten(0, (-1, units)).transpose(1, 2).flatten(1, 2)
 
 
 class TransformersHieraDet(GridPeer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -53,7 +54,13 @@ class TorchEngine(Engine):
 
     def run(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
         """Stage maps, or the embedding: pooling takes tokens in any order, so none are put back for it."""
-        run = partial(self._part, last=last)
+        return self._spread(partial(self._part, last=last), x)
+
+    def through(self, tokens: Float[Tensor, "b *grid c"], last: int) -> list[Float[Tensor, "b *grid c"]]:
+        """Stage maps of tokens that have their positions, as those of masked images, which stand in columns."""
+        return self._spread(partial(self._blocks, last=last), tokens)
+
+    def _spread(self, run: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
         if issubclass(self.kind, Cast):  # autocast belongs to a thread, like grad mode
             run = torch.autocast(x.device.type, dtype=self.kind.dtype)(run)
         parts = spread(run, x)
@@ -62,8 +69,12 @@ class TorchEngine(Engine):
     def _part(self, x: Float[Tensor, "b 3 *pixels"], last: int) -> list[Float[Tensor, "b *grid c"]]:
         channels_last = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
         tokens = self.encoder.patch_embed(x.contiguous(memory_format=channels_last))
+        return self._blocks(tokens + self.position(tuple(tokens.shape[1:-1])), last)
+
+    def _blocks(self, tokens: Float[Tensor, "b *grid c"], last: int) -> list[Float[Tensor, "b *grid c"]]:
+        """All blocks; the tokens are overwritten."""
         grid = tuple(tokens.shape[1:-1])
-        tokens = (tokens + self.position(grid)).flatten(1, -2)
+        tokens = tokens.flatten(1, -2)
         maps: list[Tensor] = []
         keep = False
         for run in self.schedule(grid):
