@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub: no test may reach out
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HIERAX_CACHE_LIMIT", "0")  # no test may find what an earlier one converted
 os.environ.pop("HIERAX_CATALOG", None)  # a developer's private weights are no part of what is tested
 
 from collections.abc import Iterator

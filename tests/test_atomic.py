@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import types
 import pytest
 
 from hierax import atomic
-from hierax.atomic import atomic_file, folder_beside, locked, put
+from hierax.atomic import atomic_file, folder_beside, locked, put, sweep
 from hierax.errors import cannot_write
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="folders are locked on POSIX systems")
@@ -304,3 +305,31 @@ def test_without_locks__still_whole_or_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "fcntl", None)
     with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock"):
         pass
+
+
+@POSIX
+def test_folder__its_lock_goes_last(tmp_path, monkeypatch):
+    """Without its lock a partial folder is the next writer's, whose files a removal that goes on would take."""
+    real, seen = shutil.rmtree, []
+
+    def rmtree(path, *args, **options):
+        if os.fspath(path).endswith("hierax-partial"):
+            seen.append(os.listdir(path))
+        real(path, *args, **options)
+
+    monkeypatch.setattr(atomic.shutil, "rmtree", rmtree)
+    with folder_beside(tmp_path / "a") as folder:
+        (folder / "file").write_text("x")
+    assert seen == [[".lock"]]
+
+
+@POSIX
+def test_sweep__what_killed_processes_left(tmp_path):
+    """Of any name; what a living one is writing stays."""
+    for name in ("a", "b"):
+        finish(holding(f"folder_beside(Path({str(tmp_path / name)!r}))"))
+    living = holding(f"folder_beside(Path({str(tmp_path / 'c')!r}))")
+    sweep(tmp_path)
+    assert names(tmp_path) == [".c.hierax-partial"]
+    finish(living, kill=False)
+    assert names(tmp_path) == []

@@ -100,6 +100,19 @@ def put(source: Path, target: Path, *, replace: bool) -> None:
         os.replace(source, target)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder, whatever they were writing.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    for left in folder.glob(".*.hierax-partial*"):
+        with contextlib.suppress(OSError):  # a living process holds it, or it is nobody's that was ours
+            descriptor = _claim(left, left)
+            _drop(left)
+            _release(descriptor)
+
+
 @contextmanager
 def locked(path: Path, *, waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold a lock file that dies with its process, so that a killed one leaves none behind.
@@ -160,7 +173,7 @@ def _private_folder(path: Path, *, alone: bool) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # while it is held: the next one gets a new folder
+        _drop(folder)
         if descriptor >= 0:
             _release(descriptor)
             with contextlib.suppress(OSError):  # NFS keeps an open file's folder until now
@@ -213,6 +226,13 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != _LOCK:
             entry.unlink()
+
+
+def _drop(folder: Path) -> None:
+    """Remove a partial folder while it is held, its lock last: without one the next process takes the folder over."""
+    with contextlib.suppress(OSError):
+        _empty(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open_lock(path: Path, mode: int) -> int:

@@ -52,6 +52,15 @@ COMMANDS = {
     ),
     "download": ("models.download", "Fetch a published checkpoint into the cache, verify it, and print where it is."),
     "verify": ("models.verify", "Check a weights file or folder: readable, complete, finite; prints what was found."),
+    "prepare": (
+        "cache.prepare",
+        "Convert a model for a fast engine now and keep the program, so that no later process waits for that.",
+    ),
+    "cache list": ("cache.list_", "Show the programs that are kept on disk, the one used last first."),
+    "cache clear": (
+        "cache.clear",
+        "Remove all programs that are kept on disk; what a process is using stays in its hands.",
+    ),
     "pretrain": ("training.pretrain", "Train an encoder on images without labels; prints the folder of the result."),
     "finetune": ("training.finetune", "Train a classifier on labelled images; prints the folder of the result."),
     "eval accuracy": ("evaluation.accuracy", "Measure top-1 and top-5 accuracy on labelled images, with exact counts."),

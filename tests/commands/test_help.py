@@ -29,6 +29,9 @@ USAGES = {
     "export": "SOURCE DESTINATION",
     "download": "MODEL",
     "verify": "SOURCE",
+    "prepare": "MODEL",
+    "cache list": "",
+    "cache clear": "",
     "pretrain": "DATA OUT",
     "finetune": "DATA OUT",
     "eval accuracy": "DATA",
@@ -49,7 +52,7 @@ def helped(capsys, command: str) -> str:
 def test_positionals__have_names(capsys, command):
     """`STR PATH [[STR ...]]` does not say which is which."""
     out = " ".join(helped(capsys, command).split())
-    assert f"hierax {command} [-h] {USAGES[command]} " in out.replace("[OPTIONS] ", "")
+    assert f"hierax {command} [-h] {USAGES[command]}".rstrip() + " " in out.replace("[OPTIONS] ", "")
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -49,8 +50,10 @@ def workshop(folder: Path) -> Iterator[Path]:
     shutil.copytree(ROOT / "examples", folder / "examples", dirs_exist_ok=True)
     before = os.getcwd()
     os.chdir(folder)
+    kept = {"HIERAX_CACHE": str(folder / "kept"), "HIERAX_CACHE_LIMIT": ""}
     try:
-        yield folder
+        with mock.patch.dict(os.environ, kept):
+            yield folder
     finally:
         os.chdir(before)
 

@@ -72,14 +72,14 @@ def load(
         decode.max_pixels()
     from .. import load as load_model  # torch, some seconds
 
-    return load_model(model, input_size=None if input_size is None else _sides(input_size), **options)
+    return load_model(model, input_size=None if input_size is None else sides(input_size), **options)
 
 
-def _sides(text: str) -> int | tuple[int, int]:
+def sides(text: str, option: str = "--input-size") -> int | tuple[int, int]:
     """A size as it is typed: 512, or 512x768."""
     sides = [int(side) for side in text.lower().split("x") if side.isdecimal() and len(side) < 6]
     if len(sides) != text.lower().count("x") + 1 or len(sides) > 2:
-        raise InputError(f"--input-size is a side, or height x width, in pixels; got {text!r}. Write 512 or 512x768.")
+        raise InputError(f"{option} is a side, or height x width, in pixels; got {text!r}. Write 512 or 512x768.")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 

@@ -6,12 +6,15 @@ training do.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -35,10 +38,16 @@ Alone = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def alone() -> Iterator[Alone]:
-    """Calls a function of this module in the other process."""
-    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """Calls a function of this module in the other process, which keeps what it converts in a folder of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn"), begin, (str(tmp_path_factory.mktemp("cache")),)) as pool:
         yield lambda function, *args: pool.submit(function, *args).result(timeout=600)
+
+
+def begin(cache: str) -> None:
+    """Of the other process."""
+    torch.set_num_threads(1)
+    os.environ.update(HIERAX_CACHE=cache, HIERAX_CACHE_LIMIT="5GB")
 
 
 def encoder() -> Encoder:
@@ -71,12 +80,15 @@ def test_openvino__computes_in(native: str, dtype: str, alone: Alone) -> None:
 
 
 def quantizes(vnni: str, largest: int) -> None:
-    """To weights of at most that size, and to embeddings that point the same way where products are exact."""
+    """To weights of at most that size, and to embeddings that point the same way where products are exact; once."""
+    import nncf
+
     os.environ.pop("HIERAX_FORCE_VNNI", None)
     exact_products = vnni == "0" or processor.exact_int8()
     os.environ.update(HIERAX_FORCE_VNNI=vnni, HIERAX_FORCE_BF16="0")
     exact, x = encoder(), pixels(2, 3, 64, 64)
-    fast = optimize(exact, dtype="int8", calibration=pixels(4, 3, 64, 64), input_size=64)
+    again = partial(optimize, exact, dtype="int8", calibration=pixels(4, 3, 64, 64), input_size=64)
+    fast = again()
     assert fast.choice == "engine openvino, int8 on cpu"
     assert fast.report.int8_share > 0.8
     nodes = fast.current().model((3, 64, 64), EMBEDDING).get_ordered_ops()
@@ -86,6 +98,11 @@ def quantizes(vnni: str, largest: int) -> None:
     with torch.inference_mode():
         ours, theirs = fast.embedding(x), exact.embedding(x)
     assert ours.dtype == torch.float32
+    with mock.patch.object(nncf, "quantize", None), torch.inference_mode():
+        kept = again()
+        assert torch.equal(kept.embedding(x), ours)
+        assert torch.equal(copy.deepcopy(kept).embedding(x), ours)
+        assert kept.report == fast.report
     assert not exact_products or F.cosine_similarity(ours, theirs).min() >= 0.99
 
 

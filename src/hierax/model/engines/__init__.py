@@ -27,6 +27,7 @@ from .encoder import FastEncoder
 from .openvino import OpenVINOEngine, has_openvino
 from .processor import native_bfloat16
 from .quantize import quantized
+from .ready import ready_or_torch
 
 __all__ = ["FastEncoder", "native_bfloat16", "optimize"]
 
@@ -98,16 +99,18 @@ def _fast(
     if dtype == "auto":
         dtype = torch.bfloat16 if on_cpu and native else None
     wanted = parameter.dtype if dtype is None else as_dtype(dtype, others=("int8", "auto"))
-    if engine == "auto":
-        # Elsewhere than in native bfloat16, OpenVINO's compile time buys little over the torch engine.
-        engine = "openvino" if on_cpu and wanted == torch.bfloat16 and native and has_openvino() else "torch"
+    if engine == "auto" and on_cpu and wanted == torch.bfloat16 and native and has_openvino():
+        # In other types what it gains over the torch engine is less than its conversion costs, unless one is kept.
+        engine = "openvino"
     if wanted == torch.bfloat16 and on_cpu and not native:
         instead = "OpenVINO computes in float32 on it" if engine == "openvino" else "expect less speed than in float32"
         log.warning("This processor has no native bfloat16: %s.", instead)
+    precision = "bf16" if wanted == torch.bfloat16 and native else "f32"
     makers: dict[str, Callable[[Encoder], Engine]] = {
+        "auto": partial(ready_or_torch, precision=precision),
         "torch": TorchEngine,
         "compile": CompiledEngine,
-        "openvino": partial(OpenVINOEngine, precision="bf16" if wanted == torch.bfloat16 and native else "f32"),
+        "openvino": partial(OpenVINOEngine, precision=precision),
     }
     return FastEncoder(encoder, makers[engine]).to(wanted)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ... import kept
+from ...config import STAGE_NAMES
 from ...errors import InputError, MissingExtraError
+from ...kept import Kept
 from ..encoder import Encoder
-from .base import Engine, Recent
+from . import keeping
+from .base import EMBEDDING, Engine, Recent
 from .eager import TorchEngine
-from .encoder import FastEncoder
 from .graph import export
 
 # Kept; each program holds its own copy of the weights, each request of a program the tokens of one call.
@@ -26,6 +31,15 @@ FILLED = 1.5
 # Between the two, no sum of squares of the network overflows. Beyond, int8 gives finite answers where the network
 # has NaN, and so do OpenVINO's norms.
 LARGEST = 1e4
+
+
+class Quantizes(Protocol):
+    """Turns a float model into an int8 one; `key` is what the result depends on beside the model, JSON-able."""
+
+    @property
+    def key(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def __call__(self, program: Any) -> Any: ...  # noqa: D102
 
 
 def within(x: Tensor) -> bool:
@@ -39,18 +53,29 @@ def has_openvino() -> bool:
 
 
 class OpenVINOEngine(Engine):
-    """Compiles on first use of each input size and batch (seconds); a batch may be filled up to one nearly as small.
+    """Compiles on first use of each input size and batch; a batch may be filled up to one nearly as small.
+
+    A size that no process met before is traced and converted first, which takes seconds to a minute, and then kept.
 
     Args:
         encoder: On the CPU, in float32 or bfloat16.
         precision: "f32" or "bf16": what OpenVINO computes in.
         quantize: Turns a float model into an int8 one.
+        convert: Whether to convert where nothing is kept; else `model` gives None.
+
+    Attributes:
+        model: The OpenVINO model for images of a size (3, *pixels) and outputs, any batch.
     """
 
     name = "openvino"
 
     def __init__(
-        self, encoder: Encoder, *, precision: str = "f32", quantize: Callable[[Any], Any] | None = None
+        self,
+        encoder: Encoder,
+        *,
+        precision: str = "f32",
+        quantize: Quantizes | None = None,
+        convert: bool = True,
     ) -> None:
         super().__init__(encoder)
         if not has_openvino():
@@ -66,8 +91,9 @@ class OpenVINOEngine(Engine):
                     f"The openvino engine takes weights between -{LARGEST:g} and {LARGEST:g}; {name} has others, or no "
                     "numbers. Load sound weights, or use engine='torch', which answers like the readable network."
                 )
+        self.quantize = quantize
         self.choice = f"engine openvino, {'int8' if quantize else precision} on cpu"
-        self.model = Recent(MODELS, partial(_converted, encoder, quantize))
+        self.model = Recent(MODELS, partial(self._made, convert))
         self._program = Recent(PROGRAMS, partial(Program, self.model, precision))
 
     def run(self, x: Tensor, last: int) -> list[Tensor]:
@@ -76,6 +102,35 @@ class OpenVINOEngine(Engine):
             with torch.inference_mode(False), torch.no_grad():
                 return TorchEngine(self.encoder).run(x, last)
         return [output.to(x.dtype) for output in filled(self._program, x, last)]
+
+    def keep(self, size: tuple[int, ...], output: str) -> Kept:
+        """What is kept for images of a size (3, *pixels) and the embedding or maps up to a stage, made where it is not.
+
+        Raises:
+            InputError: It cannot be kept.
+        """
+        last = EMBEDDING if output == "embedding" else STAGE_NAMES.index(output)
+        self.model(size, last)
+        program = self._wanted(size, last)
+        if (found := kept.find(program.name, program.key)) is None:
+            raise InputError(
+                "A program must be written to be kept; the warning says why that failed. Free some space, raise "
+                "HIERAX_CACHE_LIMIT, or name another folder in HIERAX_CACHE."
+            )
+        return found
+
+    def _wanted(self, size: tuple[int, ...], last: int) -> keeping.Wanted:
+        return keeping.wanted(self.encoder, size, last, self.quantize.key if self.quantize else None)
+
+    def _made(self, convert: bool, size: tuple[int, ...], last: int) -> Any:
+        """The model that is kept, or one made now and kept."""
+        program = self._wanted(size, last)
+        model = keeping.find(program)
+        if model is None and convert:
+            model = _converted(self.encoder, size, last)
+            model = self.quantize(model) if self.quantize else model
+            keeping.keep(program, model, self.encoder)
+        return model
 
 
 def filled(program: Recent[Program], x: Tensor, last: int) -> list[Tensor]:
@@ -88,14 +143,17 @@ def filled(program: Recent[Program], x: Tensor, last: int) -> list[Tensor]:
     return [output[:b] for output in outputs]
 
 
-def _converted(encoder: Encoder, quantize: Callable[[Any], Any] | None, size: tuple[int, ...], last: int) -> Any:
-    """The OpenVINO model for inputs (3, *pixels) of that size, any batch."""
+def _converted(encoder: Encoder, size: tuple[int, ...], last: int) -> Any:
+    """The OpenVINO model for images of that size, any batch."""
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     import openvino
 
-    model = openvino.convert_model(export(FastEncoder(encoder).float(), torch.zeros(2, *size), last, any_batch=True))
+    exact = encoder if next(encoder.parameters()).dtype == torch.float32 else copy.deepcopy(encoder).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what torch says of itself when a program is copied
+        model = openvino.convert_model(export(exact, torch.zeros(2, *size), last, any_batch=True))
     model.reshape([-1, *size])
-    return quantize(model) if quantize else model
+    return model
 
 
 class Program:

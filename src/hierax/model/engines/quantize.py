@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import importlib.util
 import logging
 import math
 import sys
 import timeit
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -19,7 +23,7 @@ from torch import Tensor
 
 from ...errors import InputError, MissingExtraError
 from ..encoder import Encoder
-from . import processor
+from . import keeping, processor
 from .base import EMBEDDING
 from .eager import TorchEngine
 from .encoder import FastEncoder
@@ -100,62 +104,133 @@ def quantized(model: FastEncoder, size: tuple[int, ...], images: Tensor | None =
     """
     if importlib.util.find_spec("nncf") is None:
         raise MissingExtraError("int8", "nncf")
-    images = textures(CALIBRATION_IMAGES, size) if images is None else images
-    if images.ndim != len(size) + 2 or images.shape[0] == 0:
-        raise InputError(f"Calibration images must be preprocessed (n, 3, h, w); got {tuple(images.shape)}.")
-    if not images.isfinite().all():
-        raise InputError("Calibration images must be finite numbers; got NaN or infinity. Leave the broken ones out.")
-    held_out = torch.arange(len(images)) % 4 == 0  # spread out, for sets sorted by class
-    seen, unseen = (images, images) if len(images) < FEWEST_TO_SPLIT else (images[~held_out], images[held_out])
+    calibration = Calibration(size, images)
     precision = "bf16" if processor.native_bfloat16() else "f32"
-    what = (tuple(seen.shape[1:]), EMBEDDING)
-    program = OpenVINOEngine(model, precision=precision).model(*what)
 
-    def keeping(*kept: str) -> tuple[FastEncoder, Int8Report]:
-        quantize = partial(_quantize, images=seen, kept=kept)
-        fast = FastEncoder(model, partial(OpenVINOEngine, precision=precision, quantize=quantize))
-        lower = fast.current().model.held[what] = quantize(program)  # type: ignore[attr-defined]
-        return fast, report(fast, model, unseen, held_out=seen is not unseen, kept=kept, int8_share=_int8_share(lower))
+    def leaving(*kept: str) -> FastEncoder:
+        quantize = Quantizer(calibration, kept)
+        return FastEncoder(model, partial(OpenVINOEngine, precision=precision, quantize=quantize))
 
-    fast, found = keeping()
-    ranking = [] if found.trusted else by_harm(model, seen[:RANKING_IMAGES].float())
-    for share in KEPT_SHARES:
-        if not found.trusted:
-            fast, found = keeping(*ranking[: max(1, round(share * len(ranking)))])
-    fast.report = found  # type: ignore[assignment]
-    (log.info if found.trusted else log.warning)("%s", found)
+    search = keeping.wanted(model, calibration.shape, EMBEDDING, {**calibration.key, "search": len(KEPT_SHARES)})
+    found = keeping.noted(search)
+    if found is not None:
+        known = Int8Report(**{**found, "kept": tuple(found["kept"])})
+        fast = leaving(*known.kept)
+    else:
+        fast, known = _searched(model, calibration, leaving)
+        keeping.note(search, model, **dataclasses.asdict(known))
+    fast.report = known  # type: ignore[assignment]
+    (log.info if known.trusted else log.warning)("%s", known)
     return fast
 
 
-def _quantize(program: Any, images: Tensor, kept: tuple[str, ...]) -> Any:
-    """Matrix products in int8; the patch embedding, which sees raw pixels, and softmax, norms and sums stay float.
+def _searched(
+    model: FastEncoder, calibration: Calibration, leaving: Callable[..., FastEncoder]
+) -> tuple[FastEncoder, Int8Report]:
+    """The int8 encoder that keeps as few products in float as its targets allow; its program is kept."""
+    what = (calibration.shape, EMBEDDING)
+    program = OpenVINOEngine(model).model(*what)
+    seen, unseen = calibration.parts
 
+    def tried(*kept: str) -> tuple[FastEncoder, Int8Report, Any]:
+        fast = leaving(*kept)
+        engine: Any = fast.current()
+        lower = engine.model.held[what] = engine.quantize(program)
+        known = {"held_out": seen is not unseen, "kept": kept, "int8_share": _int8_share(lower)}
+        return fast, report(fast, model, unseen, **known), lower
+
+    fast, found, lower = tried()
+    ranking = [] if found.trusted else by_harm(model, seen[:RANKING_IMAGES].float())
+    for share in KEPT_SHARES:
+        if not found.trusted:
+            fast, found, lower = tried(*ranking[: max(1, round(share * len(ranking)))])
+    keeping.keep(keeping.wanted(model, *what, Quantizer(calibration, found.kept).key), lower, model)
+    return fast, found
+
+
+class Calibration:
+    """Images to quantize by, and to judge by; the stand-ins are made when they are needed.
+
+    Args:
+        size: Input size of the stand-ins.
+        images: Preprocessed (n, 3, *pixels), in their place.
+
+    Raises:
+        InputError: Images of the wrong shape, or not finite.
+    """
+
+    def __init__(self, size: tuple[int, ...], images: Tensor | None = None) -> None:
+        self.shape = (3, *size) if images is None else tuple(images.shape[1:])
+        if images is not None and (images.ndim != len(size) + 2 or images.shape[0] == 0):
+            raise InputError(f"Calibration images must be preprocessed (n, 3, h, w); got {tuple(images.shape)}.")
+        if images is not None and not images.isfinite().all():
+            raise InputError(
+                "Calibration images must be finite numbers; got NaN or infinity. Leave the broken ones out."
+            )
+        self._images = images
+
+    @functools.cached_property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Those to quantize by, and those held out for the report: the same where there are few."""
+        images = textures(CALIBRATION_IMAGES, self.shape[1:]) if self._images is None else self._images
+        held_out = torch.arange(len(images)) % 4 == 0  # spread out, for sets sorted by class
+        return (images, images) if len(images) < FEWEST_TO_SPLIT else (images[~held_out], images[held_out])
+
+    @functools.cached_property
+    def key(self) -> dict[str, Any]:
+        """What an int8 program depends on beside the float one, JSON-able."""
+        images = "stand-ins" if self._images is None else keeping.digest_of([("", self._images)])
+        chosen = {"exact": processor.exact_int8(), "bf16": processor.native_bfloat16()}
+        return {"images": images, "shape": list(self.shape), "nncf": metadata.version("nncf"), **chosen}
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """Turns a float program into an int8 one.
+
+    Matrix products run in int8; the patch embedding, which sees raw pixels, and softmax, norms and sums stay float.
     SmoothQuant stays off: it scales channels by how loud they are on the calibration images, and one that is silent
     there ruins images on which it is not. Ranges are the widest seen, not the mean over images, for the same reason.
-    """
-    size = tuple(program.input(0).get_partial_shape()[axis].get_length() for axis in range(2, images.ndim))
-    images = images.float()
-    if tuple(images.shape[2:]) != size:
-        images = F.interpolate(images, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
-    names = [node.get_friendly_name() for name, node in _products(program) if name in kept]
-    with contextlib.redirect_stdout(sys.stderr):  # NNCF keeps the stream it meets first for its talk
-        import nncf
-        from nncf.quantization import advanced_parameters as advanced
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-        return nncf.quantize(
-            program.clone(),
-            nncf.Dataset([image[None].numpy() for image in images]),
-            preset=nncf.QuantizationPreset.MIXED,
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(names=names, types=["Convolution"], validate=False),
-            advanced_parameters=advanced.AdvancedQuantizationParameters(
-                overflow_fix=advanced.OverflowFix.DISABLE if processor.exact_int8() else advanced.OverflowFix.ENABLE,
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-                smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
-            ),
-        )
+    Attributes:
+        calibration: The images.
+        kept: Products that stay float.
+    """
+
+    calibration: Calibration
+    kept: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the result depends on beside the float program."""
+        return {**self.calibration.key, "kept": list(self.kept)}
+
+    def __call__(self, program: Any) -> Any:
+        """The int8 program."""
+        shape = [axis.get_length() for axis in list(program.input(0).get_partial_shape())[2:]]
+        images = self.calibration.parts[0].float()
+        if list(images.shape[2:]) != shape:
+            images = F.interpolate(images, size=shape, mode="bilinear" if len(shape) == 2 else "trilinear")
+        names = [node.get_friendly_name() for name, node in _products(program) if name in self.kept]
+        with contextlib.redirect_stdout(sys.stderr):  # NNCF keeps the stream it meets first for its talk
+            import nncf
+            from nncf.quantization import advanced_parameters as advanced
+            from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+            exact = processor.exact_int8()
+            return nncf.quantize(
+                program.clone(),
+                nncf.Dataset([image[None].numpy() for image in images]),
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(images),
+                ignored_scope=nncf.IgnoredScope(names=names, types=["Convolution"], validate=False),
+                advanced_parameters=advanced.AdvancedQuantizationParameters(
+                    overflow_fix=advanced.OverflowFix.DISABLE if exact else advanced.OverflowFix.ENABLE,
+                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                    smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
+                ),
+            )
 
 
 def _products(program: Any) -> list[tuple[str, Any]]:
