@@ -124,7 +124,7 @@ def open_program(
         config = config.with_input_size(input_size)
         preprocess = preprocess.with_size(config.input_size)
     weights = dataclasses.replace(facts, config=config, preprocess=preprocess).weights(path, kind)
-    program = open_file(path, kind)
+    program = open_file(path, kind, facts.outputs, (facts.made_with or {}).get("torch", ""))
     if missing := set(facts.outputs) - set(program.outputs):
         raise CheckpointError(f"{path} must give {', '.join(facts.outputs)}; it lacks {min(missing)}. Export it again.")
     return Predictor(ProgramEncoder(config, program, facts.outputs, any_size=facts.any_size), weights)

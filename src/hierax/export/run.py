@@ -25,13 +25,14 @@ from ..weights.card import Weights
 from ..weights.files import staged, write_json
 from ..weights.network import to_module
 from ..weights.programs import KINDS, ProgramFacts, read_facts
-from . import check, onnx
+from . import check, onnx, openvino
+from . import torch as torch_files
 from .program import example_size, trace
 
 DTYPES = ("float32", "float16", "int8")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 DEFAULT_OUTPUTS = ("embedding", "logits")
-WRITERS: dict[str, Any] = {"onnx": onnx}
+WRITERS: dict[str, Any] = {"onnx": onnx, "openvino": openvino, "torch": torch_files}
 AGAIN = "Nothing was written. Try again with another version of the exporter's packages."
 log = logging.getLogger("hierax")
 

@@ -163,7 +163,11 @@ def _openvino(path: Path) -> dict[str, str]:
     model = read_model(path)
     if not model.has_rt_info(["hierax"]):
         return {}
-    return {PREFIX + key: str(value.value) for key, value in model.get_rt_info(["hierax"]).value.items()}
+    found: dict[str, str] = {}
+    for key, value in model.get_rt_info(["hierax"]).value.items():
+        text = schema.parse_json(str(value), where=f"The metadata of {path} must be valid JSON", error=CheckpointError)
+        found[PREFIX + key] = text if isinstance(text, str) else ""
+    return found
 
 
 def _torch(path: Path) -> dict[str, str]:

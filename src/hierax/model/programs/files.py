@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def open_file(path: Path, kind: str) -> Any:
+def open_file(path: Path, kind: str, outputs: Sequence[str], torch_version: str) -> Any:
     """A program that can be called, and names its `outputs`.
+
+    Args:
+        path: The file.
+        kind: "onnx", "openvino" or "torch".
+        outputs: What it is said to give, in order.
+        torch_version: Of the torch that wrote it.
 
     Raises:
         CheckpointError: Its runtime cannot run it.
@@ -23,4 +30,4 @@ def open_file(path: Path, kind: str) -> Any:
         return OpenVINOProgram(path)
     from .torch import TorchProgram
 
-    return TorchProgram(path)
+    return TorchProgram(path, outputs, torch_version)

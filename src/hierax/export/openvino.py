@@ -1,0 +1,53 @@
+"""Writing OpenVINO (extra `openvino`): an .xml with the graph and a .bin with the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import MissingExtraError
+from ..model.engines.openvino import has_openvino
+from ..model.programs.encoder import INPUT
+from ..weights.programs import PREFIX, ProgramFacts
+
+
+def check_installed(dtype: str) -> None:
+    """Refuse early what would fail after a long trace.
+
+    Raises:
+        MissingExtraError: OpenVINO, or for int8 NNCF, is not installed.
+    """
+    if not has_openvino():
+        raise MissingExtraError("openvino", "openvino")
+
+
+def write(program: torch.export.ExportedProgram, path: Path, facts: ProgramFacts) -> None:
+    """Write a traced program."""
+    import openvino
+
+    # By itself it would keep every weight in float16.
+    openvino.save_model(graph_of(program, facts), path, compress_to_fp16=facts.dtype == "float16")
+
+
+def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
+    """The OpenVINO model of a traced program, with the metadata of ours."""
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino
+
+    model = openvino.convert_model(program)
+    config = facts.config
+    sides = [-1, -1] if facts.any_size else list(config.input_size[-2:])
+    model.inputs[0].get_tensor().set_names({INPUT})
+    model.reshape({model.inputs[0]: [-1, config.in_channels, *config.input_size[:-2], *sides]})
+    for output, name in zip(model.outputs, facts.outputs, strict=True):
+        output.get_tensor().set_names({name})
+    # As JSON once more: an attribute in XML keeps no line breaks.
+    for key, text in facts.to_texts().items():
+        model.set_rt_info(json.dumps(text), ["hierax", key.removeprefix(PREFIX)])
+    # Without it a processor that has bfloat16 or float16 computes in that, and answers differently.
+    model.set_rt_info("f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
+    return model
