@@ -149,7 +149,8 @@ def _birder(root: Path, predictor: hierax.Predictor) -> Callable[[], object]:
         transform = inference_preset(spec.size, rgb, 1.0)
         dataset = make_image_dataset([str(root)], {"a": 0}, transforms=transform, loader=_through_pillow)
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, num_workers=os.cpu_count() or 1)
-        return infer_dataloader(torch.device("cpu"), predictor.encoder, loader, return_embedding=True)
+        with torch.inference_mode():
+            return infer_dataloader(torch.device("cpu"), predictor.encoder, loader, return_embedding=True)
 
     return run
 

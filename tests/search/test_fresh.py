@@ -40,12 +40,12 @@ class Folder:
             values = None if bad else {"embedding": np.float32([len(text), ord(text[0]), 1])}
             yield Record(number, file, error="bad" if bad else None, values=values)
 
-    def round(self, rows_per_part=2, blind=(), files=None):
+    def round(self, rows_per_part=2, blind=(), files=None, content=False):
         self.embedded = []
         with open_writer(self.store, SPEC, rows_per_part=rows_per_part) as writer:
             found = look(sorted(self.place.rglob("*.*")) if files is None else files)
-            todo = plan(hierax.open_store(self.store), found, [str(self.place)], blind)
-            return Round(kept=todo.kept) if todo.empty else apply(writer, todo, self.embed)
+            todo = plan(hierax.open_store(self.store), found, [str(self.place)], blind, content=content)
+            return Round(kept=todo.kept) if todo.empty and not content else apply(writer, todo, self.embed)
 
     def check(self, *names):
         """Every file has one row, and it is of what the file holds now."""
@@ -175,6 +175,69 @@ def test_round__a_search_beside_it_sees_whole_rounds(folder):
     after = hierax.open_store(folder.store)
     assert after.fingerprint != before.fingerprint
     assert os.path.basename(after.search(np.float32([50, ord("q"), 1]), k=1)[0].path) == "f.x"
+
+
+def test_round__content(folder):
+    """Files that were touched, copied back or moved are what they were; one that only looks so is not."""
+    folder.write("bad.x", "bad")
+    folder.write("c.x", "picture")
+    assert folder.round(content=True) == Round(added=1, changed=1, kept=4, errors=1)
+    assert folder.round(content=True) == Round(kept=6)
+    os.utime(folder.place / "a.x", ns=(1, 12345))
+    folder.write("b.x", "z")  # of the same size
+    os.utime(folder.place / "b.x", ns=(1, 12345))
+    (folder.place / "c.x").rename(folder.place / "sub" / "m\udcff.x")
+    folder.write("n.x", "a")  # as d.x, which stays: a copy is a file of its own
+    (folder.place / "bad.x").rename(folder.place / "worse.x")  # an error is tried again
+    assert folder.round(content=True) == Round(added=2, changed=1, removed=1, kept=3, errors=1, moved=1)
+    assert sorted(folder.embedded) == ["b.x", "n.x", "worse.x"]
+    assert folder.round() == Round(kept=7)
+    store = hierax.open_store(folder.store)
+    assert str(folder.place / "sub" / "m\udcff.x") in store.paths()
+    folder.write("d.x", "other")
+    shutil.rmtree(folder.place / "sub")
+    assert folder.round(content=True) == Round(changed=1, removed=2, kept=4)
+    folder.check("a.x", "b.x", "d.x", "n.x", "worse.x")
+
+
+def test_round__content_of_a_file_that_changes_meanwhile(folder, monkeypatch):
+    """What was read after the row was made must not pass for what the row is of."""
+    usual = Folder.embed
+
+    def embed(self, files, first):
+        yield from usual(self, files, first)
+        self.write("f.x", "after")
+
+    monkeypatch.setattr(Folder, "embed", embed)
+    folder.write("f.x", "first")
+    os.utime(folder.place / "f.x", ns=(1, 1))
+    assert folder.round(content=True).added == 1
+    monkeypatch.setattr(Folder, "embed", usual)
+    assert folder.round(content=True).changed == 1
+    folder.check("a.x", "b.x", "c.x", "d.x", "e.x", "f.x")
+
+
+def test_round__changed_files_come_part_by_part(folder, monkeypatch):
+    """All in one commit at the end: a run over a changed collection that is killed begins anew."""
+    for name in ("a.x", "b.x", "c.x", "d.x", "sub/e.x"):
+        folder.write(name, "longer")
+    count = 0
+    usual = Folder.embed
+
+    def embed(self, files, first):
+        nonlocal count
+        for record in usual(self, files, first):
+            count += 1
+            if count > 3:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(Folder, "embed", embed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.round()
+    monkeypatch.setattr(Folder, "embed", usual)
+    assert folder.round() == Round(changed=3, kept=2)
+    folder.check("a.x", "b.x", "c.x", "d.x", "e.x")
 
 
 def test_watch__rounds_until_it_is_interrupted(capsys):

@@ -215,10 +215,7 @@ def embed_with(
         is_video = predictor.encoder.config.is_video
         inputs.only(VIDEO_EXTENSIONS if is_video else IMAGE_EXTENSIONS)
         answers = Columns(predictor, options.columns, dtype=options.dtype, normalize=options.normalize)
-        stored = {"dtype": options.dtype, "normalize": options.normalize, "normalized": options.normalize}
-        stored["exact"] = options.exact
-        made_by = provenance(predictor, **stored)
-        spec = Spec(made_by, answers.vectors, options.dtype, answers.top, share, origin(predictor))
+        spec = spec_of(predictor, answers, normalize=options.normalize, exact=options.exact, share=share)
         output: Writer | FileWriter = (
             file.begin(spec)
             if file is not None
@@ -308,6 +305,28 @@ def write_rows(
         console.close()
     if isinstance(output, Writer) or told.elapsed > SOON_S:
         told.show(now=True)
+
+
+def spec_of(
+    predictor: Predictor,
+    answers: Columns,
+    *,
+    normalize: bool = False,
+    exact: bool = False,
+    share: tuple[int, int] | None = None,
+) -> Spec:
+    """What all rows have in common.
+
+    Args:
+        predictor: What makes them.
+        answers: Their columns.
+        normalize: Whether vectors have length 1.
+        exact: Whether large JPEGs are decoded whole.
+        share: Of the source, where that is not all of it.
+    """
+    stored = {"dtype": answers.dtype, "normalize": normalize, "normalized": normalize, "exact": exact}
+    about = provenance(predictor, **stored)
+    return Spec(about, answers.vectors, answers.dtype, answers.top, share, origin(predictor))
 
 
 def _check_positions(commits: Commits) -> None:

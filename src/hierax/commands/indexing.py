@@ -35,6 +35,7 @@ class Indexing:
         normalize: Of a new store.
         batch_size: Of the model.
         workers: Processes that prepare.
+        checksum: Compare content where names, sizes or times differ.
     """
 
     photos: str
@@ -45,6 +46,7 @@ class Indexing:
     normalize: bool = False
     batch_size: int | str = "auto"
     workers: int | None = None
+    checksum: bool = False
     _predictor: Predictor | None = None
 
     def round(self) -> Round:
@@ -55,17 +57,17 @@ class Indexing:
                 refuses.
             HieraxError: The model cannot be loaded, or did not make the store.
         """
-        there = is_store(self.store)
+        before = open_store(self.store) if is_store(self.store) else None
         found = find_images(self.photos, extensions=IMAGE_EXTENSIONS)
-        if not there or self.model is not None:
-            self._load(open_store(self.store) if there else None)
+        if before is None or self.model is not None:
+            self._load(before)
         if self._predictor is not None and self._predictor.encoder.config.is_video:
             found = find_images(self.photos, extensions=VIDEO_EXTENSIONS)
-        spec = open_store(self.store).spec if there else self._new_spec()
-        if there and (self.columns is not None or self.normalize):
+        spec = self._new_spec() if before is None else before.spec
+        if before is not None and (self.columns is not None or self.normalize):
             self._check(spec)
         with open_writer(self.store, spec) as writer:
-            store = Store(self.store)
+            store = Store(self.store)  # as it is now that nobody else writes it
             own = os.path.abspath(self.store) + os.sep
             states = look(path for path in found if not os.path.abspath(path).startswith(own))
             todo = plan(
@@ -73,12 +75,13 @@ class Indexing:
                 states,
                 [os.path.abspath(self.photos)] if os.path.isdir(self.photos) else list(states),
                 [os.path.abspath(folder) for folder in found.unreadable],
+                content=self.checksum,
             )
-            if todo.empty:
+            if todo.empty and not self.checksum:
                 return Round(kept=todo.kept)
             if todo.new or todo.changed:
                 self._load(store)
-            return apply(writer, todo, self._embed)
+            return apply(writer, todo, lambda files, first: self._embed(writer.spec, files, first))
 
     def _load(self, store: Store | None) -> None:
         if self._predictor is not None:
@@ -91,15 +94,13 @@ class Indexing:
             self._predictor = load(self.model, device=self.device)
 
     def _new_spec(self) -> Spec:
+        from ..bulk.embed import spec_of
         from ..bulk.worker import Columns
-        from ..provenance import origin, provenance
 
         if self._predictor is None:
             raise InputError("A new store needs a model.")
         answers = Columns(self._predictor, self.columns or ["embedding"], normalize=self.normalize)
-        stored = {"dtype": "float32", "normalize": self.normalize, "normalized": self.normalize}
-        about = provenance(self._predictor, **stored)
-        return Spec(about, answers.vectors, "float32", answers.top, None, origin(self._predictor))
+        return spec_of(self._predictor, answers, normalize=self.normalize)
 
     def _check(self, spec: Spec) -> None:
         """Refuse what a store that is there does not have."""
@@ -109,7 +110,7 @@ class Indexing:
         if self.normalize and not spec.provenance.get("normalized"):
             raise InputError("This store holds vectors as they are; --normalize is for a new one. Leave it out.")
 
-    def _embed(self, files: Sequence[str], first: int) -> Iterator[Record]:
+    def _embed(self, spec: Spec, files: Sequence[str], first: int) -> Iterator[Record]:
         from ..bulk.local import BatchSize, local_rows
         from ..bulk.pool import default_workers
         from ..bulk.progress import Progress
@@ -119,7 +120,6 @@ class Indexing:
         predictor = self._predictor
         if predictor is None:
             raise InputError("A model is needed.")
-        spec = open_store(self.store).spec
         columns = Columns(
             predictor,
             [*spec.vectors, *([spec.top] if spec.top else [])],

@@ -278,6 +278,7 @@ def index(
     normalize: bool = False,
     batch_size: Annotated[str, arg(metavar="INT", help="Images at a time; auto finds out.")] = "auto",
     workers: int | None = None,
+    checksum: bool = False,
     watch: bool = False,
     interval: float = 30.0,
 ) -> int:
@@ -293,6 +294,8 @@ def index(
         columns: Of a new store, as for embed; embedding without it.
         normalize: Scale each vector of a new store to length 1.
         workers: Processes that read and decode; one for each processor without it, 0 for threads.
+        checksum: Compare content where a name, a size or a time differs: a file that was touched is not embedded
+            again, and one that was moved keeps its row. Every file is read once more when it is embedded.
         watch: Look again and again.
         interval: Seconds from one look to the next.
     """
@@ -301,7 +304,7 @@ def index(
 
     size = int(batch_size) if batch_size.isascii() and batch_size.lstrip("-").isdecimal() else batch_size
     names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    work = Indexing(photos, store, model, device, names, normalize, size, workers)
+    work = Indexing(photos, store, model, device, names, normalize, size, workers, checksum)
     if watch:
         watched(work.round, interval)
         return Exit.OK

@@ -2,7 +2,9 @@
 
 A file is known by its absolute path, and is unchanged while its size and modification time are those of when it was
 embedded, which are noted beside the store. A file that nobody noted, as in a store that `hierax embed` made, is
-unchanged if it is older than the store. Rows that come from elsewhere than the folders looked at stay as they are.
+unchanged if it is older than the store. Where content is compared, a file that was touched is unchanged too, and one
+that was moved keeps its row under the new name. Rows that come from elsewhere than the folders looked at stay as they
+are.
 """
 
 from __future__ import annotations
@@ -12,26 +14,22 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import console
-from ..atomic import atomic_file
-from ..errors import HieraxError, InputError, writing
-from ..regular import open_regular
-from ..store.layout import MANIFEST, SEARCH
+from ..data.items import Item, texts_of
+from ..errors import HieraxError, InputError
+from ..store.layout import MANIFEST
 from ..store.parts import read_part
 from ..store.read import Store, paths_of
 from ..store.tables import Record
 from ..store.write import Writer
+from .notes import Note, digest_of, read_notes, write_notes
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-State = tuple[int, int]  # bytes, and the modification time in nanoseconds
-_FILES = "files.parquet"
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Round:
         removed: Rows that left, as their files did.
         kept: Rows that stayed as they are.
         errors: Of the added and changed ones, those that could not be read.
+        moved: Files that have another name, and their row as it was.
     """
 
     added: int = 0
@@ -51,11 +50,15 @@ class Round:
     removed: int = 0
     kept: int = 0
     errors: int = 0
+    moved: int = 0
 
     def __str__(self) -> str:
         """For a person."""
         errors = f", {self.errors} could not be read" if self.errors else ""
-        return f"{self.added} new, {self.changed} changed, {self.removed} removed, {self.kept} as they were{errors}"
+        moved = f", {self.moved} moved" if self.moved else ""
+        return (
+            f"{self.added} new, {self.changed} changed{moved}, {self.removed} removed, {self.kept} as they were{errors}"
+        )
 
 
 @dataclass
@@ -64,76 +67,107 @@ class Plan:
 
     Attributes:
         new: Files to embed.
-        changed: Files to embed in place of their rows.
+        changed: By part, files to embed in place of its rows.
+        moved: By part, the places of rows that get another name, and that.
         leaving: By part, the places of rows that go: of files that were deleted, or changed.
         removed: How many of these are of deleted files.
         kept: How many rows stay.
         states: Of every file that was found, as it is now.
         noted: Of every file whose row stays or comes, as it was embedded.
+        content: Whether content is compared, and noted.
     """
 
     new: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    moved: dict[str, dict[int, str]] = field(default_factory=dict)
     leaving: dict[str, list[int]] = field(default_factory=dict)
     removed: int = 0
     kept: int = 0
-    states: dict[str, State] = field(default_factory=dict)
-    noted: dict[str, State] = field(default_factory=dict)
+    states: dict[str, Note] = field(default_factory=dict)
+    noted: dict[str, Note] = field(default_factory=dict)
+    content: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.new or self.changed or self.leaving)
+        return not (self.new or self.leaving or self.moved)
+
+    def note(self, file: str, digest: bytes | None = None) -> None:
+        """Note a file as it was before it was embedded; its content, if it is still that."""
+        if self.content and digest is None:
+            digest = digest_of(file)
+            digest = digest if look([file]).get(file) == self.states[file] else None
+        self.noted[file] = self.states[file]._replace(digest=digest)
 
 
-def look(files: Iterable[str | os.PathLike[str]]) -> dict[str, State]:
-    """Absolute paths of files with their states; what is gone by now is left out."""
+def look(files: Iterable[str | os.PathLike[str]]) -> dict[str, Note]:
+    """Absolute paths of files with their sizes and times; what is gone by now is left out."""
     found = {}
     for file in files:
         with contextlib.suppress(OSError, ValueError):
             status = os.stat(file)
-            found[os.path.abspath(file)] = (status.st_size, status.st_mtime_ns)
+            found[os.path.abspath(file)] = Note(status.st_size, status.st_mtime_ns)
     return found
 
 
-def plan(store: Store | None, states: dict[str, State], roots: Sequence[str], blind: Sequence[str] = ()) -> Plan:
+def plan(
+    store: Store, states: dict[str, Note], roots: Sequence[str], blind: Sequence[str] = (), *, content: bool = False
+) -> Plan:
     """Compare a store with what lies in folders.
 
     Args:
-        store: None where there is none yet.
+        store: Whose rows are looked at.
         states: As `look` gives them.
         roots: Absolute paths of what was looked at; rows of other files stay.
         blind: Folders in it that could not be listed: their rows stay.
+        content: Compare content where names, sizes or times differ.
     """
-    found = Plan(states=states)
-    rest = dict(states)
-    if store is not None:
-        noted, began = _noted(store), (store.path / MANIFEST).stat().st_mtime_ns
-        within, hidden = _inside(roots), _inside(blind)
-        seen: set[str] = set()
-        for part, table in zip(store.parts, store.tables(["path", "path_bytes", "shard"]), strict=True):
-            inner = table["shard"].to_pylist()
-            for place, path in enumerate(paths_of(table)):
-                file = os.path.abspath(os.path.join(store.origin.get("folder", ""), path))
-                if inner[place] is not None or not within(file) or (file not in states and hidden(file)):
-                    found.kept += 1
-                    if file in noted:
-                        found.noted[file] = noted[file]
-                    continue
-                state = states.get(file)
-                same = state is not None and file not in seen and _unchanged(file, state, noted.get(file), began)
-                if same and state is not None:
-                    found.kept += 1
-                    found.noted[file] = state
+    found = Plan(states=states, content=content)
+    noted, began = read_notes(store.path), (store.path / MANIFEST).stat().st_mtime_ns
+    within, hidden = _inside(roots), _inside(blind)
+    seen, gone = set[str](), dict[bytes, tuple[str, int]]()
+    for part, table in zip(store.parts, store.tables(["path", "path_bytes", "shard", "error"]), strict=True):
+        inner, errors = table["shard"].to_pylist(), table["error"].to_pylist()
+        for place, path in enumerate(paths_of(table)):
+            file = os.path.abspath(os.path.join(store.origin.get("folder", ""), path))
+            note, state = noted.get(file), states.get(file)
+            if inner[place] is not None or not within(file) or (state is None and hidden(file)):
+                found.kept += 1
+                if note is not None:
+                    found.noted[file] = note
+                continue
+            if state is not None and file not in seen and _unchanged(file, state, note, began, content):
+                found.kept += 1
+                found.note(file, None if note is None else note.digest)
+            else:
+                found.leaving.setdefault(part.part, []).append(place)
+                if state is None or file in seen:
+                    found.removed += 1
                 else:
-                    found.leaving.setdefault(part.part, []).append(place)
-                    found.removed += state is None or file in seen
-                    if state is not None and file not in seen:
-                        found.changed.append(file)
-                seen.add(file)
-                rest.pop(file, None)
-    found.new = list(rest)
+                    found.changed.setdefault(part.part, []).append(file)
+                if state is None and note is not None and note.digest is not None and errors[place] is None:
+                    gone[note.digest] = (part.part, place)
+            seen.add(file)
+    found.new = [file for file in states if file not in seen]
+    if content and gone:
+        _find_moved(found, gone)
     return found
+
+
+def _find_moved(todo: Plan, gone: dict[bytes, tuple[str, int]]) -> None:
+    """Give the rows of files that are gone to new files of the same content."""
+    new = []
+    for file in todo.new:
+        digest = digest_of(file)
+        part, place = gone.pop(digest, ("", 0)) if digest is not None else ("", 0)
+        if not part:
+            new.append(file)
+            continue
+        todo.moved.setdefault(part, {})[place] = file
+        todo.leaving[part].remove(place)
+        todo.removed -= 1
+        todo.note(file, digest)
+    todo.new, todo.leaving = new, {part: places for part, places in todo.leaving.items() if places}
 
 
 def apply(
@@ -144,7 +178,7 @@ def apply(
     """Bring a store up to date.
 
     New files come in part by part, so that a run that is killed goes on where it was. Rows that leave do so at once
-    with those that stand in their place, when all are there.
+    with those that stand in their place, a part or so at a time.
 
     Args:
         writer: Of the store, held.
@@ -154,7 +188,7 @@ def apply(
     Raises:
         InputError: The system refuses; what was committed before stays.
     """
-    errors, first = 0, 1 + max((part.last for part in writer.commits.parts), default=-1)
+    errors, first = 0, _next_id(writer)
     try:
         for record in embed(todo.new, first) if todo.new else ():
             writer.add(record)
@@ -162,21 +196,40 @@ def apply(
             if writer.due():
                 _commit(writer, todo.new, first, todo)
         _commit(writer, todo.new, first, todo)
-        first = 1 + max((part.last for part in writer.commits.parts), default=-1)
-        first = max(first, 0)
-        if todo.leaving or todo.changed:
+        for parts in _groups(writer, todo):
+            files = [file for part in parts for file in todo.changed.get(part, ())]
             with writer.round():
-                for record in embed(todo.changed, first) if todo.changed else ():
+                for record in embed(files, _next_id(writer)) if files else ():
                     writer.add(record)
                     errors += record.error is not None
                     if writer.due():
                         writer.commit()
                 writer.commit()
-                _leave(writer, todo.leaving)
-            todo.noted |= {file: todo.states[file] for file in todo.changed}
+                _replace(writer, parts, todo)
+            for file in files:
+                todo.note(file)
     finally:
-        _note(writer.path, todo.noted)
-    return Round(len(todo.new), len(todo.changed), todo.removed, todo.kept, errors)
+        write_notes(writer.path, todo.noted)
+    changed, moved = (sum(map(len, each.values())) for each in (todo.changed, todo.moved))
+    return Round(len(todo.new), changed, todo.removed, todo.kept, errors, moved)
+
+
+def _next_id(writer: Writer) -> int:
+    return max(0, 1 + max((part.last for part in writer.commits.parts), default=-1))
+
+
+def _groups(writer: Writer, todo: Plan) -> Iterator[list[str]]:
+    """Parts that change, so many at a time that what comes in their place fills one."""
+    group, count = list[str](), 0
+    for part in [part.part for part in writer.commits.parts]:
+        if part in todo.leaving or part in todo.moved:
+            group.append(part)
+            count += len(todo.changed.get(part, ()))
+        if count >= writer.capacity:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
 
 
 def watch(look_again: Callable[[], Round], interval: float, *, wait: Callable[[float], Any] = time.sleep) -> None:
@@ -215,18 +268,31 @@ def _commit(writer: Writer, files: Sequence[str], first: int, todo: Plan) -> Non
             writer.commit()
         done = writer.commits.parts[-1]
         for number in range(done.first, done.last + 1):
-            file = files[number - first]
-            todo.noted[file] = todo.states[file]
+            todo.note(files[number - first])
 
 
-def _leave(writer: Writer, leaving: dict[str, list[int]]) -> None:
-    """Put parts without some rows in place of those that have them."""
-    for part in [part for part in writer.commits.parts if part.part in leaving]:
-        table = read_part(writer.path, part, writer.spec, writer.spec.columns)
+def _replace(writer: Writer, parts: Sequence[str], todo: Plan) -> None:
+    """Put parts without the rows that leave, and with other names of files that were moved, in place of some."""
+    for part in [part for part in writer.commits.parts if part.part in parts]:
+        table = _renamed(read_part(writer.path, part, writer.spec, writer.spec.columns), todo.moved.get(part.part, {}))
         keep = np.ones(table.num_rows, bool)
-        keep[leaving[part.part]] = False
+        keep[todo.leaving.get(part.part, [])] = False
         rest = _filtered(table, keep)
         writer.put(rest, rest.num_rows - rest["error"].null_count, replaces=part.part)
+
+
+def _renamed(table: pa.Table, names: dict[int, str]) -> pa.Table:
+    import pyarrow as pa
+
+    if not names:
+        return table
+    for column, values in zip(("path", "path_bytes"), (0, 1), strict=True):
+        cells = table[column].to_pylist()
+        for place, file in names.items():
+            cells[place] = texts_of(Item(file))[values]
+        number = table.schema.get_field_index(column)
+        table = table.set_column(number, table.schema.field(number), pa.array(cells, table.schema.field(number).type))
+    return table
 
 
 def _filtered(table: pa.Table, keep: np.ndarray) -> pa.Table:
@@ -235,9 +301,12 @@ def _filtered(table: pa.Table, keep: np.ndarray) -> pa.Table:
     return table.filter(pa.array(keep))
 
 
-def _unchanged(file: str, state: State, noted: State | None, began: int) -> bool:
+def _unchanged(file: str, state: Note, noted: Note | None, began: int, content: bool) -> bool:
     if noted is not None:
-        return state == noted
+        if state.is_of(noted):
+            return True
+        known = content and noted.digest is not None and state.bytes == noted.bytes
+        return known and digest_of(file) == noted.digest
     try:
         status = os.stat(file)
     except OSError:
@@ -249,36 +318,3 @@ def _inside(folders: Sequence[str]) -> Callable[[str], bool]:
     """Whether a path is one of some, or below it."""
     exact, heads = set(folders), tuple(folder.rstrip(os.sep) + os.sep for folder in folders)
     return lambda path: path in exact or path.startswith(heads)
-
-
-def _noted(store: Store) -> dict[str, State]:
-    """What was noted of the store's files; nothing where the note is lost, which only costs time."""
-    import pyarrow.parquet as pq
-
-    try:
-        with open_regular(store.path / SEARCH / _FILES) as file:
-            table = pq.read_table(file, columns=["path", "bytes", "modified_ns"])
-        paths = map(os.fsdecode, table["path"].to_pylist())
-        return dict(
-            zip(paths, zip(*(table[name].to_pylist() for name in table.column_names[1:]), strict=True), strict=True)
-        )
-    except MemoryError:
-        raise
-    except Exception:  # damaged files raise almost anything
-        return {}
-
-
-def _note(store: Path, states: dict[str, State]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {
-        "path": pa.array([os.fsencode(path) for path in states], pa.binary()),
-        "bytes": pa.array([size for size, _ in states.values()], pa.int64()),
-        "modified_ns": pa.array([when for _, when in states.values()], pa.int64()),
-    }
-    place = store / SEARCH / _FILES
-    with writing(place):
-        place.parent.mkdir(exist_ok=True)
-        with atomic_file(place) as temporary, temporary.open("wb") as file:
-            pq.write_table(pa.table(columns), file)

@@ -67,9 +67,9 @@ class Writer:
         return len(self._block)
 
     @property
-    def waiting_errors(self) -> int:
-        """Of these, the bad ones."""
-        return self._block.errors
+    def capacity(self) -> int:
+        """Rows of a part at most."""
+        return self._block.capacity
 
     def add(self, record: Record) -> None:
         """Take a row; it counts once its part is committed."""
