@@ -77,17 +77,36 @@ def test_collapse_is_seen():
     """The same answer for every crop, and no answer for any: each has a number that says so."""
     rows, k = 12, 32
     scores = pixels(rows, k)
-    healthy = collapse(sinkhorn(scores, 0.07), scores, scores)
+    healthy = collapse(sinkhorn(scores, 0.07), scores)
     assert healthy["target_entropy"] < 0.5
-    assert healthy["marginal_entropy"] > 0.8
+    assert healthy["target_information"] > 0.5
     assert healthy["prototype_share"] < 0.5
-    assert healthy["agreement"] == 1
     same = pixels(1, k).expand(rows, k)
-    assert collapse(sinkhorn(same, 0.07), same, scores)["target_entropy"] == pytest.approx(1, abs=1e-5)
-    centred = collapse((same / 0.01).softmax(-1), same, scores)
-    assert centred["marginal_entropy"] < 0.1
+    flat = collapse(sinkhorn(same, 0.07), scores)
+    assert flat["target_entropy"] == pytest.approx(1, abs=1e-5)
+    assert flat["target_information"] == pytest.approx(0, abs=1e-6)
+    centred = collapse((same / 0.01).softmax(-1), scores)
+    assert centred["target_information"] == pytest.approx(0, abs=1e-5)
     assert centred["prototype_share"] == 1
     assert centred["agreement"] < 0.5
+
+
+def test_collapse__scores_of_images_that_look_alike():
+    """Digits share most of what they show, and so one favourite prototype, of which balanced targets keep nothing."""
+    rows, k = 32, 64
+    alike = 0.02 * pixels(rows, k) + pixels(1, k)
+    assert (alike.argmax(1) == alike.argmax(1)[0]).all()
+    found = collapse(sinkhorn(alike, 0.04), alike)
+    assert found["prototype_share"] < 0.3
+    assert found["target_information"] > 0.01
+
+
+@pytest.mark.parametrize(("rows", "k"), [(2, 64), (8, 4), (16, 16)])
+def test_information__is_whole_where_each_target_names_its_crop(rows, k):
+    """The bound means the same for any batch and any number of prototypes."""
+    targets = torch.eye(max(rows, k))[:rows, :k] if rows <= k else torch.eye(k).repeat(rows // k, 1)
+    assert collapse(targets, targets)["target_information"] == pytest.approx(1, abs=1e-5)
+    assert collapse(targets, targets)["agreement"] == 1
 
 
 def test_a_skipped_step_leaves_no_trace():

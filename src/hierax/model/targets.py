@@ -134,18 +134,21 @@ class Targets(nn.Module):
 
 
 @torch.no_grad()
-def collapse(
-    targets: Float[Tensor, "rows k"], teacher: Float[Tensor, "rows k"], student: Float[Tensor, "rows k"]
-) -> dict[str, Tensor]:
+def collapse(targets: Float[Tensor, "rows k"], student: Float[Tensor, "rows k"]) -> dict[str, Tensor]:
     """What tells of collapse, over all processes.
 
+    All is of the targets: before they are balanced, scores share one favourite on images that look alike, and learning
+    goes on all the same.
+
     Returns:
-        "target_entropy": Mean entropy of the targets over that of even ones, 0..1; 1 says nothing of any crop.
-        "marginal_entropy": Entropy of the mean target over that of an even one; 0 says the same of every crop.
-        "prototype_share": Share of crops whose largest score of the teacher is that of the most frequent prototype.
-        "agreement": Share of crops of which student and teacher have the same largest score.
+        "target_information": How much of what would tell the crops apart is in their targets, 0..1: the entropy of the
+            mean target without the mean entropy of the targets, over the logarithm of the crops, or of the prototypes
+            where those are fewer. 0 says the same of every crop.
+        "target_entropy": Mean entropy of the targets over that of even ones, 0..1.
+        "prototype_share": Share of crops whose target is largest for the most frequent prototype.
+        "agreement": Share of crops whose largest score of the student is that of the target.
     """
-    count, most = targets.shape[-1], teacher.argmax(-1)
+    count, most = targets.shape[-1], targets.argmax(-1)
     sums = [
         (-(targets * targets.clamp(min=1e-12).log()).sum()).reshape(1),
         (most == student.argmax(-1)).sum().float().reshape(1),
@@ -154,10 +157,13 @@ def collapse(
         torch.bincount(most, minlength=count).float(),
     ]
     entropy, same, rows, mean, chosen = across.summed(torch.cat(sums)).split([1, 1, 1, count, count])
-    rows, mean, even = rows.clamp(min=1), mean / rows.clamp(min=1), math.log(max(count, 2))
-    return {
-        "target_entropy": (entropy / rows / even).squeeze(),
-        "marginal_entropy": -(mean * mean.clamp(min=1e-12).log()).sum() / even,
-        "prototype_share": chosen.max() / rows.squeeze(),
-        "agreement": (same / rows).squeeze(),
+    rows, mean = rows.clamp(min=1), mean / rows.clamp(min=1)
+    entropy = entropy / rows
+    marginal = -(mean * mean.clamp(min=1e-12).log()).sum()
+    found = {
+        "target_information": (marginal - entropy) / rows.clamp(min=2, max=max(count, 2)).log(),
+        "target_entropy": entropy / math.log(max(count, 2)),
+        "prototype_share": chosen.max() / rows,
+        "agreement": same / rows,
     }
+    return {name: value.squeeze() for name, value in found.items()}

@@ -48,18 +48,18 @@ class Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseSettings:
-    """Bounds of what a healthy run shows; 1 asks for no warning.
+    """Bounds of what a healthy run shows.
 
-    Tried on a small network and rendered images (16 images a step, 128 prototypes): means over 50 steps were at most
-    0.88 and 0.39 where nothing was wrong, 0.999 at a teacher temperature of 1, and 0.54 to 0.64 without centring.
+    Measured on five kinds of images: docs/decisions/0019-collapse-bounds.md.
 
     Attributes:
-        collapse_entropy: Largest mean entropy of the targets, over that of even ones.
-        collapse_share: Largest mean share of crops that have the same most likely prototype.
+        collapse_information: Smallest mean share of what would tell crops apart that their targets hold; 0 asks for no
+            warning.
+        collapse_share: Largest mean share of crops whose targets are largest for the same prototype; 1 asks for none.
         collapse_steps: Steps that the means are of.
     """
 
-    collapse_entropy: Share = 0.99
+    collapse_information: Share = 0.005
     collapse_share: Share = 0.5
     collapse_steps: Positive = 50
 
@@ -69,17 +69,17 @@ def collapse_bounds(settings: CollapseSettings, rows: int) -> list[Bound]:
     steps = settings.collapse_steps
     return [
         Bound(
-            "target_entropy",
-            most=settings.collapse_entropy,
+            "target_information",
+            least=settings.collapse_information,
             steps=steps,
-            means="the teacher's targets are flat, so that there is nothing to learn from them",
+            means="the teacher's targets are alike for all crops, so that there is nothing to learn from them",
             remedy="Lower teacher_temperature (0.04 to 0.07 are usual) or lengthen its warm-up; then lower lr.",
         ),
         Bound(
             "prototype_share",
             most=max(settings.collapse_share, min(_FEW / rows, 1.0)),
             steps=steps,
-            means="most crops have the same prototype, whatever they show",
+            means="most crops have the same prototype for a target, whatever they show",
             remedy="Set centring='sinkhorn', with queue for small batches; take more images a step, or a lower lr.",
         ),
     ]

@@ -46,12 +46,10 @@ class Taught(NamedTuple):
     """What a student is to learn.
 
     Attributes:
-        scores: What the teacher says of the other large crop, before it becomes a target.
         crops: Targets of the large crops.
         cells: Targets of the hidden cells.
     """
 
-    scores: Float[Tensor, "large k"]
     crops: Float[Tensor, "large k"]
     cells: Float[Tensor, "m k_cells"]
 
@@ -75,7 +73,7 @@ class DINOv2(Method):
 
     name, task, Settings, preset = "dinov2", "pretrain", DINOv2Settings, "small_dinov2"
     extras = HEADS
-    telling = ("target_entropy", "prototype_share", "agreement")
+    telling = ("target_information", "target_entropy", "prototype_share", "agreement")
     module: SelfDistilled
     kept: Kept
     settings: DINOv2Settings
@@ -160,7 +158,7 @@ class DINOv2(Method):
             parts["koleo"] = torch.stack(spread).sum()
             loss = loss + own.koleo_weight * parts["koleo"]
         real = _real(part)
-        return loss, parts | collapse(taught.crops[real], taught.scores[real], answers.large.detach()[real])
+        return loss, parts | collapse(taught.crops[real], answers.large.detach()[real])
 
     def hidden(self, part: Part, context: StepContext) -> tuple[Tensor, Tensor, Tensor]:
         """Which cells of the large crops are hidden, their indices, and the weight of each; alike on any processes."""
@@ -181,7 +179,7 @@ class DINOv2(Method):
                 kept.forget()  # whatever a step that was skipped left behind
         said = self.kept.teacher.eval()(large, None, None, cells)
         other, of_cells, real = said.large.float().roll(len(part), 0), said.cells.float(), _real(part)
-        taught = Taught(other, torch.zeros_like(other), torch.zeros_like(of_cells))
+        taught = Taught(torch.zeros_like(other), torch.zeros_like(of_cells))
         how = {"temperature": self.temperature(context), "queued": context.step >= self.settings.queue_after}
         # Numbers of crops and cells in the whole step: what is remembered is the same on any processes.
         places = torch.tensor(context.places, dtype=torch.int64, device=large.device)
@@ -302,6 +300,12 @@ class DINOv2(Method):
             alone = ", trained alone at first" if self.settings.warm_start_heads != 0 else ""
             kept = "with the heads that lie beside them" if self.heads else f"with fresh heads{alone}"
             lines.append(f"goes on from weights {kept}")
+        own = self.settings
+        if own.teacher_temperature > own.student_temperature:
+            lines.append(
+                f"teacher_temperature {own.teacher_temperature:g} is above student_temperature "
+                f"{own.student_temperature:g}: targets flatter than the answers teach little. 0.04 to 0.07 are usual."
+            )
         if min(self.size) < _LEAST_SIDE:
             lines.append(
                 f"crops of {self.size[0]}x{self.size[1]} pixels have {math.prod(self.masks.grid)} cells to hide, in "
