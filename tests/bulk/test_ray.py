@@ -23,7 +23,8 @@ COUNT, BAD = 30, ("03b.png", "17b.png")
 def cluster(tmp_path_factory):
     """One for all tests, as a person opens it; runs leave it open. It is this machine's alone."""
     variables = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"})
+    token = {"RAY_AUTH_TOKEN": "0" * 64}  # else Ray keeps one in the home directory
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", **token})
     handler = signal.getsignal(signal.SIGTERM)
     options = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False, "log_to_driver": False}
     found = ray.init("local", _node_ip_address="127.0.0.1", logging_level="ERROR", **options)

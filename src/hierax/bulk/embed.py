@@ -186,7 +186,7 @@ class Options:
         if asked and self.cluster is None:
             raise InputError(f"{next(iter(asked))} is for a run on a cluster. Leave it out, or pass cluster='ray'.")
         for name, value in asked.items():
-            least = 0.0 if name == "gpus_per_actor" else 0.01
+            least = {"actors": 1, "cpus_per_actor": 0.01, "gpus_per_actor": 0}[name]
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _MOST_WORKERS:
                 raise InputError(f"{name} is a number from {least:g} to {_MOST_WORKERS}; got {brief(value)}.")
         if self.actors is not None and self.actors != int(self.actors):

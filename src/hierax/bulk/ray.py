@@ -20,7 +20,7 @@ from ..store.tables import Record
 from .local import BatchSize
 from .progress import Progress
 from .ray_actor import Embedder, Greeting, Job, Rows
-from .ray_cluster import Size, connected, first_line, needs, nodes, size_of
+from .ray_cluster import Cluster, Size, connected, first_line, in_time, needs, size_of
 from .worker import Made, record_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 16 << 20  # of images that travel with their items
 _IN_FLIGHT = 3  # chunks that an actor has: one at work, one being prepared, one on its way
 _AHEAD = 64  # chunks that may be done before one that is not
-_POLL_S, _TELL_S = 5.0, 30.0
+_POLL_S, _TELL_S, _CLOSING_S = 5.0, 30.0, 4.0
 _START_S = 600.0  # until the first actor is ready
 _STUCK_S = 600.0  # after which an actor that answers nothing is ended
 _DEATHS = 5  # actors, and two for each there is, that may die before any chunk is done
@@ -93,23 +93,24 @@ def ray_rows(
         job = replace(job, device=predictor.device.type)
         predictor = predictor.with_model(copy.deepcopy(predictor.model).cpu())
     weights = sum(each.numel() * each.element_size() for each in predictor.model.state_dict().values())
-    with connected(weights) as (ray, own):
-        found = nodes(ray)
+    with connected(weights) as cluster:
+        found = cluster.nodes()
         wanted = size_of(found, *size, on_gpu=not job.device.startswith("cpu"))
-        if own and not any(node.holds(wanted.cpus, wanted.gpus) for node in found):  # another cluster may grow
+        if cluster.own and not any(node.holds(wanted.cpus, wanted.gpus) for node in found):  # another cluster may grow
             raise InputError(needs(found, wanted))
         workers = max(1, int(wanted.cpus)) if job.workers is None else job.workers
         job, progress.workers = replace(job, workers=workers), max(1, workers)
-        fleet = _Fleet(ray, job, predictor, wanted, progress)
+        fleet = _Fleet(cluster, job, predictor, wanted, progress)
         with contextlib.closing(fleet):
             yield from fleet.run(items)
 
 
 class _Fleet:
-    def __init__(self, ray: Any, job: Job, predictor: Predictor, size: Size, progress: Progress) -> None:
-        self._ray, self._job, self._size, self._told = ray, job, size, progress
-        self._predictor = ray.put(predictor)
-        self._class = ray.remote(Embedder).options(
+    def __init__(self, cluster: Cluster, job: Job, predictor: Predictor, size: Size, progress: Progress) -> None:
+        self._cluster, self._ray = cluster, cluster.ray
+        self._job, self._size, self._told = job, size, progress
+        self._predictor = self._ray.put(predictor)
+        self._class = self._ray.remote(Embedder).options(
             num_cpus=size.cpus, num_gpus=size.gpus, max_restarts=0, max_task_retries=0, max_concurrency=_IN_FLIGHT + 1
         )
         self._chunk = BatchSize(job.batch_size, job.device.partition(":")[0]).together
@@ -120,9 +121,8 @@ class _Fleet:
 
     def close(self) -> None:
         """End the actors."""
-        for actor in self._actors:
-            with contextlib.suppress(Exception):
-                self._ray.kill(actor.handle)
+        with contextlib.suppress(HieraxError):
+            in_time(lambda: [self._ray.kill(actor.handle) for actor in self._actors], _CLOSING_S)
         self._actors.clear()
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Record, Item]]:
@@ -166,6 +166,7 @@ class _Fleet:
         asked = {ref: actor for actor in self._actors for ref in actor.asked}
         ready, _ = self._ray.wait(list(asked), num_returns=1, timeout=_POLL_S)
         self._told.show()
+        self._cluster.check()
         for ref in ready:
             self._heard = asked[ref].since = time.monotonic()
             self._take(asked[ref], ref)
@@ -217,6 +218,7 @@ class _Fleet:
 
     def _lost(self, actor: _Actor, why: str) -> None:
         """Put another actor in the place of one; what that was at is tried again, or given up."""
+        self._cluster.check(now=True)
         with contextlib.suppress(Exception):
             self._ray.kill(actor.handle)
         self._actors.remove(actor)
@@ -246,7 +248,7 @@ class _Fleet:
     def _look(self) -> None:
         """Nothing came for a while: find out why, and do not wait for ever."""
         now = time.monotonic()
-        found = nodes(self._ray)
+        found = self._cluster.nodes()
         if not any(actor.ready for actor in self._actors):
             if now - self._heard > _START_S:
                 raise HieraxError(needs(found, self._size))

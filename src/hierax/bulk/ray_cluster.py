@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import HieraxError, MissingExtraError
 
-ANSWER_S = 30.0  # within which a cluster says what its nodes are
-_REACH_S = 10.0  # within which its port opens
-_CLOSING_S = 20.0
+_CHECKED_S, _ANSWER_S = 5.0, 15.0  # how often it is looked at, and within which it says what its nodes are
+_REACH_S, _CONNECT_S = 10.0, 45.0  # within which its port opens, and it lets a run in
+_CLOSING_S, _LOST_S = 20.0, 4.0  # for its end, in order and else
 _STORE = 128 << 20  # bytes of shared memory beside the model
 _CPUS_PER_ACTOR, _CPUS_PER_GPU = 4, 16  # at most, where nobody says
 _QUIET = {
@@ -72,9 +78,63 @@ def the_package() -> Any:
     return ray
 
 
+class Cluster:
+    """A cluster that this process is connected to.
+
+    Attributes:
+        ray: The package.
+        own: Whether it was begun for this run.
+    """
+
+    def __init__(self, ray: Any, *, own: bool) -> None:
+        self.ray, self.own = ray, own
+        self._places: list[tuple[str, int]] = []
+        self._checked = self._answered = time.monotonic()
+
+    def nodes(self) -> list[Node]:
+        """The machines that are alive.
+
+        Raises:
+            HieraxError: The cluster does not answer.
+        """
+        found = in_time(self.ray.nodes, _ANSWER_S)
+        self._answered = time.monotonic()
+        alive = [each for each in found if each.get("Alive")]
+        if not self._places:  # two processes without which Ray ends this one, and says nothing
+            context = self.ray.get_runtime_context()
+            host, _, port = context.gcs_address.rpartition(":")
+            here = [each for each in alive if each.get("NodeID") == context.get_node_id()]
+            self._places = [(each["NodeManagerAddress"], int(each["NodeManagerPort"])) for each in here]
+            self._places.append((host.strip("[]"), int(port)))
+        sizes = [each.get("Resources", {}) for each in alive]
+        return [Node(float(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in sizes]
+
+    def check(self, *, now: bool = False) -> None:
+        """Notice that the cluster is gone before Ray ends the process for it, which it does within a minute.
+
+        Args:
+            now: Also if it was checked a moment ago.
+
+        Raises:
+            HieraxError: It is.
+        """
+        moment = time.monotonic()
+        if not now and moment - self._checked < _CHECKED_S:
+            return
+        self._checked = moment
+        for place in self._places:
+            in_time(functools.partial(_knock, place), _REACH_S)
+        if moment - self._answered > _ANSWER_S:
+            self.nodes()
+
+
+def _knock(place: tuple[str, int]) -> None:
+    socket.create_connection(place, timeout=_REACH_S).close()
+
+
 @contextmanager
-def connected(store_bytes: int) -> Iterator[tuple[Any, bool]]:
-    """The package `ray` with a cluster behind it, and whether that is this run's own; then it is ended here.
+def connected(store_bytes: int) -> Iterator[Cluster]:
+    """A cluster; what was begun here is ended here.
 
     Args:
         store_bytes: Of what all actors are given.
@@ -86,42 +146,45 @@ def connected(store_bytes: int) -> Iterator[tuple[Any, bool]]:
     with _quietly():
         ray = the_package()
         if ray.is_initialized():
-            yield ray, False
+            yield Cluster(ray, own=False)
             return
         address = os.environ.get("RAY_ADDRESS", "")
         folder = None if address else tempfile.mkdtemp(prefix="hierax-ray-")
+        patience = _CLOSING_S
         try:
             _begin(ray, address, folder, store_bytes)
-            yield ray, folder is not None
+            yield Cluster(ray, own=folder is not None)
+        except LostError:
+            patience = _LOST_S
+            atexit.unregister(ray.shutdown)  # which would wait for the cluster when Python ends
+            raise
         finally:
             with contextlib.suppress(HieraxError):
-                in_time(ray.shutdown, _CLOSING_S)
+                in_time(ray.shutdown, patience)
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _begin(ray: Any, address: str, folder: str | None, store_bytes: int) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-    if folder is None:
-        _reach(address)
-        options["address"] = address
-    else:
-        options |= {
-            "address": "local",
-            "include_dashboard": False,
-            "_temp_dir": folder,
-            "_node_ip_address": "127.0.0.1",
-        }
-        options["object_store_memory"] = _STORE + 2 * store_bytes
     try:
+        if folder is None:
+            _reach(address)
+            _bounded(functools.partial(ray.init, address=address, **options), _CONNECT_S)
+            return
+        # Else Ray keeps a token in the home directory, and clusters that are started later ask everybody for it.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        options |= {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        options |= {"_temp_dir": folder, "object_store_memory": _STORE + 2 * store_bytes}
         with _handlers_kept():
             ray.init(**options)
+    except HieraxError:
+        raise
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, and what its services raise
         what = f"the one at {address!r} (RAY_ADDRESS)" if address else "one of this machine's own"
-        remedy = "Start it with `ray start --head`, or unset RAY_ADDRESS" if address else "See `ray status`"
-        raise HieraxError(
-            f"A Ray cluster must let this run in; {what} did not: {first_line(error)}. {remedy}."
-        ) from error
+        remedy = "Unset RAY_ADDRESS, or see `ray status`; a cluster that asks for a token needs RAY_AUTH_MODE=token"
+        remedy = remedy if address else "Start one with `ray start --head`, and name it in RAY_ADDRESS"
+        raise HieraxError(f"A Ray cluster must let a run in; {what} did not: {first_line(error)}. {remedy}.") from error
 
 
 def _reach(address: str) -> None:
@@ -192,17 +255,6 @@ def _handlers_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def nodes(ray: Any) -> list[Node]:
-    """The machines of the cluster that are alive.
-
-    Raises:
-        HieraxError: The cluster does not answer.
-    """
-    found = in_time(ray.nodes, ANSWER_S)
-    alive = [each.get("Resources", {}) for each in found if each.get("Alive")]
-    return [Node(float(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in alive]
-
-
 def size_of(found: list[Node], actors: int | None, cpus: float | None, gpus: float | None, *, on_gpu: bool) -> Size:
     """The size of a run: what was asked for, and for the rest as much as the cluster has.
 
@@ -218,7 +270,7 @@ def size_of(found: list[Node], actors: int | None, cpus: float | None, gpus: flo
         able = [node for node in found if node.gpus >= gpus and node.cpus >= 1]
         shares = [node.cpus // max(node.gpus // gpus, 1) if gpus else node.cpus for node in able]
         most = _CPUS_PER_GPU if gpus else _CPUS_PER_ACTOR
-        cpus = max(1.0, min([most, *shares]))
+        cpus = max(1.0, min([most, *shares])) if able else 1.0
     return Size(actors or max(1, sum(node.holds(cpus, gpus) for node in found)), float(cpus), gpus)
 
 
@@ -231,31 +283,40 @@ def needs(found: list[Node], size: Size) -> str:
     )
 
 
+class LostError(HieraxError):
+    """A cluster that is gone."""
+
+
 def in_time(call: Callable[[], T], seconds: float) -> T:
     """What a call to the cluster gives, which may never come back.
 
     Raises:
-        HieraxError: It did not come back, or failed.
+        LostError: It did not come back, or failed.
     """
-    found: list[T] = []
-    failed: list[BaseException] = []
+    try:
+        return _bounded(call, seconds)
+    except Exception as error:
+        raise LostError(
+            f"The Ray cluster must stay up while it is used; {first_line(error)}. What was committed stays: start the "
+            "same command again when the cluster is back."
+        ) from error
+
+
+def _bounded(call: Callable[[], T], seconds: float) -> T:
+    """What a call gives, or raises; TimeoutError where it does not come back."""
+    done: Future[T] = Future()
 
     def run() -> None:
         try:
-            found.append(call())
+            done.set_result(call())
         except BaseException as error:
-            failed.append(error)
+            done.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="hierax-ray")
-    thread.start()
-    thread.join(seconds)
-    if found:
-        return found[0]
-    why = first_line(failed[0]) if failed else f"it did not answer for {seconds:.0f} seconds"
-    raise HieraxError(
-        f"The Ray cluster must stay up while it is used; {why}. What was committed stays: start the same command again "
-        "when the cluster is back."
-    )
+    threading.Thread(target=run, daemon=True, name="ray_call").start()
+    try:
+        return done.result(seconds)
+    except (TimeoutError, FutureTimeout) as error:  # two classes before Python 3.11
+        raise TimeoutError(str(error) or f"it did not answer for {seconds:.0f} seconds") from error
 
 
 def first_line(error: BaseException) -> str:
