@@ -188,7 +188,8 @@ def keep(name: str, key: Mapping[str, Any], write: Callable[[Path], object], **a
     except BlockingIOError:  # another process keeps the same
         return False
     except (OSError, RuntimeError) as problem:  # the latter: what OpenVINO makes of a full disk
-        _tell(f"Programs are not kept, so that the next process makes them anew: {problem}. {REMEDY}")
+        reason = str(problem).partition("\n")[0].rstrip(".")
+        _tell(f"Programs are not kept, so that the next process makes them anew: {reason}. {REMEDY}")
         return False
 
 

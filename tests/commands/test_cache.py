@@ -25,6 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(openvino, "_converted", lambda encoder, size, last: bytes(1000 * (last + 2)))
     monkeypatch.setattr(keeping, "_save", lambda model, path: path.write_bytes(model))
     monkeypatch.setattr(keeping, "_load", lambda path: path.read_bytes())
+    monkeypatch.setattr(keeping, "_fits", lambda model, program: True)
     kept._tell.cache_clear()
     return tmp_path / "cache" / "programs"
 

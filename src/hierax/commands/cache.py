@@ -100,12 +100,12 @@ def _sizes(typed: Sequence[str]) -> list[str | None]:
 
 
 def _row(program: kept.Kept) -> dict[str, Any]:
-    about = program.about
+    size = program.about.get("input_size")  # another version may have written other things, or none
     return {
-        "model": about.get("model", "?"),
-        "input": "x".join(map(str, about.get("input_size", ()))),
-        "output": about.get("output", "?"),
-        "precision": about.get("precision", "?"),
+        "model": str(program.about.get("model")),
+        "input": "x".join(map(str, size)) if isinstance(size, list) else str(size),
+        "output": str(program.about.get("output")),
+        "precision": str(program.about.get("precision")),
         "MB": f"{program.size / 1e6:.1f}",
         "bytes": program.size,
         "used": time.strftime("%Y-%m-%d %H:%M", time.localtime(program.used)),

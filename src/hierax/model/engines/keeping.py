@@ -68,7 +68,7 @@ def ready(encoder: Encoder) -> set[tuple[tuple[int, ...], int]]:
         return set()
     found = (kept.look(name) for name in kept.names(f"{network}{_weights(encoder)[:32]}-"))
     keys = [about["key"] for about in found if about is not None]
-    return {(tuple(key["size"]), key["last"]) for key in keys if key["int8"] is None}
+    return {(tuple(key["size"]), key["last"]) for key in keys if key.get("weights") and key["int8"] is None}
 
 
 def find(program: Wanted) -> Any:
@@ -77,10 +77,14 @@ def find(program: Wanted) -> Any:
     if found is None:
         return None
     try:
-        return _load(found.path / FILE)
-    except RuntimeError as problem:  # cleared since, or of a format that this OpenVINO does not read
-        kept.log.info("A kept program cannot be read, and is made anew: %s", str(problem).splitlines()[0])
-        return None
+        model = _load(found.path / FILE)
+        if _fits(model, program):
+            return model
+        problem = "it has other inputs or outputs"
+    except RuntimeError as error:  # cleared since, or of a format that this OpenVINO does not read
+        problem = str(error).partition("\n")[0]
+    kept.log.info("A kept program cannot be read, and is made anew: %s", problem)
+    return None
 
 
 def keep(program: Wanted, model: Any, encoder: Encoder) -> bool:
@@ -99,6 +103,12 @@ def keep(program: Wanted, model: Any, encoder: Encoder) -> bool:
     last = program.key["last"]
     output = "embedding" if last == EMBEDDING else STAGE_NAMES[last]
     return kept.keep(program.name, program.key, write, output=output, **_about(program, encoder))
+
+
+def _fits(model: Any, program: Wanted) -> bool:
+    last = program.key["last"]
+    shapes = [[axis.get_min_length() for axis in given.get_partial_shape()] for given in model.inputs]
+    return [shape[1:] for shape in shapes] == [program.key["size"]] and len(model.outputs) == max(1, last + 1)
 
 
 def _save(model: Any, path: Path) -> None:
