@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
+import sys
 import tarfile
 
 import numpy as np
 import pytest
 
 import hierax
-from hierax.errors import InputError
+from hierax.errors import InputError, MissingExtraError
 
 from ..members import write_png
 
@@ -152,3 +154,69 @@ def test_stopped__goes_on(embed, album, predictor, monkeypatch):
     same("there", "here")
     with pytest.raises(InputError, match="made in one way"):
         embed(album, "there/", shard="1/2", normalize=True)
+
+
+def test_refused__before_anything_is_written(predictor, album, tmp_path, monkeypatch):
+    """A cluster that does not exist, or an option without one, must not be found out after hours."""
+    monkeypatch.chdir(tmp_path)
+    how = {"model": predictor, "progress": False}
+    with pytest.raises(InputError, match="cluster='ray'"):
+        hierax.embed(album, "out/", actors=2, **how)
+    for options in ({"actors": 0}, {"actors": 1.5}, {"cpus_per_actor": 0}, {"gpus_per_actor": -1}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            hierax.embed(album, "out/", cluster="ray", **options, **how)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match="ray"):
+        hierax.embed(album, "out/", cluster="ray", **how)
+    assert not os.path.exists("out")
+
+
+@pytest.mark.parametrize(
+    ("actors", "cpus", "gpus", "on_gpu", "wanted"),
+    [
+        (None, None, None, False, (10, 4, 0)),
+        (None, None, None, True, (2, 8, 1)),
+        (3, 2, 0, True, (3, 2, 0)),
+        (None, 2, 0.5, True, (4, 2, 0.5)),
+        (None, 99, None, False, (1, 99, 0)),
+    ],
+)
+def test_size__fills_the_cluster(actors, cpus, gpus, on_gpu, wanted):
+    """Actors that need more than a node has wait for ever; too few leave GPUs idle."""
+    from hierax.bulk.ray_cluster import Node, Size, size_of
+
+    found = [Node(24, 0), Node(16, 2), Node(3, 0)]
+    assert size_of(found, actors, cpus, gpus, on_gpu=on_gpu) == Size(*wanted)
+
+
+@pytest.mark.nightly
+def test_image_that_kills_its_actor__is_a_row(embed, album, predictor):
+    """Asked of one actor after the other it would end them all; its neighbours must not go with it."""
+    poisoned = predictor.with_model(copy.deepcopy(predictor.model))
+    bad = predictor.prepare(album / "09.png")
+
+    def end(module, inputs):
+        if any((each == bad).all() for each in inputs[0]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    next(iter(poisoned.model.children())).register_forward_pre_hook(end)
+    done = embed(album, "there/", model=poisoned, actors=1, engine="none")
+    assert (done.rows, done.errors) == (COUNT - 1, len(BAD) + 1)
+    rows = hierax.open_store("there").to_arrow().to_pylist()
+    assert [row["id"] for row in rows] == list(range(COUNT + len(BAD)))
+    assert "09.png" in next(row["error"] for row in rows if row["path"].endswith("09.png"))
+
+
+@pytest.mark.nightly
+def test_inputs_that_a_node_lacks__end_the_run(embed, album, monkeypatch, tmp_path):
+    """A million rows that say "no such file" are a night lost; so are vectors of half of the photographs."""
+    from hierax.bulk.ray_actor import Job
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(album)
+    of = Job.of
+    monkeypatch.setattr(Job, "of", lambda options, folder: of(options, folder=str(tmp_path / "elsewhere")))
+    with pytest.raises(InputError, match="every node"):
+        embed(["00.png", "gone.png"], tmp_path / "there", actors=1)
+    embed(["gone.png", album / "00.png"], tmp_path / "there", actors=1)
+    assert len(hierax.open_store(tmp_path / "there")) == 2

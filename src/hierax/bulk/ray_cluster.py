@@ -150,19 +150,42 @@ def connected(store_bytes: int) -> Iterator[Cluster]:
             return
         address = os.environ.get("RAY_ADDRESS", "")
         folder = None if address else tempfile.mkdtemp(prefix="hierax-ray-")
-        patience = _CLOSING_S
+        leave = functools.partial(in_time, ray.shutdown, _CLOSING_S)
         try:
             _begin(ray, address, folder, store_bytes)
             yield Cluster(ray, own=folder is not None)
         except LostError:
-            patience = _LOST_S
-            atexit.unregister(ray.shutdown)  # which would wait for the cluster when Python ends
+            leave = functools.partial(_leave_lost, ray)
             raise
         finally:
             with contextlib.suppress(HieraxError):
-                in_time(ray.shutdown, patience)
+                leave()
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave_lost(ray: Any) -> None:
+    """End the connection to a cluster that is gone; if that waits for it, Python's end will not."""
+    left = threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        left.set()
+
+    atexit.unregister(ray.shutdown)
+    threading.Thread(target=run, daemon=True, name="ray_leave").start()
+    if not left.wait(_LOST_S):
+        atexit.register(_end_without, left)
+
+
+def _end_without(left: threading.Event) -> None:
+    """Ray's threads, which still wait for the cluster, would crash when the process is taken down around them."""
+    if not left.is_set():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(1)
 
 
 def _begin(ray: Any, address: str, folder: str | None, store_bytes: int) -> None:
@@ -266,11 +289,11 @@ def size_of(found: list[Node], actors: int | None, cpus: float | None, gpus: flo
         on_gpu: Whether actors run the model on a GPU.
     """
     gpus = (1.0 if on_gpu else 0.0) if gpus is None else float(gpus)
-    if cpus is None:
-        able = [node for node in found if node.gpus >= gpus and node.cpus >= 1]
-        shares = [node.cpus // max(node.gpus // gpus, 1) if gpus else node.cpus for node in able]
-        most = _CPUS_PER_GPU if gpus else _CPUS_PER_ACTOR
-        cpus = max(1.0, min([most, *shares])) if able else 1.0
+    if cpus is None and gpus:  # no GPU is to be idle for want of processors
+        shares = [node.cpus // max(node.gpus // gpus, 1) for node in found if node.gpus >= gpus]
+        cpus = max(1.0, min([_CPUS_PER_GPU, *shares])) if shares else 1.0
+    elif cpus is None:
+        cpus = max(1.0, min(_CPUS_PER_ACTOR, max((node.cpus for node in found), default=1.0)))
     return Size(actors or max(1, sum(node.holds(cpus, gpus) for node in found)), float(cpus), gpus)
 
 
