@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hierax.config import architecture
 from hierax.errors import UnknownNameError
+from hierax.registry import load
 from hierax.schema import read_toml
 from hierax.train import finetune
 from hierax.train.auto import Facts, chosen
@@ -226,3 +228,21 @@ def test_what_is_chosen_survives_toml():
     recipe, _ = choose(samples=12_345, config=LARGE)
     assert recipe_of(to_dict(recipe)) == recipe
     assert dataclasses.replace(recipe, steps=1) != recipe
+
+
+@pytest.mark.parametrize(
+    ("side", "asked", "said"), [(28, {}, "input_size=32"), (28, {"input_size": 64}, ""), (60, {}, "")]
+)
+def test_small_images_are_told_of(side, asked, said, tmp_path, capsys):
+    """Digits of 28 pixels took three times as long at 96 as at 32, for nothing; the size stays that of the weights."""
+    data = coloured_classes(tmp_path / "data", per_class=2)
+    for path in data.glob("*/*"):
+        with Image.open(path) as image:
+            image.resize((side, side)).save(path)
+    settings = {"steps": 1, "workers": 0, "device": "cpu", "checkpoint_every": 0, "batch_size": 2, **asked}
+    done = finetune(data, tmp_path / "out", model="hiera_nano_96", recipe="small_finetune", **settings)
+    words = capsys.readouterr().err
+    assert ("images of about 28 pixels are enlarged to 96x96" in words) == bool(said)
+    assert said in words
+    side = asked.get("input_size", 96)
+    assert load(done.model).card.config.input_size == (side, side)

@@ -77,6 +77,13 @@ def test_few_rows():
     assert share == [1.0, 1.0, pytest.approx(2 / 3), 0.5]
 
 
+def test_a_hot_teacher_is_held_to_more():
+    """Of images that differ much even a temperature of 1 leaves a little; what is usual is held to the same bound."""
+    least = [collapse_bounds(CollapseSettings(), 32, heat)[0].least for heat in (0.4, 0.7, 1.0, 10.0, 100.0)]
+    assert least == [0.002, 0.002, 0.002, pytest.approx(0.2), 1.0]
+    assert collapse_bounds(CollapseSettings(collapse_information=0.0), 32, 10.0)[0].least == 0
+
+
 # As a person would begin them, on a network that takes seconds; the second of each is what it must come to.
 PROVOKED = {
     "healthy": ({}, False),

@@ -53,24 +53,31 @@ class CollapseSettings:
     Measured on five kinds of images: docs/decisions/0019-collapse-bounds.md.
 
     Attributes:
-        collapse_information: Smallest mean share of what would tell crops apart that their targets hold; 0 asks for no
-            warning.
+        collapse_information: Smallest mean share of what would tell crops apart that their targets hold; more where
+            the teacher's temperature is above the student's. 0 asks for no warning.
         collapse_share: Largest mean share of crops whose targets are largest for the same prototype; 1 asks for none.
         collapse_steps: Steps that the means are of.
     """
 
-    collapse_information: Share = 0.005
+    collapse_information: Share = 0.002
     collapse_share: Share = 0.5
     collapse_steps: Positive = 50
 
 
-def collapse_bounds(settings: CollapseSettings, rows: int) -> list[Bound]:
-    """The bounds, where a step, or a part of one, has so many large crops."""
+def collapse_bounds(settings: CollapseSettings, rows: int, heat: float = 1.0) -> list[Bound]:
+    """The bounds.
+
+    Args:
+        settings: What was set of them.
+        rows: Large crops of a step, or of a part of one.
+        heat: The teacher's temperature over the student's. Above 1 targets are flatter than the answers that are to
+            follow them, by the square of it: what little they still hold of images that differ much is no health.
+    """
     steps = settings.collapse_steps
     return [
         Bound(
             "target_information",
-            least=settings.collapse_information,
+            least=min(settings.collapse_information * max(heat, 1.0) ** 2, 1.0),
             steps=steps,
             means="the teacher's targets are alike for all crops, so that there is nothing to learn from them",
             remedy="Lower teacher_temperature (0.04 to 0.07 are usual) or lengthen its warm-up; then lower lr.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ..data.sources import is_video
 from ..errors import HieraxError
 
 MOST = 240  # images that are looked at: seconds, even of photographs
+_SIZES = 32  # images whose size is looked at
 _SIDE = 12  # pixels of the thumbnails that are compared
 _SURE = 3.0  # standard errors from which on a difference is no accident
 _KEPT = 0.75  # of what thumbnails tell beyond accident, mirror images must keep at least as much
@@ -76,6 +78,17 @@ def some_of(labels: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " m"]:
         members = np.flatnonzero(labels == label)
         chosen.append(members[np.unique(np.linspace(0, len(members) - 1, each).round().astype(int))])
     return np.concatenate(chosen)
+
+
+def short_sides(data: TrainingData) -> list[int]:
+    """The shorter side in pixels of some images; of clips and of what cannot be read nothing."""
+    sides = []
+    for index in some_of(data.labels, _SIZES):
+        with contextlib.suppress(HieraxError, OSError):
+            source = data.read(int(index))
+            if not is_video(source):
+                sides.append(min(decode_image(source).shape[:2]))
+    return sides
 
 
 def mirror(thumbs: Float[np.ndarray, "n h w 3"], labels: Int[np.ndarray, " n"]) -> Mirror:

@@ -5,7 +5,6 @@ Source: arXiv:2304.07193; for a hierarchical encoder as in birder's scripts/trai
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Collection
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from ...data.augment import Augment
 from ...data.block_masks import BlockMasks
 from ...data.datasets.samples import TrainingData
-from ...data.decode import decode_image
 from ...data.multi_crop import LARGE, MultiCrop
 from ...errors import InputError, RecipeError
 from ...model import across
@@ -31,14 +29,13 @@ from ..bounds import Bound, collapse_bounds
 from ..dinov2_auto import suited
 from ..dinov2_settings import DINOv2Settings
 from ..dinov2_start import HEADS, as_backbone, check_rows, crop_sizes, find_heads, student
-from ..look import some_of
+from ..look import short_sides
 from ..recipe import Recipe
 from .base import Method, StepContext
 
 _MASKS = 9  # the random stream of a step that its masks come from
 _WARMING, _FROZEN = 0.3, 0.1  # of a run, at most, for phases that are given in passes over the data
 _WARM = 0.1  # of a run, for fresh heads on weights
-_LOOKED_AT = 32  # images, for their sizes
 _LEAST_SIDE = 128  # pixels below which a crop has too few cells to hide blocks of them
 
 
@@ -267,7 +264,9 @@ class DINOv2(Method):
 
     def bounds(self) -> list[Bound]:
         """When it has collapsed."""
-        return collapse_bounds(self.settings, LARGE * self.recipe.batch_size // self.recipe.accumulate)
+        own = self.settings
+        heat = own.teacher_temperature / own.student_temperature
+        return collapse_bounds(own, LARGE * self.recipe.batch_size // self.recipe.accumulate, heat)
 
     def result(self) -> nn.Module:
         """The teacher's backbone."""
@@ -281,10 +280,7 @@ class DINOv2(Method):
 
     def remarks(self, data: TrainingData) -> list[str]:
         """Whether images are smaller than what is cut out of them."""
-        sizes = []
-        for index in some_of(data.labels, _LOOKED_AT):
-            with contextlib.suppress(InputError, OSError):
-                sizes.append(min(decode_image(data.read(int(index))).shape[:2]))
+        sizes = short_sides(data)
         few = sum(size < min(self.size) for size in sizes)
         if not few:
             return []
