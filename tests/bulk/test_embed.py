@@ -30,12 +30,6 @@ pytest.importorskip("pyarrow")
 BAD = "2b.png"
 
 
-@pytest.fixture(scope="module")
-def predictor():
-    """The embedded model."""
-    return hierax.load()
-
-
 @pytest.fixture
 def album(tmp_path, monkeypatch):
     """Ten images in two folders, and a file that is none."""

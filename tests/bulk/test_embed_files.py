@@ -10,12 +10,6 @@ import hierax
 from ..members import write_png
 
 
-@pytest.fixture(scope="module")
-def predictor():
-    """The embedded model."""
-    return hierax.load()
-
-
 @pytest.fixture
 def album(tmp_path, monkeypatch):
     """Three images, one broken, one of them in a folder below."""
