@@ -43,7 +43,7 @@ autodoc_preserve_defaults = True
 # build need a network, so their names are shown without a link.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|numpy|np|PIL|pathlib|collections|typing|jaxtyping|os|nn|abc)\..*"),
+    ("py:.*", r"(torch|numpy|np|pa|PIL|pathlib|collections|typing|jaxtyping|os|nn|abc)\..*"),
     ("py:class", r"Path|Tensor|Any|Self|Callable|Iterator|Sequence|Mapping|Image|Image\.Image|Literal|Float|Int|UInt8"),
     # Axes of jaxtyping's shapes, an alias, and what a class holds that is ours to read.
     ("py:class", r"' ?\w+'|ndarray|Answers?|Levels|Encoder|Batch|Callback|(hierax\.weights\.files\.)?RawCheckpoint"),

@@ -53,7 +53,7 @@ def atomic_file(path: Path, *, alone: bool = False, replace: bool = True) -> Ite
         if not temporary.exists():
             return
         temporary.chmod(mode)  # a library that wrote and renamed a file of its own left that one's
-        _sync(temporary)
+        sync(temporary)
         put(temporary, path, replace=replace)
 
 
@@ -111,6 +111,29 @@ def sweep(folder: Path) -> None:
             descriptor = _claim(left, left)
             _drop(left)
             _release(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: They do not get there; a quota or a network file system may refuse only now.
+    """
+    if not path.is_dir():
+        with path.open("r+b") as stream:
+            os.fsync(stream.fileno())
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # not every system opens folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # nor can every one be asked to
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -327,9 +350,3 @@ def _create(path: Path) -> int:
         return os.fstat(descriptor).st_mode
     finally:
         os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file is on the disk; a quota or a network file system may refuse only now."""
-    with path.open("r+b") as stream:
-        os.fsync(stream.fileno())

@@ -176,8 +176,6 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     Raises:
         InputError: No store, or a damaged one.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"A store is named by the path of its folder; got {brief(path)}.")
     return Store(path)
 
 

@@ -43,6 +43,8 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"A store is named by the path of its folder; got {brief(path)}.")
         self.path = Path(path).expanduser()
         self.spec: Spec = read_spec(self.path)
         commits: Commits = read_commits(self.path)
@@ -63,7 +65,7 @@ class Store:
 
     @property
     def errors(self) -> int:
-        """Bad rows: inputs that have a reason in place of vectors."""
+        """Bad rows, inputs that have a reason in place of vectors."""
         return sum(part.errors for part in self.parts)
 
     @property
@@ -78,12 +80,12 @@ class Store:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What made the vectors: model, sha256 of its weights, preprocess, pooling, dtype, normalized, versions."""
+        """What made the vectors (model, sha256 of its weights, preprocess, pooling, dtype, normalized, versions)."""
         return dict(self.spec.provenance)
 
     @property
     def origin(self) -> dict[str, str]:
-        """Of the machine that wrote it: the `folder` in which relative paths begin, and the file of the `weights`."""
+        """The `folder` in which relative paths begin, and the file of the `weights`, on the machine that wrote it."""
         return dict(self.spec.origin)
 
     @property
@@ -178,7 +180,7 @@ class Store:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when rows do: what was made of a store names its file by it."""
+        """Changes when rows do; what was made of a store names its file by it."""
         text = "\n".join(f"{part.part} {part.rows} {part.errors} {part.bytes}" for part in self.parts)
         return hashlib.sha256(f"{self.spec.dtype}\n{text}".encode()).hexdigest()[:16]
 
@@ -244,8 +246,6 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     Raises:
         InputError: No store, or a damaged one.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"A store is named by the path of its folder; got {brief(path)}.")
     return Store(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import atomic_file
+from ..atomic import atomic_file, sync
 from ..errors import InputError, writing
 from .layout import (
     MANIFEST,
@@ -296,23 +295,8 @@ def _write_whole(path: Path, name: str, table: pa.Table) -> int:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path)
+    sync(path)
     return size
-
-
-def _sync_folder(path: Path) -> None:
-    """Wait until a new name is on the disk, where the system can be asked to."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _remove_if_empty(path: Path) -> None:

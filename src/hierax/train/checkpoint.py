@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..atomic import folder_beside
+from ..atomic import sync as _sync
 from ..errors import CheckpointError, writing
 from ..net.cache import sha256_of
 
@@ -102,18 +103,6 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / MARKER).write_text(json.dumps(digests), "utf-8")
     _sync(folder / MARKER)
     _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # folders cannot be opened on Windows
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> Checkpoint:
