@@ -155,7 +155,7 @@ def test_broken_graphs_leave_nothing(exported, tmp_path, monkeypatch, breakage):
     """Each is what an exporter may do unnoticed; the check must see it, and leave nothing under the name."""
     source, path, _ = exported
 
-    def write(_, target, __):
+    def write(_, target, *__):
         model = onnx.load(path)
         BREAKAGES[breakage](model)
         onnx.save(model, target)
@@ -170,7 +170,7 @@ def test_broken_graphs_leave_nothing(exported, tmp_path, monkeypatch, breakage):
 def test_sound_copy_passes(exported, tmp_path, monkeypatch):
     """The control of the controls: the same way with nothing broken."""
     source, path, _ = exported
-    monkeypatch.setattr(writer, "write", lambda _, target, __: target.write_bytes(path.read_bytes()))
+    monkeypatch.setattr(writer, "write", lambda _, target, *__: target.write_bytes(path.read_bytes()))
     monkeypatch.setattr(run, "trace", lambda *_, **__: None)
     hierax.export(source, tmp_path / "sound.onnx", to="onnx", outputs=OUTPUTS)
 

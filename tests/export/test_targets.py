@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hierax
+from hierax.config import architecture
 from hierax.model.encoder import resize_table
 from hierax.model.tables import resize_by_products
 
@@ -231,3 +232,35 @@ def test_foreign_files_are_refused_with_the_reason(tmp_path):
         hierax.load(damaged)
     with pytest.raises(hierax.CheckpointError, match="No such file"):
         hierax.load(tmp_path / "none.onnx")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("to", "dtype"),
+    [("onnx", "float16"), ("openvino", "float16"), ("torch", "float16"), ("onnx", "int8"), ("openvino", "int8")],
+)
+def test_smaller_files(tmp_path, to, dtype):
+    """Half the bytes that computes in half precision, or int8 without the classes, would fail here."""
+    needed(to)
+    if (to, dtype) == ("openvino", "int8"):
+        pytest.importorskip("nncf")
+    source, report = exported(tmp_path, "Hiera", to, dtype=dtype)
+    _, whole = exported(tmp_path / "whole", "Hiera", to)
+    if to != "torch":  # which is small beside the text of its graph here
+        assert report.bytes < 0.8 * whole.bytes
+    assert report.cosine > (0.99 if dtype == "int8" else 0.9999)
+    assert (report.agreement is None) == (dtype != "int8")
+    before, after = hierax.load(source).embed(picture()), hierax.load(report.path).embed(picture())
+    assert (before * after).sum() / np.linalg.norm(before) / np.linalg.norm(after) > 0.99
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_sam2_trunk_at_1024(tmp_path, to):
+    """The published geometry at its own size: position tables, windows and batches of the real proportions."""
+    needed(to)
+    source = written(architecture("sam2_hiera_tiny"), tmp_path / "weights", "hierax")
+    stages = ("stage1", "stage2", "stage3", "stage4")
+    report = hierax.export(source, tmp_path / f"model{SUFFIXES[to]}", to=to, outputs=stages)
+    assert report.sizes == ((1024, 1024),)
+    assert report.difference <= 1e-4

@@ -18,7 +18,7 @@ from ..model.programs.encoder import ProgramEncoder
 
 # Largest difference of an output over its own largest magnitude (at least 1), and the smallest cosine of an image.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": math.inf}
-FEWEST_COSINE = {"float32": 0.9999, "float16": 0.999, "int8": 0.9}
+FEWEST_COSINE = {"float32": 0.9999, "float16": 0.999, "int8": 0.95}
 BATCHES = (1, 3)
 _ROUNDS = 3
 
@@ -31,11 +31,13 @@ class Compared:
         difference: Largest difference of an output, over its own largest magnitude where that is above 1.
         cosine: The smallest of an image's output, both flattened.
         where: Output, size and batch of that difference.
+        agreement: Share of images with the same best class; None where it was not asked for, or without classes.
     """
 
     difference: float
     cosine: float
     where: str
+    agreement: float | None = None
 
 
 def sizes_to_check(config: ModelConfig, traced: tuple[int, ...], *, any_size: bool) -> list[tuple[int, ...]]:
@@ -78,6 +80,23 @@ def compare(
                 if off > worst:
                     worst, where = off, place
     return Compared(worst, cosine, where)
+
+
+def compare_on(encoder: Encoder, program: ProgramEncoder, images: Tensor) -> Compared:
+    """The readable encoder and an int8 program on images, as they are: cosine of embeddings, agreement of classes."""
+    name = program.outputs[0]
+    with torch.no_grad():
+        pairs = [
+            (encoder.answers(part, program.outputs), program.answers(part, program.outputs)) for part in images.split(8)
+        ]
+    ours, theirs = (torch.cat([pair[side][name] for pair in pairs]).flatten(1) for side in (0, 1))
+    agreement = None
+    if "logits" in program.outputs:
+        best = [torch.cat([pair[side]["logits"].argmax(1) for pair in pairs]) for side in (0, 1)]
+        agreement = (best[0] == best[1]).float().mean().item()
+    off = (theirs - ours).abs().max().item() / max(1.0, ours.abs().max().item())
+    cosine = F.cosine_similarity(theirs, ours, eps=1e-12).min().item()
+    return Compared(off, cosine, f"{name} of {len(images)} calibration images", agreement)
 
 
 def require(found: Compared, dtype: str) -> None:

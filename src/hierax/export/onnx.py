@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any
 import torch
 
 from ..errors import ExportError, MissingExtraError
+from ..model.engines.quantize import Calibration
 from ..model.programs.encoder import INPUT
 from ..weights.programs import ProgramFacts
+from . import int8
 
 OPSET = 20
+FEWEST_HALVED = 1024  # elements of a tensor: norms and biases stay as they are
 BYTES = {"float32": 4, "float16": 2, "int8": 4}  # of a weight, int8 before it is quantized
 MOST_BYTES = (2 << 30) - (1 << 20)  # of a protobuf message, less what is not weights
 
@@ -58,11 +62,41 @@ def check_bytes(count: int, dtype: str) -> None:
         )
 
 
-def write(program: torch.export.ExportedProgram, path: Path, facts: ProgramFacts) -> None:
-    """Write a traced program."""
+def write(
+    program: torch.export.ExportedProgram, path: Path, facts: ProgramFacts, calibration: Calibration | None
+) -> None:
+    """Write a traced program, quantized by images if there are any."""
     import onnx
 
-    onnx.save(graph_of(program, facts), path)
+    model = graph_of(program, facts)
+    if facts.dtype == "float16":
+        halve(model.graph)
+    if calibration is not None:
+        exact = path.with_name("float.onnx")
+        onnx.save(model, exact)
+        int8.of_onnx(exact, path, calibration)
+        exact.unlink()
+        model = onnx.load(path)
+        _describe(model, facts)
+    onnx.save(model, path)
+
+
+def halve(graph: Any) -> None:
+    """Keep weights in float16, which a node turns back into float32: a runtime does that once, when it opens the file.
+
+    Products in float16 are slow on processors that have none, and norms overflow on those that have.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= FEWEST_HALVED:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float16"), f"{name}_half"))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
@@ -81,13 +115,17 @@ def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
     _strip(model.graph)
     for function in model.functions:
         _strip(function)
-    for key in ("metadata_props", "producer_version", "producer_name"):
-        model.ClearField(key)
-    model.producer_name, model.producer_version = "hierax", facts.version
     _name_axes(model.graph, ("height", "width") if facts.any_size else ())
+    _describe(model, facts)
+    return model
+
+
+def _describe(model: Any, facts: ProgramFacts) -> None:
+    """Put the metadata of ours in the place of any other."""
+    model.ClearField("metadata_props")
+    model.producer_name, model.producer_version = "hierax", facts.version
     for key, text in facts.to_texts().items():
         model.metadata_props.add(key=key, value=text)
-    return model
 
 
 def _name_axes(graph: Any, open_axes: Sequence[str]) -> None:

@@ -11,8 +11,10 @@ import torch
 
 from ..errors import MissingExtraError
 from ..model.engines.openvino import has_openvino
+from ..model.engines.quantize import Calibration
 from ..model.programs.encoder import INPUT
 from ..weights.programs import PREFIX, ProgramFacts
+from . import int8
 
 
 def check_installed(dtype: str) -> None:
@@ -23,18 +25,26 @@ def check_installed(dtype: str) -> None:
     """
     if not has_openvino():
         raise MissingExtraError("openvino", "openvino")
+    if dtype == "int8":
+        int8.check_installed()
 
 
-def write(program: torch.export.ExportedProgram, path: Path, facts: ProgramFacts) -> None:
-    """Write a traced program."""
+def write(
+    program: torch.export.ExportedProgram, path: Path, facts: ProgramFacts, calibration: Calibration | None
+) -> None:
+    """Write a traced program, quantized by images if there are any."""
+    model = graph_of(program, facts)
+    if calibration is not None:
+        model = int8.of_openvino(model, calibration)
+    _describe(model, facts)
     import openvino
 
     # By itself it would keep every weight in float16.
-    openvino.save_model(graph_of(program, facts), path, compress_to_fp16=facts.dtype == "float16")
+    openvino.save_model(model, path, compress_to_fp16=facts.dtype == "float16")
 
 
 def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
-    """The OpenVINO model of a traced program, with the metadata of ours."""
+    """The OpenVINO model of a traced program."""
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     import openvino
 
@@ -45,9 +55,13 @@ def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
     model.reshape({model.inputs[0]: [-1, config.in_channels, *config.input_size[:-2], *sides]})
     for output, name in zip(model.outputs, facts.outputs, strict=True):
         output.get_tensor().set_names({name})
+    return model
+
+
+def _describe(model: Any, facts: ProgramFacts) -> None:
+    """Add the metadata of ours, and what it computes in."""
     # As JSON once more: an attribute in XML keeps no line breaks.
     for key, text in facts.to_texts().items():
         model.set_rt_info(json.dumps(text), ["hierax", key.removeprefix(PREFIX)])
     # Without it a processor that has bfloat16 or float16 computes in that, and answers differently.
     model.set_rt_info("f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
-    return model

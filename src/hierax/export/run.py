@@ -15,6 +15,7 @@ import torch
 
 from ..errors import CheckpointError, ExportError, InputError, UnknownNameError, brief, nearest
 from ..model.encoder import Encoder
+from ..model.engines.quantize import Calibration
 from ..model.mae import MaskedAutoencoder
 from ..model.programs.encoder import OUTPUTS
 from ..predictor import Predictor
@@ -25,7 +26,7 @@ from ..weights.card import Weights
 from ..weights.files import staged, write_json
 from ..weights.network import to_module
 from ..weights.programs import KINDS, ProgramFacts, read_facts
-from . import check, onnx, openvino
+from . import check, int8, onnx, openvino
 from . import torch as torch_files
 from .program import example_size, trace
 
@@ -117,6 +118,7 @@ def export(
     weights = _loaded(source, size)
     module = to_module(weights, dtype=torch.float32).eval().requires_grad_(False)
     encoder: Any = module.encoder if isinstance(module, MaskedAutoencoder) else module
+    images = int8.calibration_of(calibration, Predictor(encoder, weights)) if dtype == "int8" else None
     facts = _facts(weights, encoder, _outputs(encoder, outputs), any_size=dynamic, dtype=dtype)
     if to == "onnx":
         onnx.check_bytes(sum(p.numel() for p in encoder.parameters()), dtype)
@@ -125,8 +127,8 @@ def export(
     program = trace(encoder, facts.outputs, traced, any_size=dynamic)
     with _whole(place) as stage:
         path = stage / place.name
-        writer.write(program, path, facts)
-        report = _checked(path, to, encoder, facts, traced)
+        writer.write(program, path, facts, images)
+        report = _checked(path, to, encoder, facts, traced, images)
         report = dataclasses.replace(report, path=place)
         write_json(stage / report_of(place).name, report.to_dict())
     return report
@@ -146,6 +148,8 @@ def _check_options(to: str, dtype: str, *, size: Any, dynamic: bool, calibration
         raise InputError("A program is of one size (--size) or of every size (--dynamic); got both. Leave one out.")
     if dtype == "int8" and to == "torch":
         raise InputError("dtype='int8' is for the targets onnx and openvino; got to='torch'. Use 'float32' there.")
+    if dtype == "int8" and dynamic:
+        raise InputError("dtype='int8' is for programs of one size, whose ranges are measured; got dynamic=True.")
     if calibration is not None and dtype != "int8":
         raise InputError(f"Calibration images are for dtype='int8'; got dtype={dtype!r}. Leave them out.")
 
@@ -236,7 +240,14 @@ def _whole(place: Path) -> Iterator[Path]:
         raise ExportError(str(error)) from error
 
 
-def _checked(path: Path, to: str, encoder: Encoder, facts: ProgramFacts, traced: tuple[int, ...]) -> ExportReport:
+def _checked(
+    path: Path,
+    to: str,
+    encoder: Encoder,
+    facts: ProgramFacts,
+    traced: tuple[int, ...],
+    images: Calibration | None,
+) -> ExportReport:
     """Open a written file as `load` does, and compare it with its network.
 
     Raises:
@@ -250,7 +261,10 @@ def _checked(path: Path, to: str, encoder: Encoder, facts: ProgramFacts, traced:
         raise ExportError(f"The metadata of the written file are not those of its network. {AGAIN}")
     sizes = check.sizes_to_check(encoder.config, traced, any_size=facts.any_size)
     program: Any = predictor.model
-    found = check.compare(encoder, program, sizes)
+    if images is None:
+        found = check.compare(encoder, program, sizes)
+    else:
+        found = check.compare_on(encoder, program, images.parts[1].float())
     check.require(found, facts.dtype)
     return ExportReport(
         path=path,
@@ -260,5 +274,6 @@ def _checked(path: Path, to: str, encoder: Encoder, facts: ProgramFacts, traced:
         speedup=check.speedup(encoder, program, sizes[0]),
         outputs=facts.outputs,
         dtype=facts.dtype,
+        agreement=found.agreement,
         bytes=sum(each.stat().st_size for each in _names(path) if each.is_file()),
     )

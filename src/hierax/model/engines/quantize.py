@@ -195,10 +195,12 @@ class Quantizer:
     Attributes:
         calibration: The images.
         kept: Products that stay float.
+        portable: Whether the program may run on other processors, which perhaps saturate sums of 8-bit products.
     """
 
     calibration: Calibration
     kept: tuple[str, ...] = ()
+    portable: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
@@ -217,7 +219,7 @@ class Quantizer:
             from nncf.quantization import advanced_parameters as advanced
             from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-            exact = processor.exact_int8()
+            exact = processor.exact_int8() and not self.portable
             return nncf.quantize(
                 program.clone(),
                 nncf.Dataset([image[None].numpy() for image in images]),
