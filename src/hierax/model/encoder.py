@@ -397,12 +397,13 @@ class Encoder(nn.Module):
         wanted = [name for name in names if name in STAGE_NAMES]
         vectors = {"embedding", "logits"} & set(names)
         found: dict[str, Tensor] = {}
+        maps: list[Tensor] = []
         if wanted:
             last = None if vectors else max(map(STAGE_NAMES.index, wanted))
             maps = self.stages(x, last=last)
             found = {name: maps[STAGE_NAMES.index(name)].movedim(-1, 1) for name in wanted}
         if vectors:
-            found["embedding"] = self.pool(maps[-1]) if wanted else self.embedding(x)
+            found["embedding"] = self.pool(maps[-1]) if maps else self.embedding(x)
         if "logits" in vectors:
             found["logits"] = self.classify(found["embedding"])
         return {name: found[name] for name in names}

@@ -21,6 +21,7 @@ class Program(Protocol):
 
     def __call__(self, x: Float[Tensor, "b 3 *pixels"], names: Sequence[str]) -> dict[str, Tensor]:
         """Those of its outputs, float32; x is float32 and contiguous, of a size that it was made for."""
+        ...
 
 
 class ProgramEncoder(nn.Module):
