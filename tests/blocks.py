@@ -75,6 +75,15 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def installed(block: Block) -> bool:
+    """Whether the original packages that a block asks for (`needs-PACKAGE`) are installed; they are made ready."""
+    needed = [option.removeprefix("needs-") for option in block.options if option.startswith("needs-")]
+    found = all(importlib.util.find_spec(name) is not None for name in needed)
+    if needed and found:
+        prepare()
+    return found
+
+
 def run_python(block: Block, namespace: dict[str, Any]) -> str:
     """Run a block in a namespace that the blocks before it may have filled; returns what it printed."""
     printed = io.StringIO()
@@ -89,11 +98,8 @@ def check_python(block: Block, namespace: dict[str, Any]) -> None:
     With the option `needs-PACKAGE`, nothing is checked where that original package is not installed.
     """
     tree = ast.parse(block.code)
-    needed = [option.removeprefix("needs-") for option in block.options if option.startswith("needs-")]
-    if any(importlib.util.find_spec(name) is None for name in needed):
+    if not installed(block):
         return
-    if needed:
-        prepare()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             exec(compile(ast.Module([node], []), block.place, "exec"), namespace)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import hierax
-from hierax.errors import HieraxError, InputError
+from hierax.errors import HieraxError, InputError, UnknownNameError
 
 from ..members import tiny
 from ..peers import TINY, peer
@@ -100,8 +100,15 @@ def _activation(module: Any) -> None:
                 setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
-@pytest.mark.parametrize("name", ["sam2", "transformers", "timm_plain", "birder_hieradet", "meta"])
-@pytest.mark.parametrize("spoiled", SPOILED)
+PEERS = ("sam2", "transformers", "timm_plain", "birder_hieradet", "meta")
+# Adapters and missing weights with every peer, the rest with one or another.
+PAIRS = [(name, spoiled) for name in PEERS for spoiled in ("peft", "half on meta")]
+PAIRS += [
+    (PEERS[index % 5], spoiled) for index, spoiled in enumerate(SPOILED) if spoiled not in ("peft", "half on meta")
+]
+
+
+@pytest.mark.parametrize(("name", "spoiled"), PAIRS)
 def test_spoiled__is_refused(name: str, spoiled: str) -> None:
     """An adapter passed over, or weights taken for whole that are not, would be a wrong answer that nobody sees."""
     module = TINY[name]().module
@@ -120,6 +127,8 @@ def test_others__are_refused_by_name(obj: Any) -> None:
     """A list, a path or a stranger: what is accepted is said."""
     with pytest.raises(InputError, match=rf"SAM2ImagePredictor.*{type(obj).__name__}"):
         hierax.accelerate(obj)
+    assert not hierax.is_accelerated(obj)
+    hierax.restore(obj)
 
 
 def test_ours__have_doors_of_their_own() -> None:
@@ -141,10 +150,13 @@ def test_backbone__feeds_another_order() -> None:
 def test_options__are_checked(caplog: pytest.LogCaptureFixture) -> None:
     """An unknown engine or an illegal size leaves the model alone."""
     module = TINY["timm_plain"]().module
-    for options in ({"engine": "fast"}, {"input_size": 33}, {"dtype": "float3"}):
-        with pytest.raises(HieraxError):
-            hierax.accelerate(module, **options)
-    assert not hierax.is_accelerated(module)
+    wrong = {"engine": (UnknownNameError, "fast"), "input_size": (InputError, 33), "dtype": (HieraxError, "float3")}
+    for already in (False, True):
+        for option, (kind, value) in wrong.items():
+            with pytest.raises(kind):
+                hierax.accelerate(module, **{option: value})
+        assert hierax.is_accelerated(module) == already
+        hierax.accelerate(module, engine="torch", check=False)
 
 
 def test_compiled_encoder__is_refused() -> None:

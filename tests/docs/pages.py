@@ -20,7 +20,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from ..blocks import ROOT, Block, blocks, check_python, check_shell, difference, run_python, run_shell
+from ..blocks import ROOT, Block, blocks, check_python, check_shell, difference, installed, run_python, run_shell
 
 DOCS = ROOT / "docs"
 # A picture's title names the file that the page's blocks draw: ![what](../pictures/name.png "run/curves.png").
@@ -65,7 +65,7 @@ def run_page(page: Path, folder: Path) -> Iterator[tuple[Block, str]]:
         offline = "no-network" in block.options
         if block.language == "python" and offline:
             check_python(block, namespace)
-        elif block.language == "python":
+        elif block.language == "python" and installed(block):
             yield block, run_python(block, namespace)
         elif block.language == "sh" and offline:
             check_shell(block)

@@ -22,7 +22,7 @@ from .peer import Original, Peer
 from .report import EQUAL, Part, Report, compared, example, timed
 
 log = logging.getLogger("hierax")
-LITTLE = 1.15  # a gain below which engine="auto" also tries OpenVINO
+LITTLE = 1.2  # a gain below which engine="auto" also tries OpenVINO
 
 
 def accelerate(
@@ -61,10 +61,9 @@ def accelerate(
     options = Options(engine, dtype, input_size)
     found = encoders_in(obj)
     modules = {name: module for name, (module, _) in found.items()}
-    known = [fast.handle for module in modules.values() if (fast := seam.placed(module)) is not None]
-    if len(known) == len(modules) and all(each is not None and each.options == options for each in known):
-        return known[0]
-    restore(obj)
+    there = getattr(seam.placed(next(iter(modules.values()))), "handle", None)
+    if there is not None and there.serves(modules, options):
+        return there
     parts, placed = [], {}
     for name, (module, peer) in found.items():
         part, fast = _tried(name, module, peer, options, check)
@@ -73,6 +72,7 @@ def accelerate(
         if part.kept:
             placed[name] = fast
     handle = Acceleration(modules, Report(tuple(parts)), options)
+    handle.undo()  # what an earlier call exchanged
     for name, fast in placed.items():
         fast.handle = handle
         seam.place(modules[name], fast)
@@ -80,22 +80,19 @@ def accelerate(
 
 
 def restore(obj: Any) -> None:
-    """Undo `accelerate`, whoever called it; nothing happens to a model that is as it came.
-
-    Raises:
-        InputError: Neither a network nor what holds one.
-    """
-    for module in network_of(obj).modules():
+    """Undo `accelerate`, whoever called it; nothing happens to what is as it came."""
+    for module in _modules(obj):
         seam.remove(module)
 
 
 def is_accelerated(obj: Any) -> bool:
-    """Whether `accelerate` exchanged anything in an object.
+    """Whether `accelerate` exchanged anything in a model, predictor or pipeline."""
+    return any(seam.placed(module) is not None for module in _modules(obj))
 
-    Raises:
-        InputError: Neither a network nor what holds one.
-    """
-    return any(seam.placed(module) is not None for module in network_of(obj).modules())
+
+def _modules(obj: Any) -> list[nn.Module]:
+    network = network_of(obj)
+    return [] if network is None else list(network.modules())
 
 
 def _tried(name: str, module: nn.Module, peer: Peer, options: Options, check: bool) -> tuple[Part, Fast]:
@@ -121,8 +118,8 @@ def _tried(name: str, module: nn.Module, peer: Peer, options: Options, check: bo
 def _candidate(name: str, module: nn.Module, peer: Peer, options: Options, check: bool) -> tuple[Part, Fast]:
     fast = Fast(peer, options)
     choice = fast.choice(module)
-    if not fast.ready(module):
-        raise InputError(f"This {peer.name} cannot be accelerated: {choice.partition(': ')[2]}.")
+    if (error := fast.failure(module)) is not None:
+        raise error
     if not check:
         return Part(name, peer.name, choice), fast
     x = example(module, fast, fast.usual_size(module))

@@ -79,7 +79,7 @@ class _Made:
     state: object
     encoder: Any = None
     engine: Any = None
-    reason: str = ""
+    error: HieraxError | None = None
     others: dict[tuple[torch.dtype, str | None], TorchEngine] = field(default_factory=dict)
 
 
@@ -115,9 +115,9 @@ class Fast:
         self._said: set[str] = set()
         self.handle: Any = None  # of the call that placed it
 
-    def ready(self, module: nn.Module) -> bool:
-        """Whether there is a fast encoder for the module as it is."""
-        return self._current(module, self.peer.passed_over(module)).encoder is not None
+    def failure(self, module: nn.Module) -> HieraxError | None:
+        """Why there is no fast encoder for the module as it is."""
+        return self._current(module, self.peer.passed_over(module)).error
 
     def usual_size(self, module: nn.Module) -> tuple[int, ...]:
         """Pixels by which it is measured."""
@@ -126,7 +126,7 @@ class Fast:
     def choice(self, module: nn.Module) -> str:
         """One line that says what runs."""
         made = self._current(module, self.peer.passed_over(module))
-        return made.engine.choice if made.engine is not None else f"the original: {made.reason}"
+        return made.engine.choice if made.engine is not None else f"the original: {made.error}"
 
     def refresh(self) -> None:
         """Forget everything made from weights."""
@@ -160,7 +160,7 @@ class Fast:
         x = self.peer.prepared(module, x)
         made = self._current(module, modules)
         if made.encoder is None:
-            raise Original(made.reason)
+            raise Original(str(made.error).rstrip("."))
         self._check_size(made.encoder, x)
         return made, x
 
@@ -233,12 +233,15 @@ class Fast:
                 encoder = understood(self.peer, module)
                 kind = encoder.patch_embed.proj.weight
                 if kind.dtype not in RUNS.get(kind.device.type, ()):
-                    raise InputError(f"no engine runs {kind.dtype} on {kind.device}")
+                    raise InputError(
+                        f"accelerate computes in float32 or bfloat16, on a GPU also in float16; this {self.peer.name} "
+                        f"cannot be accelerated in {kind.dtype} on {kind.device}. Cast it first."
+                    )
                 options = {"dtype": self.options.dtype, "engine": self.options.engine}
                 fast: Any = optimize(encoder, input_size=self.options.input_size, **options)
                 return _Made(watch, layers, state, encoder, fast.current())
         except HieraxError as error:
-            return _Made(watch, layers, state, reason=str(error).rstrip("."))
+            return _Made(watch, layers, state, error=error)
 
 
 @contextlib.contextmanager

@@ -37,24 +37,12 @@ def peer_of(module: nn.Module) -> Peer | None:
     return next((peer for peer in PEERS if peer.matches(module)), None)
 
 
-def network_of(obj: Any) -> nn.Module:
-    """The network that a model, predictor or pipeline is or holds.
-
-    Raises:
-        InputError: Anything else; says what is accepted.
-    """
-    held = obj
+def network_of(obj: Any) -> nn.Module | None:
+    """The network that a model, predictor or pipeline is or holds; None for anything else."""
     for name in ("predictor", "model"):
-        if not isinstance(held, nn.Module):
-            held = getattr(held, name, held)
-    if type(obj).__module__.split(".")[0] == "hierax":
-        raise InputError(
-            f"accelerate takes models of other packages; got {type(obj).__name__} of hierax. Use hierax.optimize, or "
-            "hierax.load(..., fast=True)."
-        )
-    if not isinstance(held, nn.Module):
-        raise InputError(f"accelerate takes {ACCEPTED}; got {type(obj).__name__}.")
-    return held
+        if not isinstance(obj, nn.Module):
+            obj = getattr(obj, name, obj)
+    return obj if isinstance(obj, nn.Module) else None
 
 
 def encoders_in(obj: Any) -> dict[str, tuple[nn.Module, Peer]]:
@@ -63,7 +51,14 @@ def encoders_in(obj: Any) -> dict[str, tuple[nn.Module, Peer]]:
     Raises:
         InputError: None, or one that cannot be made faster; says why.
     """
+    if type(obj).__module__.split(".")[0] == "hierax":
+        raise InputError(
+            f"accelerate takes models of other packages; got {type(obj).__name__} of hierax. Use hierax.optimize, or "
+            "hierax.load(..., fast=True)."
+        )
     network = network_of(obj)
+    if network is None:
+        raise InputError(f"accelerate takes {ACCEPTED}; got {type(obj).__name__}.")
     found: dict[str, tuple[nn.Module, Peer]] = {}
     for name, module in network.named_modules():
         inside = any(not place or name.startswith(f"{place}.") for place in found)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
+from torch._jit_internal import is_scripting
 from torch.jit._trace import is_tracing
 from torch.nn.modules import module as hooked
 
@@ -18,7 +19,7 @@ _CAPTURING = "transformers.utils.output_capturing"
 
 def traced() -> bool:
     """Whether something writes down what runs: a compiler, an exporter, a tracer."""
-    return torch.compiler.is_compiling() or is_tracing() or torch.jit.is_scripting() or torch.onnx.is_in_onnx_export()
+    return torch.compiler.is_compiling() or is_tracing() or is_scripting() or torch.onnx.is_in_onnx_export()
 
 
 def check_call(x: Tensor) -> None:

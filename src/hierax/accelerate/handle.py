@@ -38,6 +38,11 @@ class Acceleration:
             lines.append(f"{name}: {runs}" if name else runs)
         return "\n".join(lines)
 
+    def serves(self, modules: dict[str, nn.Module], options: Options) -> bool:
+        """Whether these very encoders are faster by it, as these options ask; a copy's are not."""
+        here = all(getattr(seam.placed(module), "handle", None) is self for module in modules.values())
+        return here and self._modules == modules and self.options == options
+
     def undo(self) -> None:
         """Give every encoder its own methods back."""
         for module in self._modules.values():

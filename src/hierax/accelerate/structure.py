@@ -177,7 +177,7 @@ def _check_parameter(name: str, parameter: Tensor) -> None:
         raise InputError(f"{name} holds {parameter.dtype}: it is quantized. Load the model in floating point")
 
 
-def check_activation(blocks: Sequence[nn.Module]) -> None:
+def check_activation(blocks: Sequence[Any]) -> None:
     """Refuse MLPs whose activation is not the exact GELU.
 
     Raises:

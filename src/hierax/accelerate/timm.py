@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
@@ -107,10 +106,10 @@ def taken(indices: int | Sequence[int] | None, count: int) -> list[int]:
     Raises:
         Original: None that there are; its own code says so.
     """
-    if isinstance(indices, int) and not isinstance(indices, bool):
+    if isinstance(indices, int):
         chosen = list(range(count - indices, count)) if 0 < indices <= count else []
     else:
         chosen = list(range(count)) if indices is None else [i + count if i < 0 else i for i in indices]
-    if not chosen or any(not 0 <= i < count for i in chosen) or torch.jit.is_scripting():
+    if not chosen or any(not 0 <= i < count for i in chosen):
         raise Original(f"stages {indices}")
     return sorted(set(chosen))

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..compat.unroll import unroll
 from ..config import ModelConfig
@@ -36,7 +36,7 @@ class TransformersHiera(UnitPeer):
 
     name, methods, outside = "transformers HieraModel", ("forward",), ("pooler",)
 
-    def matches(self, module: nn.Module) -> bool:
+    def matches(self, module: Any) -> bool:
         """Embeddings, stages, and the order of tokens."""
         return has(module, "embeddings", "encoder", "unroll_schedule", "pooler") and has(module.encoder, "stages")
 
@@ -155,7 +155,7 @@ class TransformersHieraDet(GridPeer):
 
     name, methods = "transformers Sam2HieraDetModel", ("forward",)
 
-    def matches(self, module: nn.Module) -> bool:
+    def matches(self, module: Any) -> bool:
         """A windowed table, stages, and transformers' config."""
         parts = ("patch_embed", "blocks", "pos_embed_window", "stage_ends", "config")
         return has(module, *parts) and hasattr(module.config, "window_size_per_stage")
@@ -164,7 +164,7 @@ class TransformersHieraDet(GridPeer):
         """What its blocks say."""
         return grid_rows(self.blocks(module), "num_attention_heads", "query_stride")
 
-    def convolution(self, module: Any) -> nn.Module:
+    def convolution(self, module: Any) -> Any:
         """Its patch embedding."""
         return module.patch_embed.projection
 
