@@ -183,7 +183,9 @@ def _built(file: Path, vectors: ndarray, lengths: ndarray, column: str) -> dict[
     with console.bar("index", total=len(vectors), unit="row") as bar:
         for start in range(0, len(vectors), _AT_ONCE):
             rows = exact.units(vectors[start : start + _AT_ONCE]).astype(np.float32)
-            index.add(np.arange(start, start + len(rows), dtype=np.uint64), rows, threads=threads)
+            # Rows that several threads add to a graph of hardly any lose each other: 99.05 % were found then at most.
+            keys = np.arange(start, start + len(rows), dtype=np.uint64)
+            index.add(keys, rows, threads=threads if start else 1)
             bar.update(len(rows))
     expansion, recall = _measured(index, vectors, lengths)
     with atomic_file(file) as temporary:
