@@ -12,7 +12,7 @@ import torch
 
 import hierax
 from hierax.export import onnx as writer
-from hierax.export import program, run
+from hierax.export import check, program, run
 from hierax.weights.programs import read_facts
 
 from ..members import MEMBERS, encoded, picture, pixels, written
@@ -182,6 +182,17 @@ def test_huge_files_are_refused_before_the_trace(monkeypatch, tmp_path):
     source = written(CONFIG, tmp_path / "model", "hierax")
     with pytest.raises(hierax.ExportError, match="less than 2 GB.*--dtype float16"):
         hierax.export(source, tmp_path / "model.onnx", to="onnx")
+
+
+@pytest.mark.parametrize("name", ["Hiera", "SAM 2 trunk", "Hiera video"])
+def test_four_sizes_are_compared(name):
+    """Two of them alike would be one less."""
+    config = MEMBERS[name]
+    sizes = check.sizes_to_check(config, program.example_size(config), any_size=True)
+    assert len(set(sizes)) == 4
+    assert any(size[-1] != size[-2] for size in sizes[2:])
+    for size in sizes:
+        config.check_size(size)
 
 
 def test_windows_of_an_example_are_several_and_not_full():

@@ -48,8 +48,9 @@ def sizes_to_check(config: ModelConfig, traced: tuple[int, ...], *, any_size: bo
     found = [config.input_size]
     if any_size:
         frames, (height, width) = config.input_size[:-2], config.size_multiple[-2:]
-        found += [traced, (*frames, 2 * height, 3 * width), (*frames, 5 * height, 5 * width)]
-    return list(dict.fromkeys(found))
+        others = [(*frames, down * height, along * width) for down, along in ((3, 2), (5, 5), (7, 5))]
+        found += [size for size in (traced, *others) if size not in found][:3]
+    return found
 
 
 def compare(
