@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import hierax
-from hierax.export import onnx as writer
 from hierax.export import check, program, run
+from hierax.export import onnx as writer
 from hierax.weights.programs import read_facts
 
 from ..members import MEMBERS, encoded, picture, pixels, written
