@@ -219,3 +219,13 @@ def test_toml_value(text, value):
 def test_paths_become_text_where_text_is_declared():
     """A Path in a recipe cannot be written to JSON."""
     assert Outer(name=Path("a/b")).name == "a/b"  # type: ignore[arg-type]
+
+
+def test_positive__takes_whole_numbers_of_numpy():
+    """`k=len(found)` is an int, `k=array.max()` is not, and means the same."""
+    import numpy as np
+
+    schema.positive(k=np.int64(5), n=np.uint8(1))
+    for wrong in (np.int64(0), np.float64(5), True, np.bool_(True)):
+        with pytest.raises(InputError, match="k must be"):
+            schema.positive(k=wrong)

@@ -92,7 +92,7 @@ class Backbone(nn.Module):
 
     @property
     def checkpoint_blocks(self) -> bool:
-        """Compute activations of the blocks anew in the backward pass: less memory, about a third more time."""
+        """Whether activations are computed anew in the backward pass, for less memory and about a third more time."""
         return self.encoder.checkpoint_blocks
 
     @checkpoint_blocks.setter

@@ -28,6 +28,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -190,8 +191,9 @@ def positive(**numbers: Any) -> None:
         InputError: Names the argument.
     """
     for key, value in numbers.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)  # numpy's are too
         # However large: what there is bounds how many are taken of it.
-        _converted(key, min(value, 1 << 62) if type(value) is int else value, Positive, InputError)
+        _converted(key, min(int(value), 1 << 62) if whole else value, Positive, InputError)
 
 
 def plain(value: Any) -> Any:
