@@ -87,7 +87,7 @@ def of_onnx(path: Path, target: Path, calibration: Calibration) -> None:
             def __init__(self) -> None:
                 self.left = iter(calibration.parts[0].float())
 
-            def get_next(self) -> dict[str, Any] | None:
+            def get_next(self) -> Any:  # None at the end, whatever its base class says
                 image = next(self.left, None)
                 return None if image is None else {INPUT: image[None].numpy()}
 

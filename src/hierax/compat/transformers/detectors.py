@@ -141,7 +141,7 @@ def _replaced(detector: nn.Module, place: str, inside: Any, source: Source) -> n
     parent, _, name = place.rpartition(".")
     setattr(detector.get_submodule(parent), name, module)
     for owner in detector.modules():
-        settings = getattr(owner, "config", None)
+        settings: Any = getattr(owner, "config", None)
         if getattr(settings, "backbone_config", None) is not None:
             settings.backbone_config = config
     log.warning(
