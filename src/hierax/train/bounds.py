@@ -50,7 +50,7 @@ class Bound:
 class CollapseSettings:
     """Bounds of what a healthy run shows.
 
-    Measured on six kinds of images: docs/decisions/0019-collapse-bounds.md.
+    Measured on six kinds of images: docs/decisions/0018-collapse-bounds.md.
 
     Attributes:
         collapse_information: Smallest mean share of what would tell crops apart that their targets hold; more where
