@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,17 @@ from .pages import DOCS, agrees, pictures, run_page, workshop, written_pages
 RUN = [page for page in written_pages() if any(block.language in ("sh", "python") for block in blocks(page))]
 
 
+# Their commands start a cluster, or convert networks for OpenVINO: twenty seconds each, and tested where they live.
+LONG = ("tasks/ray.md", "tasks/prepare.md")
+
+
+def marked(page: Path) -> Any:
+    name = str(page.relative_to(DOCS))
+    return pytest.param(page, id=name, marks=[pytest.mark.nightly] if name in LONG else [])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", map(marked, RUN))
 def test_page(page, tmp_path):
     """A command that fails, an output that nobody gets or a picture of something else misleads who follows the page."""
     with workshop(tmp_path):

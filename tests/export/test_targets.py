@@ -22,7 +22,7 @@ from .matrix import SUFFIXES, all_outputs, check, exported
 from .table import COLUMNS, measured, page_table
 
 # Sizes that no trace is made at: one window of a stage or many, full or not, square or not.
-NEVER_TRACED = ((32, 32), (96, 64), (224, 224), (64, 320), (448, 224), (352, 416))
+NEVER_TRACED = ((32, 32), (128, 96), (224, 224), (64, 320), (448, 224), (352, 416))
 
 
 def needed(to: str) -> None:

@@ -149,7 +149,9 @@ def test_umask(umask, place):
     assert found == [0] * 5
 
 
-@pytest.mark.parametrize("most", [0, 1000, 20_000])
+@pytest.mark.parametrize(
+    "most", [pytest.param(0, marks=pytest.mark.nightly), 1000, pytest.param(20_000, marks=pytest.mark.nightly)]
+)
 def test_file_size_limit(most, place):
     """A quota answers as a full disk does, by EFBIG or a signal: one line, nothing half written, all well without it."""
     code = f"""

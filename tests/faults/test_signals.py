@@ -157,7 +157,9 @@ def until_first_step(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["one process", "all processes"])
-@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(
+    "stop", [pytest.param(stop, marks=[pytest.mark.nightly] if stop == "SIGHUP" else []) for stop in STOPS]
+)
 def test_finetune__saves_and_goes_on(course, stop, group):
     """systemd, batch schedulers and terminals signal every process: workers that die of it take the run with them."""
     out = f"{stop} {group}"
