@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     import openvino
 
-    model = openvino.convert_model(program)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what torch says of itself when a program is copied
+        model = openvino.convert_model(program)
     config = facts.config
     sides = [-1, -1] if facts.any_size else list(config.input_size[-2:])
     model.inputs[0].get_tensor().set_names({INPUT})
