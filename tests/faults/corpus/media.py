@@ -278,5 +278,5 @@ CASES = [
       for name, codec, more in (("vp9.webm", "libvpx-vp9", {}), ("vp8.webm", "libvpx", {}), ("cover.mp4", "mpeg4", {"cover": True}),
                                 ("subtitles.webm", "libvpx-vp9", {"subtitles": "vtt"}))),
     Case("clips_damaged", _damaged_clips, _both_clips, expect=lambda read: read > 50, megabytes=400, seconds=60),
-    Case("embed_media", _embedded, expect=bool, megabytes=300),
+    Case("embed_media", _embedded, expect=bool, megabytes=300, seconds=30),
 ]  # fmt: skip
