@@ -94,7 +94,7 @@ $(VENV)/.docs: $(VENV)/.check
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.docs
-	$(PIP) install -e ".[openvino,onnx,int8,ann,eval,ray]" --group parity-needs --group readers
+	$(PIP) install -e ".[openvino,onnx,int8,ann,eval,ray,serve]" --group parity-needs --group readers --group clients
 	$(PIP) install --no-deps --group parity
 	@touch $@
 
