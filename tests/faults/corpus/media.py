@@ -109,7 +109,15 @@ def _png(*chunks: bytes, pixels: bytes = (b"\0" + bytes(192)) * 64) -> bytes:
 
 def _unpacking(head: bytes, kind: bytes) -> Callable[[], bytes]:
     """A PNG whose text or profile unpacks to 1 GB."""
-    return lambda: _png(_chunk(kind, head + zlib.compress(bytes(1 << 30), 9)))
+    return lambda: _png(_chunk(kind, head + _gigabyte_of_zeros()))
+
+
+def _gigabyte_of_zeros() -> bytes:
+    """What zlib makes of 1 GB of zeros: one compressed mebibyte that refers to nothing before it, 1024 times."""
+    deflate = zlib.compressobj(9, wbits=-15)
+    mebibyte = deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    adler = ((1 << 30) % 65521) << 16 | 1  # of zeros: the second sum counts the first, which stays 1
+    return b"\x78\xda" + mebibyte * 1024 + b"\3\0" + struct.pack(">I", adler)
 
 
 def _apng(frames: int) -> bytes:
