@@ -77,6 +77,7 @@ COMMANDS = {
         "Measure features by retrieval: how far up the images of its class come when all are ranked by an image.",
     ),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
+    "serve": ("serve.serve", "Answer requests over HTTP: classes, embeddings, feature maps, search."),
     "completion": (
         "completion.completion",
         "Print the script by which a shell completes commands, options, choices and names of models.",

@@ -1,0 +1,1 @@
+"""What requests and answers look like: one file a dialect, and no web framework in any."""

@@ -1,0 +1,160 @@
+"""What stands before every address: the key, the limits on reading and on answering, and an end for who went away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .replies import Refusal, Reply, overloaded, unhealthy
+from .service import Service
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+log = logging.getLogger("hierax")
+_HEALTH = "/v2/health/"
+
+
+class Gate:
+    """An ASGI application around another.
+
+    Attributes:
+        open: Addresses that ask for no key.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], service: Service, open: frozenset[str]) -> None:
+        self._app, self._service, self.open = app, service, open
+        self._held = 0  # bytes of bodies
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # no other protocol is spoken; the server closes the connection
+        if scope["path"].startswith(_HEALTH):  # answered whatever else is under way
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await asyncio.wait_for(send(message), self._service.settings.limits.send_s)
+
+        held = _Held()
+        self._service.active += 1
+        try:
+            body = await self._admitted(scope, receive, held)
+            await self._run(scope, body, receive, noted)
+        except Refusal as refusal:
+            self._service.metrics.rejected(refusal.kind)
+            await send_reply(refusal.reply(), noted, close=refusal.status in (408, 413))
+        except asyncio.TimeoutError:
+            log.debug("a client did not take its answer")
+        except _Gone:
+            status = 499
+        finally:
+            self._service.active -= 1
+            self._held -= held.bytes
+            route = getattr(scope.get("route"), "path", "other")
+            self._service.metrics.request(route, status, time.perf_counter() - start)
+
+    async def _admitted(self, scope: Message, receive: Receive, held: _Held) -> bytes:
+        """The body of a request that may be answered.
+
+        Raises:
+            Refusal: It may not.
+        """
+        service, limits = self._service, self._service.settings.limits
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if service.closed:
+            raise unhealthy("The server is stopping. Ask another, or try again later.")
+        if service.active > limits.requests:
+            raise overloaded(f"At most {limits.requests} requests are answered at a time. Try again in a moment.")
+        if service.settings.key is not None and scope["path"] not in self.open:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), service.settings.key.encode()):
+                raise Refusal(401, "Unauthorized", "A request must carry the key: Authorization: Bearer KEY.")
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise Refusal(415, "Validation", "A body must be sent as it is; this one has a Content-Encoding.")
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:19]) > limits.body_bytes:
+            raise _too_large(limits.body_bytes)
+        try:
+            return await asyncio.wait_for(self._body(receive, held), limits.receive_s)
+        except asyncio.TimeoutError as error:
+            words = f"A request must arrive within {limits.receive_s:g} seconds; this one did not. Send it faster."
+            raise Refusal(408, "Timeout", words) from error
+
+    async def _body(self, receive: Receive, held: _Held) -> bytes:
+        limits, parts = self._service.settings.limits, []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            part = message.get("body", b"")
+            held.bytes += len(part)
+            self._held += len(part)
+            if held.bytes > limits.body_bytes:
+                raise _too_large(limits.body_bytes)
+            if self._held > limits.held_bytes:
+                raise overloaded("Requests under way hold all the memory there is for them. Try again in a moment.")
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def _run(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer; give up when the client goes away, so that nobody works for nobody."""
+        gone = asyncio.ensure_future(receive())
+        left = [body]
+
+        async def given() -> Message:
+            if left:
+                return {"type": "http.request", "body": left.pop(), "more_body": False}
+            await asyncio.wait({gone})
+            return {"type": "http.disconnect"}
+
+        answer = asyncio.ensure_future(self._app(scope, given, send))
+        try:
+            await asyncio.wait({gone, answer}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                answer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await answer
+                raise _Gone
+            answer.result()
+        finally:
+            gone.cancel()
+            answer.cancel()
+
+
+class _Gone(Exception):
+    """The client went away."""
+
+
+class _Held:
+    """Bytes of one request's body."""
+
+    bytes = 0
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, "TooLarge", f"A request may have at most {most:,} bytes. Send fewer or smaller images.")
+
+
+async def send_reply(reply: Reply, send: Send, *, close: bool = False) -> None:
+    """Send an answer to whoever asked."""
+    fields = {**reply.headers, "Content-Type": reply.kind, "Content-Length": str(len(reply.body))}
+    if close:  # the rest of the request is not read
+        fields["Connection"] = "close"
+    headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
