@@ -40,6 +40,7 @@ USAGES = {
     "eval retrieval": "DATA",
     "render": "DESTINATION",
     "completion": "{bash,zsh,fish}",
+    "serve": "",
 }
 
 
