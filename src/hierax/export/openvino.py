@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import MissingExtraError
-from ..model.engines.openvino import has_openvino
+from ..model.engines.openvino import converted, openvino
 from ..model.engines.quantize import Calibration
 from ..model.programs.encoder import INPUT
 from ..weights.programs import PREFIX, ProgramFacts
@@ -24,8 +21,7 @@ def check_installed(dtype: str) -> None:
     Raises:
         MissingExtraError: OpenVINO, or for int8 NNCF, is not installed.
     """
-    if not has_openvino():
-        raise MissingExtraError("openvino", "openvino")
+    openvino()
     if dtype == "int8":
         int8.check_installed()
 
@@ -38,24 +34,16 @@ def write(
     if calibration is not None:
         model = int8.of_openvino(model, calibration)
     _describe(model, facts)
-    import openvino
-
     # By itself it would keep every weight in float16.
-    openvino.save_model(model, path, compress_to_fp16=facts.dtype == "float16")
+    openvino().save_model(model, path, compress_to_fp16=facts.dtype == "float16")
 
 
 def graph_of(program: torch.export.ExportedProgram, facts: ProgramFacts) -> Any:
     """The OpenVINO model of a traced program."""
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what torch says of itself when a program is copied
-        model = openvino.convert_model(program)
     config = facts.config
-    sides = [-1, -1] if facts.any_size else list(config.input_size[-2:])
+    sides = (-1, -1) if facts.any_size else config.input_size[-2:]
+    model = converted(program, config.in_channels, *config.input_size[:-2], *sides)
     model.inputs[0].get_tensor().set_names({INPUT})
-    model.reshape({model.inputs[0]: [-1, config.in_channels, *config.input_size[:-2], *sides]})
     for output, name in zip(model.outputs, facts.outputs, strict=True):
         output.get_tensor().set_names({name})
     return model

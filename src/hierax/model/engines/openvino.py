@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import os
 import warnings
@@ -52,6 +53,27 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def openvino() -> Any:
+    """The package, sending nobody a word of its use.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    if not has_openvino():
+        raise MissingExtraError("openvino", "openvino")
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    return importlib.import_module("openvino")
+
+
+def converted(program: torch.export.ExportedProgram, *size: int) -> Any:
+    """The OpenVINO model of a traced program for images of a size (3, *pixels), -1 for any, in any batch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what torch says of itself when a program is copied
+        model = openvino().convert_model(program)
+    model.reshape([-1, *size])
+    return model
+
+
 class OpenVINOEngine(Engine):
     """Compiles on first use of each input size and batch; a batch may be filled up to one nearly as small.
 
@@ -78,8 +100,7 @@ class OpenVINOEngine(Engine):
         convert: bool = True,
     ) -> None:
         super().__init__(encoder)
-        if not has_openvino():
-            raise MissingExtraError("openvino", "openvino")
+        openvino()
         if self.device.type != "cpu" or self.dtype not in (torch.float32, torch.bfloat16):
             raise InputError(
                 f"The openvino engine takes float32 or bfloat16 parameters on the CPU; got {self.dtype} on "
@@ -127,7 +148,7 @@ class OpenVINOEngine(Engine):
         program = self._wanted(size, last)
         model = keeping.find(program)
         if model is None and convert:
-            model = _converted(self.encoder, size, last)
+            model = _convert(self.encoder, size, last)
             model = self.quantize(model) if self.quantize else model
             keeping.keep(program, model, self.encoder)
         return model
@@ -143,29 +164,20 @@ def filled(program: Recent[Program], x: Tensor, last: int) -> list[Tensor]:
     return [output[:b] for output in outputs]
 
 
-def _converted(encoder: Encoder, size: tuple[int, ...], last: int) -> Any:
+def _convert(encoder: Encoder, size: tuple[int, ...], last: int) -> Any:
     """The OpenVINO model for images of that size, any batch."""
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino
-
     exact = encoder if next(encoder.parameters()).dtype == torch.float32 else copy.deepcopy(encoder).float()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what torch says of itself when a program is copied
-        model = openvino.convert_model(export(exact, torch.zeros(2, *size), last, any_batch=True))
-    model.reshape([-1, *size])
-    return model
+    return converted(export(exact, torch.zeros(2, *size), last, any_batch=True), *size)
 
 
 class Program:
     """A model compiled for one batch; each thread that calls at the same time gets a request of its own."""
 
     def __init__(self, model: Callable[..., Any], precision: str, size: tuple[int, ...], last: int, batch: int) -> None:
-        import openvino
-
         sized = model(size, last).clone()
         sized.reshape([batch, *size])
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        self._compiled = openvino.Core().compile_model(sized, "CPU", hints)
+        self._compiled = openvino().Core().compile_model(sized, "CPU", hints)
         self._idle: list[Any] = []
 
     def __call__(self, x: Tensor) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import CheckpointError, MissingExtraError
+from ...errors import CheckpointError
 from ..engines.base import Recent
-from ..engines.openvino import PROGRAMS, Program, filled, has_openvino, within
+from ..engines.openvino import PROGRAMS, Program, filled, openvino, within
 
 
 def read_model(path: Path) -> Any:
@@ -24,20 +23,16 @@ def read_model(path: Path) -> Any:
         MissingExtraError: OpenVINO is not installed.
         CheckpointError: It cannot read the file.
     """
-    if not has_openvino():
-        raise MissingExtraError("openvino", "openvino")
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino
-
+    package = openvino()
     beside = path.with_suffix(".bin")
     if not beside.is_file():
         raise CheckpointError(f"An OpenVINO program is two files; {path} has no {beside.name} beside it. Copy both.")
     try:
-        return openvino.Core().read_model(path, beside)
+        return package.Core().read_model(path, beside)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(
-            f"OpenVINO {openvino.__version__} cannot read {path}: {reason}. Export it again, or install a newer one."
+            f"OpenVINO {package.__version__} cannot read {path}: {reason}. Export it again, or install a newer one."
         ) from error
 
 
