@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .config import STAGE_NAMES, PreprocessSpec
 from .errors import CheckpointError, InputError, UnknownNameError, brief, nearest
 from .model.encoder import Encoder
-from .model.layers import decays, layer_of
+from .model.layers import decays, grouped, layer_of
 from .predictor import Predictor
 from .registry import find_weights
 from .weights.adapt import at_size, to_encoder, to_num_classes
@@ -66,8 +66,8 @@ class Backbone(nn.Module):
         config = weights.config
         if config.is_video:
             raise InputError(f"A backbone takes images; {config.name!r} takes clips. Choose an image member.")
-        known = STAGE_NAMES[: len(config.depths)]
-        self.stages = _in_order(stages, known)
+        known = config.stage_names
+        self.stages = _in_order(config.known_stages(stages), known)
         if frozen_until is not None and frozen_until not in known:
             raise UnknownNameError(
                 f"frozen_until is one of {', '.join(known)}, or None; got {brief(frozen_until)}. "
@@ -157,17 +157,10 @@ class Backbone(nn.Module):
                 f"layer_decay must be above 0 and at most 1; got {brief(layer_decay)}. 1 is the same rate."
             )
         top = self._run + 1
-        groups: dict[tuple[int, bool], dict[str, Any]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            bare = name.removeprefix("encoder.")
-            layer, decay = layer_of(bare, top), decays(bare, parameter.ndim)
-            rates = {"lr": lr * layer_decay ** (top - layer), "weight_decay": weight_decay * decay}
-            group = groups.setdefault((layer, decay), {"params": [], "names": [], **rates})
-            group["params"].append(parameter)
-            group["names"].append(name)
-        return [groups[key] for key in sorted(groups)]
+        return [
+            {**group, "lr": lr * layer_decay ** (top - layer), "weight_decay": weight_decay * decay}
+            for (layer, decay), group in grouped(self, lambda name, ndim: (layer_of(name, top), decays(name, ndim)))
+        ]
 
     def take(self, other: Backbone) -> None:
         """Copy the encoder's parameters of another backbone of the same network, and prove that they are here.
@@ -251,12 +244,8 @@ def backbone(
         return Backbone(weights, stages, frozen_until=frozen_until, norm=norm, pad=pad)
 
 
-def _in_order(stages: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def _in_order(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The stages, finest first, each once."""
-    asked = [stages] if isinstance(stages, str) else list(stages)
-    for name in asked:
-        if name not in known:
-            raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
     if not asked:
         raise InputError(f"A backbone needs a stage at least; got none. Stages are {', '.join(known)}.")
     return tuple(name for name in known if name in asked)

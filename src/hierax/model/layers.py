@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
 
 def layer_of(name: str, last: int) -> int:
     """Layer of an encoder's parameter, from the pixels up.
@@ -21,3 +26,24 @@ def layer_of(name: str, last: int) -> int:
 def decays(name: str, ndim: int) -> bool:
     """Whether weight decay acts on a parameter: not on vectors (biases, norms, scales), nor on position tables."""
     return ndim > 1 and not name.startswith("pos_embed")
+
+
+def grouped(
+    module: nn.Module, place: Callable[[str, int], tuple[int, bool]]
+) -> list[tuple[tuple[int, bool], dict[str, list[Any]]]]:
+    """Every trainable parameter once, from the pixels up.
+
+    Args:
+        module: An encoder, or what holds one as `encoder`.
+        place: Layer of a parameter and whether it decays, of its name in the encoder and its number of axes.
+
+    Returns:
+        Groups of one place: the place, and `params` and `names` as an optimiser takes them.
+    """
+    groups: dict[tuple[int, bool], dict[str, list[Any]]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            group = groups.setdefault(place(name.removeprefix("encoder."), parameter.ndim), {"params": [], "names": []})
+            group["params"].append(parameter)
+            group["names"].append(name)
+    return [(key, groups[key]) for key in sorted(groups)]

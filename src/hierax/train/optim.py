@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..model.layers import decays, layer_of
+from ..model.layers import decays, grouped, layer_of
 from .recipe import Recipe
 
 
@@ -24,19 +24,16 @@ def parameter_groups(module: nn.Module, config: ModelConfig, recipe: Recipe) -> 
     """
     depth = sum(config.depths)
     last = depth if recipe.groups == "meta" else depth + 1  # of norm and head
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        bare = name.removeprefix("encoder.")
-        layer = layer_of(bare, last) if recipe.layer_decay < 1 else last
+
+    def place(name: str, ndim: int) -> tuple[int, bool]:
+        layer = layer_of(name, last) if recipe.layer_decay < 1 else last
         # As Meta has it, the mask token and the positions of MAE's decoder do decay.
-        decay = "norm" not in name if recipe.groups == "birder" else decays(bare, parameter.ndim)
-        rates = {"weight_decay": recipe.weight_decay * decay, "lr_scale": recipe.layer_decay ** (last - layer)}
-        group = groups.setdefault((layer, decay), {"params": [], "names": [], **rates})
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return [groups[key] for key in sorted(groups)]
+        return layer, "norm" not in name if recipe.groups == "birder" else decays(name, ndim)
+
+    return [
+        {**group, "weight_decay": recipe.weight_decay * decay, "lr_scale": recipe.layer_decay ** (last - layer)}
+        for (layer, decay), group in grouped(module, place)
+    ]
 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
