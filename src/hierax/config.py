@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -207,6 +207,11 @@ class ModelConfig:
         return self.channels[-1]
 
     @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of its stages, finest first."""
+        return STAGE_NAMES[: len(self.depths)]
+
+    @property
     def size_multiple(self) -> tuple[int, ...]:
         """Per axis, what an input size must be a multiple of (32 x 32 for the whole public family)."""
         return tuple(
@@ -239,6 +244,30 @@ class ModelConfig:
     def grid(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """Token grid of an input of that size."""
         return tuple(pixels // stride for pixels, stride in zip(input_size, self.patch_stride, strict=True))
+
+    def known_stages(self, names: Sequence[str] | None) -> list[str]:
+        """Names of stages as a list, in the order they were asked for; a single name is one of them, None all.
+
+        Raises:
+            UnknownNameError: A stage that the network does not have.
+        """
+        known = self.stage_names
+        asked = known if names is None else [names] if isinstance(names, str) else names
+        for name in asked:
+            if name not in known:
+                raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
+        return list(asked)
+
+    def check_input(self, shape: tuple[int, ...]) -> None:
+        """Refuse a batch that is none of this network's: (b, 3, h, w), or (b, 3, t, h, w) of clips.
+
+        Raises:
+            InputError: Another rank, other channels, or a size that it cannot tile.
+        """
+        if len(shape) != len(self.input_size) + 2 or shape[1] != self.in_channels:
+            axes = "(b, 3, t, h, w)" if self.is_video else "(b, 3, h, w)"
+            raise InputError(f"Input of {self.name!r} must be {axes}; got {tuple(shape)}.")
+        self.check_size(tuple(shape[2:]))
 
     def check_size(self, size: tuple[int, ...]) -> None:
         """Refuse an input size that the network cannot tile.

@@ -22,7 +22,7 @@ from .data.inputs import network_input
 from .data.loader import map_batches
 from .data.rows import Rows, map_rows
 from .data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, find_images, stands_for_many
-from .errors import CheckpointError, InputError, UnknownNameError, brief, nearest
+from .errors import CheckpointError, InputError, brief
 from .model.encoder import Encoder
 from .model.programs.encoder import ProgramEncoder
 from .schema import positive
@@ -215,17 +215,13 @@ class Predictor:
         """
         if not isinstance(stages, Iterable):
             raise InputError(f"stages must be names of stages; got {brief(stages)}.")
-        stages = [stages] if isinstance(stages, str) else list(stages)
-        known = STAGE_NAMES[: len(self.encoder.return_channels)]
         if self._views(None) > 1:
             raise InputError(f"Feature maps are of one view; got views={self.views}. Set predictor.views = 1.")
-        for name in stages:
-            if name not in known:
-                raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
+        stages = self.encoder.config.known_stages(stages)
         self._require(*stages)
         parts = list(self._run(images, batch_size, 1, lambda x: self.encoder.detection_features(x, stages)))
         if not parts:
-            channels = dict(zip(known, self.encoder.return_channels, strict=True))
+            channels = dict(zip(STAGE_NAMES, self.encoder.return_channels, strict=False))
             return {name: np.zeros((0, channels[name], 0, 0), dtype=np.float32) for name in stages}
         maps = {name: torch.cat([part[name] for part in parts]).float() for name in stages}
         for found in maps.values():

@@ -183,7 +183,7 @@ def balanced(vectors: Float[ndarray, "n c"], widths: Sequence[int]) -> Float[nda
 
 def _stages(predictor: Predictor, features: str) -> list[str]:
     """The stages that are meant, in order; none is the embedding."""
-    known = STAGE_NAMES[: len(predictor.encoder.return_channels)]
+    known = predictor.encoder.config.stage_names
     wanted = [] if features == EMBEDDING else list(known) if features == STAGES else features.split(",")
     for name in (name.strip() for name in wanted):
         if name not in known:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import STAGE_NAMES, ModelConfig
+from ..config import ModelConfig
 from ..errors import ExportError
 from ..model.encoder import Encoder
 from ..model.programs.encoder import ProgramEncoder
@@ -141,4 +141,4 @@ def loud(shape: tuple[int, ...]) -> Tensor:
 def known_outputs(config: ModelConfig) -> tuple[str, ...]:
     """What a network of that config can be asked for."""
     logits = ("logits",) if config.num_classes else ()
-    return ("embedding", *logits, *STAGE_NAMES[: len(config.depths)])
+    return ("embedding", *logits, *config.stage_names)

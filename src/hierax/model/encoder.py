@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..config import STAGE_NAMES, BlockSpec, ModelConfig, block_table
-from ..errors import InputError, UnknownNameError, nearest
+from ..errors import InputError
 
 # CUDA attention kernels index the batch with 16 bits in some builds (pytorch#142228).
 MAX_ATTENTION_BATCH = 65_535
@@ -380,14 +380,7 @@ class Encoder(nn.Module):
         Raises:
             UnknownNameError: A stage that does not exist.
         """
-        wanted = STAGE_NAMES[: len(self.stage_ends)] if stages is None else stages
-        wanted = [wanted] if isinstance(wanted, str) else list(wanted)
-        for name in wanted:
-            if name not in STAGE_NAMES[: len(self.stage_ends)]:
-                raise UnknownNameError(
-                    f"Stages are {', '.join(STAGE_NAMES[: len(self.stage_ends)])}; got {name!r}. "
-                    f"{nearest(name, STAGE_NAMES)}"
-                )
+        wanted = self.config.known_stages(stages)
         last = max((STAGE_NAMES.index(name) for name in wanted), default=-1)
         maps = self.stages(x, last=last)
         return {name: maps[STAGE_NAMES.index(name)].movedim(-1, 1).contiguous() for name in wanted}
@@ -447,10 +440,7 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "b 3 *pixels"], visible: Int[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b *grid c"]:
         """Patch embedding plus position, masked units left out."""
-        if x.ndim != len(self.input_size) + 2 or x.shape[1] != self.config.in_channels:
-            axes = "(b, 3, t, h, w)" if self.config.is_video else "(b, 3, h, w)"
-            raise InputError(f"Input of {self.config.name!r} must be {axes}; got {tuple(x.shape)}.")
-        self.config.check_size(tuple(x.shape[2:]))
+        self.config.check_input(tuple(x.shape))
         if visible is None:
             tokens = self.patch_embed(x)
             return tokens + self.position(tuple(tokens.shape[1:-1]))

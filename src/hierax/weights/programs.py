@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from .. import schema
-from ..config import STAGE_NAMES, ModelConfig, PreprocessSpec
+from ..config import ModelConfig, PreprocessSpec
 from ..errors import CheckpointError
 from ..schema import Length
 from .card import ModelCard, Weights
@@ -72,7 +72,7 @@ class ProgramFacts:
 
     def __post_init__(self) -> None:
         schema.conform(self, CheckpointError)
-        known = ("embedding", "logits", *STAGE_NAMES[: len(self.config.depths)])
+        known = ("embedding", "logits", *self.config.stage_names)
         if unknown := set(self.outputs) - set(known):
             raise CheckpointError(f"Outputs of a program are among {', '.join(known)}; got {min(unknown)!r}.")
         if self.labels is not None and len(self.labels) != self.config.num_classes:

@@ -8,7 +8,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...config import STAGE_NAMES, block_table
+from ...config import block_table
 from ...errors import InputError
 from ...model.encoder import Block, Encoder
 from ...weights.adapt import to_input_size
@@ -40,7 +40,7 @@ class Net(ForeignNames):
         self.encoder, config = encoder, encoder.config
         self.size = (config.input_size[-2], config.input_size[-1])
         self.input_channels = config.in_channels
-        self.return_stages = list(STAGE_NAMES[: len(config.depths)])
+        self.return_stages = list(config.stage_names)
         self.return_channels = list(config.channels)
         self.embedding_size = self.feature_dim = config.embedding_size
         self.stem_stride, self.stem_width = config.patch_stride[-1], config.embed_dim

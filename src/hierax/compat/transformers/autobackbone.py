@@ -90,7 +90,7 @@ def classes() -> tuple[type[Any], type[Any]]:
             self.image_mean, self.image_std = image_mean, image_std
             self.num_channels, self.image_size = config.in_channels, list(config.input_size)
             self.hidden_size = config.channels[-1]  # detectors on the last map alone ask for it
-            self.stage_names = ["stem", *STAGE_NAMES[: len(config.depths)]]
+            self.stage_names = ["stem", *config.stage_names]
             self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     class HieraxBackbone(mixins.BackboneMixin, transformers.PreTrainedModel):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...config import STAGE_NAMES, ModelConfig
-from ...errors import InputError, UnknownNameError, nearest
+from ...errors import InputError
 
 OUTPUTS = ("embedding", "logits", *STAGE_NAMES)  # what a program may give, by name
 INPUT = "images"  # the name of what it takes
@@ -59,19 +59,14 @@ class ProgramEncoder(nn.Module):
 
     def forward_features(self, x: Float[Tensor, "b 3 *pixels"]) -> Float[Tensor, "b c *grid"]:
         """Un-normed map of the last stage, channels first."""
-        name = STAGE_NAMES[len(self.return_channels) - 1]
+        name = self.config.stage_names[-1]
         return self.answers(x, [name])[name]
 
     def detection_features(
         self, x: Float[Tensor, "b 3 *pixels"], stages: Sequence[str] | None = None
     ) -> dict[str, Float[Tensor, "b c *grid"]]:
         """Un-normed stage maps, contiguous and channels first; see `Encoder.detection_features`."""
-        known = STAGE_NAMES[: len(self.return_channels)]
-        wanted = known if stages is None else [stages] if isinstance(stages, str) else list(stages)
-        for name in wanted:
-            if name not in known:
-                raise UnknownNameError(f"Stages are {', '.join(known)}; got {name!r}. {nearest(name, known)}")
-        return self.answers(x, wanted)
+        return self.answers(x, self.config.known_stages(stages))
 
     def answers(self, x: Float[Tensor, "b 3 *pixels"], names: Sequence[str]) -> dict[str, Float[Tensor, "b c *grid"]]:
         """Several answers of one pass by name.
@@ -80,7 +75,8 @@ class ProgramEncoder(nn.Module):
             InputError: An output that the program was made without, or an input of another size.
         """
         self.require(names)
-        self._check(x)
+        self.config.check_input(tuple(x.shape))
+        check_size(self.config, tuple(x.shape[2:]), any_size=self.any_size)
         if not names:
             return {}
         plain = x.detach().to("cpu", torch.float32).contiguous()
@@ -99,13 +95,6 @@ class ProgramEncoder(nn.Module):
                 f"A program answers what it was exported with: {', '.join(self.outputs)}; got {missing[0]!r}. Export "
                 f"it again with --outputs {','.join(name for name in OUTPUTS if name in (*self.outputs, *missing))}."
             )
-
-    def _check(self, x: Tensor) -> None:
-        size, config = tuple(x.shape[2:]), self.config
-        if x.ndim != len(self.input_size) + 2 or x.shape[1] != config.in_channels:
-            axes = "(b, 3, t, h, w)" if config.is_video else "(b, 3, h, w)"
-            raise InputError(f"Input of {config.name!r} must be {axes}; got {tuple(x.shape)}.")
-        check_size(config, size, any_size=self.any_size)
 
 
 def check_size(config: ModelConfig, size: tuple[int, ...], *, any_size: bool) -> None:
