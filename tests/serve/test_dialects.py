@@ -131,3 +131,44 @@ def test_server_metadata__says_what_answers(server, predictor):
     assert said["models"] == [predictor.card.name]
     assert said["model"]["license"] == predictor.card.license
     assert said["model"]["stages"]["stage3"] == {"channels": 128, "stride": 16}
+
+
+def test_features__equal_the_predictor(server, predictor, images):
+    """A transposed map, or the stages in another order, would differ."""
+    wanted = predictor.features(opened(images[1]))
+    one = server.post("/features?stage=stage3", images[1])
+    assert one.headers["x-hierax-image-size"] == "70,130"
+    found = np.load(io.BytesIO(one.content))
+    assert found.dtype == np.float32
+    assert np.abs(found - wanted["stage3"][0]).max() < 1e-5
+    every = np.load(io.BytesIO(server.post("/features", images[1]).content))
+    assert all(np.abs(every[name] - wanted[name][0]).max() < 1e-5 for name in wanted)
+
+
+def test_features__of_cells(server, predictor, images):
+    """Row and column exchanged would give other cells."""
+    wanted = predictor.features(opened(images[0]), stages=["stage2"])["stage2"][0]
+    said = server.post("/features?stage=stage2&cell=1,5&cell=11,0", images[0])
+    found = np.load(io.BytesIO(said.content))
+    assert np.abs(found - np.stack([wanted[:, 1, 5], wanted[:, 11, 0]])).max() < 1e-5
+    as_json = server.post("/features?stage=stage2&cell=1,5&format=json", images[0]).json()
+    assert np.abs(np.array(as_json["stage2"])[0] - wanted[:, 1, 5]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["stage=stage9", "stage=stage2&cell=12,0", "cell=1", "cell=-1,0", "format=json", "dtype=int8", "stages=stage1"],
+)
+def test_features__refused(server, images, query):
+    said = server.post(f"/features?{query}", images[0])
+    assert (said.status_code, said.json()["error_type"]) == (422, "Validation")
+
+
+def test_docs__load_nothing(server):
+    """A script from elsewhere would leave the page empty where there is no network."""
+    page = server.client.get("/docs")
+    assert page.status_code == 200
+    assert "http" not in page.text
+    assert "<script" not in page.text
+    for path in server.client.get("/openapi.json").json()["paths"]:
+        assert path in page.text

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
+from . import reference
 from .gate import Gate
 from .replies import Ask, Refusal, Reply, Route, unhealthy
 from .service import Service
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = logging.getLogger("hierax")
-_CONTENT_POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; connect-src 'self'; "
-    "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-)
 
 
 def application() -> FastAPI:
@@ -50,7 +47,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     except ImportError as error:
         raise MissingExtraError("serve", "fastapi") from error
     from .. import __version__
-    from .dialects import classify, embeddings, health
+    from .dialects import DIALECTS, search
+
+    search.usable(service)
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -59,12 +58,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         service.stop()
 
     app = FastAPI(title="hierax", version=__version__, docs_url=None, redoc_url=None, lifespan=running)
-    for each in (embeddings, classify, health):
-        for route in each.ROUTES:
-            _add(app, service, route)
-    open_to_all = frozenset({"/", "/docs", "/openapi.json"}) | _add_page(app)
+    for route in (*(route for each in DIALECTS for route in each.ROUTES), *_page_routes()):
+        _add(app, service, route)
+    documents = reference.page(app.openapi()).encode()
+
+    async def docs(service: Service, ask: Ask) -> Reply:
+        """This page."""
+        return Reply(documents, "text/html; charset=utf-8", headers=reference.HEADERS)
+
+    _add(app, service, Route("GET", "/docs", docs, gives="text/html", documented=False))
     app.add_exception_handler(HTTPException, _no_such_address)
-    app.add_middleware(Gate, service=service, open=open_to_all)
+    app.add_middleware(Gate, service=service)
     app.state.service = service
     return app
 
@@ -96,6 +100,7 @@ def _add(app: FastAPI, service: Service, route: Route) -> None:
         response_model=None,
         responses={200: {"content": {route.gives: {}}}},
         openapi_extra=extra,
+        include_in_schema=route.documented,
     )
 
 
@@ -156,23 +161,10 @@ async def _no_such_address(request: Any, error: Any) -> Any:
     return _response(Reply(reply.body, status=reply.status, headers={**reply.headers, **(error.headers or {})}))
 
 
-def _add_page(app: FastAPI) -> frozenset[str]:
-    """Let the page be there; gives its addresses."""
+def _page_routes() -> list[Route]:
+    """The page's, where it is installed."""
     try:
-        from .page import files  # type: ignore[import-not-found]
+        from .page import routes  # type: ignore[import-not-found]
     except ImportError:
-        return frozenset()
-    found = files()
-    for path, (kind, content) in found.items():
-        app.add_api_route(path, _constant(content, kind), methods=["GET"], include_in_schema=False)
-    return frozenset(found)
-
-
-def _constant(content: bytes, kind: str) -> Callable[[], Any]:
-    async def constant() -> Any:
-        headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-        if kind.startswith("text/html"):
-            headers["Content-Security-Policy"] = _CONTENT_POLICY
-        return _response(Reply(content, kind, headers=headers))
-
-    return constant
+        return []
+    return routes()

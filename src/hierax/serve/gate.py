@@ -17,18 +17,15 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 log = logging.getLogger("hierax")
-_HEALTH = "/v2/health/"
+_HEALTH, _PAGE = "/v2/health/", "/page/"
+_OPEN = ("/", "/docs", "/openapi.json")  # without a key: nothing of the model's or the store's is there
 
 
 class Gate:
-    """An ASGI application around another.
+    """An ASGI application around another."""
 
-    Attributes:
-        open: Addresses that ask for no key.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]], service: Service, open: frozenset[str]) -> None:
-        self._app, self._service, self.open = app, service, open
+    def __init__(self, app: Callable[..., Awaitable[None]], service: Service) -> None:
+        self._app, self._service = app, service
         self._held = 0  # bytes of bodies
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -79,7 +76,7 @@ class Gate:
             raise unhealthy("The server is stopping. Ask another, or try again later.")
         if service.active > limits.requests:
             raise overloaded(f"At most {limits.requests} requests are answered at a time. Try again in a moment.")
-        if service.settings.key is not None and scope["path"] not in self.open:
+        if service.settings.key is not None and not _is_open(scope):
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), service.settings.key.encode()):
                 raise Refusal(401, "Unauthorized", "A request must carry the key: Authorization: Bearer KEY.")
@@ -144,6 +141,10 @@ class _Held:
     """Bytes of one request's body."""
 
     bytes = 0
+
+
+def _is_open(scope: Message) -> bool:
+    return scope["method"] in ("GET", "HEAD") and (scope["path"] in _OPEN or scope["path"].startswith(_PAGE))
 
 
 def _too_large(most: int) -> Refusal:

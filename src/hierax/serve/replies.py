@@ -131,6 +131,7 @@ class Route:
         takes: Media types of the body and their JSON schemas.
         gives: Media type of the answer.
         query: Name and meaning of what the address may hold.
+        documented: Whether /docs and the OpenAPI description have it.
     """
 
     method: str
@@ -139,3 +140,4 @@ class Route:
     takes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gives: str = JSON
     query: Mapping[str, str] = field(default_factory=dict)
+    documented: bool = True
