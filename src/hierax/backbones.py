@@ -232,16 +232,19 @@ def backbone(
         InputError: A member for clips, no stage, or an illegal size.
     """
     with torch.device("cpu"):  # also where a detector around it is built on the meta device
-        if isinstance(source, Predictor):
-            weights = source.weights()
-            copied = {name: tensor.cpu().clone() for name, tensor in weights.tensors.items()}
-            weights = dataclasses.replace(weights, tensors=copied)
-        else:
-            weights = find_weights(source)
-        weights = at_size(weights, input_size)
+        weights = at_size(source_weights(source), input_size)
         if drop_path is not None:
             weights = weights.with_card(config=dataclasses.replace(weights.config, drop_path=drop_path))
         return Backbone(weights, stages, frozen_until=frozen_until, norm=norm, pad=pad)
+
+
+def source_weights(source: str | Path | Predictor | None) -> Weights:
+    """The weights of a source, as for `backbone`; those of a Predictor are copied."""
+    if not isinstance(source, Predictor):
+        return find_weights(source)
+    weights = source.weights()
+    copied = {name: tensor.cpu().clone() for name, tensor in weights.tensors.items()}
+    return dataclasses.replace(weights, tensors=copied)
 
 
 def _in_order(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

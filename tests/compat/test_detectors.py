@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import hierax
+import hierax.backbones
 from hierax.compat.transformers import backbone_config, register, use_in
+from hierax.registry import find_weights
 from hierax.weights.write import write_weights
 
 from ..members import FAMILIES, SMALL, weights_of
@@ -144,14 +146,17 @@ def test_auto_backbone(checkpoint):
     register()  # a second time
 
 
-def test_replaces_a_backbone_of_the_same_widths(tmp_path):
-    """transformers' own HieraBackbone scrambles its maps, and its weights stay random."""
+def test_replaces_a_backbone_of_the_same_widths(tmp_path, monkeypatch):
+    """transformers' own HieraBackbone scrambles its maps, and its weights stay random; gigabytes are read once."""
     transformers = peer("transformers")
     config = hierax.ModelConfig(**{**SMALL, **FAMILIES["hiera"], "num_classes": 0})
     path = write_weights(weights_of(config), tmp_path / "model", to="hierax")
     theirs = transformers.HieraConfig(image_size=[64, 64], embed_dim=8, depths=[1, 2, 3, 1], out_features=list(THREE))
     detector = transformers.RTDetrV2ForObjectDetection(transformers.RTDetrV2Config(backbone_config=theirs, **RT))
+    read: list = []
+    monkeypatch.setattr(hierax.backbones, "find_weights", lambda source: read.append(source) or find_weights(source))
     use_in(detector.eval(), path)
+    assert read == [path]
     body, seen = inside(detector)
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():

@@ -56,8 +56,8 @@ def test_import(module: str, name: str, said: str) -> None:
         ("from hierax.compat.transformers.models.sam2.modeling_sam2 import Sam2VisionModel", "Sam2VisionModel"),
         ("from hierax.compat.birder.model_registry import registry", "list_pretrained_models"),
         ("import hierax.compat.birder.tools", "birder"),
-        ("import hierax.compat.timm", "hierax.load"),
-        ("from hierax.compat import torchvision", "birder, transformers"),
+        ("import hierax.compat.open_clip", "hierax.load"),
+        ("from hierax.compat import keras", "birder, detectron2, smp, timm, torchvision, transformers"),
     ],
 )
 def test_submodule(line: str, said: str) -> None:

@@ -1,6 +1,8 @@
-"""Stand-ins for code written against birder or transformers: change the import prefix, keep the rest.
+"""Other libraries' ways to name and build things, on hierax's own encoder.
 
-`hierax.compat.birder` and `hierax.compat.transformers` need neither package; both run on hierax's own encoder.
+`birder` and `transformers` stand in for those packages and need neither: change the import prefix, keep the rest of
+your code. `smp`, `timm`, `torchvision` and `detectron2` hand an encoder to the library of that name, whose own code
+takes it.
 """
 
 from .names import refuse_unknown
@@ -8,6 +10,6 @@ from .names import refuse_unknown
 __getattr__ = refuse_unknown(
     __name__,
     "another package",
-    ["birder", "transformers"],
-    {"timm|hiera|sam2|torchvision|open_clip": "hierax.load reads its files; the page Switch says what replaces what."},
+    ["birder", "detectron2", "smp", "timm", "torchvision", "transformers"],
+    {"hiera|sam2|open_clip": "hierax.load reads its files; the page Switch says what replaces what."},
 )

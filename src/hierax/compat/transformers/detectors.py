@@ -19,12 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ...backbones import Backbone, backbone
+from ...backbones import Backbone, backbone, source_weights
 from ...config import STAGE_NAMES, ModelConfig
 from ...errors import InputError
 from ...predictor import Predictor
+from ...weights.adapt import at_size, to_encoder
+from ...weights.card import Weights
 from .autobackbone import classes, needed, register
 
 Source = str | Path | Predictor | None
@@ -100,17 +103,19 @@ def use_in(detector: nn.Module, source: Source = None) -> Any:
         raise InputError(
             f"The backbone of {type(detector).__name__} has no values yet (meta device). Use .to_empty first."
         )
-    if not isinstance(inside, own):
-        inside = _replaced(detector, place, inside, source)
-    body: Backbone = inside.body  # type: ignore[assignment]
-    body.take(_wanted(body, source))
+    with torch.device("cpu"):
+        weights = to_encoder(source_weights(source))
+        if not isinstance(inside, own):
+            inside = _replaced(detector, place, inside, weights)
+        body: Backbone = inside.body  # type: ignore[assignment]
+        body.take(_wanted(body, weights))
     return detector
 
 
-def _wanted(body: Backbone, source: Source) -> Backbone:
-    """The source as a backbone like this one."""
+def _wanted(body: Backbone, weights: Weights) -> Backbone:
+    """The weights as a backbone like this one."""
     size = body.encoder.input_size
-    wanted = backbone(source, stages=body.stages, input_size=(size[-2], size[-1]))
+    wanted = Backbone(at_size(weights, (size[-2], size[-1])), body.stages)
     same = dataclasses.replace(wanted.encoder.config, drop_path=body.encoder.config.drop_path)
     if same != body.encoder.config:
         raise InputError(
@@ -124,19 +129,18 @@ def _described(config: ModelConfig) -> str:
     return f"{config.name} ({config.family}, widths {', '.join(map(str, config.channels))})"
 
 
-def _replaced(detector: nn.Module, place: str, inside: Any, source: Source) -> nn.Module:
+def _replaced(detector: nn.Module, place: str, inside: Any, weights: Weights) -> nn.Module:
     """Exchange a foreign backbone for ours with maps of the same widths."""
-    every = backbone(source)
-    widths = _widths(inside)
-    if not widths or not set(widths) <= set(every.channels):
+    widths, offered = _widths(inside), weights.config.channels
+    if not widths or not set(widths) <= set(offered):
         raise InputError(
             f"The backbone of {type(detector).__name__} is a {type(inside).__name__} whose maps are "
             f"{', '.join(map(str, widths)) or 'unknown'} wide; those of the source are "
-            f"{', '.join(map(str, every.channels))}. {_REMEDY}"
+            f"{', '.join(map(str, offered))}. {_REMEDY}"
         )
-    stages = [name for name, width in zip(every.stages, every.channels, strict=True) if width in widths]
+    stages = [name for name, width in zip(STAGE_NAMES[: len(offered)], offered, strict=True) if width in widths]
     some = next(inside.parameters())
-    config = _config_of(backbone(source, stages=stages))
+    config = _config_of(Backbone(at_size(weights, None), stages))
     module = classes()[1](config).to(device=some.device, dtype=some.dtype).train(inside.training)
     parent, _, name = place.rpartition(".")
     setattr(detector.get_submodule(parent), name, module)
