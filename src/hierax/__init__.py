@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .backbones import Backbone, backbone
     from .bulk.embed import EmbedSummary, embed
     from .config import ModelConfig, PreprocessSpec
+    from .explain import explain
     from .export import ExportReport, export
     from .model.encoder import Encoder
     from .model.engines import optimize
@@ -49,8 +50,8 @@ __all__ = [
     "Acceleration", "Backbone", "CheckpointError", "EmbedSummary", "Encoder", "ExportError", "ExportReport",
     "HieraxError", "Hit", "InputError", "IntegrityError", "MAEOutput", "MaskedAutoencoder", "MissingExtraError",
     "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec", "RecipeError", "Store", "UnknownNameError",
-    "__version__", "accelerate", "backbone", "convert", "create", "describe", "embed", "export", "finetune",
-    "is_accelerated", "list_models", "load", "open_store", "optimize", "pretrain", "restore", "save",
+    "__version__", "accelerate", "backbone", "convert", "create", "describe", "embed", "explain", "export",
+    "finetune", "is_accelerated", "list_models", "load", "open_store", "optimize", "pretrain", "restore", "save",
 ]  # fmt: skip
 
 _HOMES = {
@@ -58,6 +59,7 @@ _HOMES = {
     "backbones": ("Backbone", "backbone"),
     "bulk.embed": ("EmbedSummary", "embed"),
     "config": ("ModelConfig", "PreprocessSpec"),
+    "explain": ("explain",),
     "export": ("ExportReport", "export"),
     "model.encoder": ("Encoder",),
     "model.engines": ("optimize",),

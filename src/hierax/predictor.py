@@ -379,7 +379,7 @@ class Predictor:
         if isinstance(images, Tensor) and images.ndim in (rank + 1, rank + 1 + (views > 1)):
             yield from self._checked(images).split(batch_size)
             return
-        items = _as_list(images, rank)
+        items = as_list(images, rank)
         prepared = (*self.encoder.config.input_size[:-2], *self.preprocess.size)
         sizes = {tuple(item.shape[1:]) if isinstance(item, Tensor) else prepared for item in items}
         if len(sizes) > 1:
@@ -397,8 +397,12 @@ def _over_views(answers: Tensor) -> Tensor:
     return answers.mean(1) if answers.ndim == 3 else answers
 
 
-def _as_list(images: Any, rank: int) -> list[Any]:
-    """One image or many, as a list."""
+def as_list(images: Any, rank: int) -> list[Any]:
+    """One image or many, as a list; `rank` is that of one.
+
+    Raises:
+        InputError: No images, or an array of another shape.
+    """
     if isinstance(images, (Tensor, np.ndarray)):
         if images.ndim == rank:
             return [images]

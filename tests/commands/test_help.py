@@ -19,6 +19,7 @@ USAGES = {
     "describe": "MODEL",
     "classify": "INPUT [INPUT ...]",
     "embed": "INPUT [INPUT ...]",
+    "explain": "INPUT [INPUT ...]",
     "features": "INPUT [INPUT ...]",
     "search": "STORE QUERY [QUERY ...]",
     "duplicates": "STORE",

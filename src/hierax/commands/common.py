@@ -118,6 +118,14 @@ def open_inputs(
     return predictor, paths, functools.partial(run, predictor, paths)
 
 
+def are_one(a: Path, b: Path) -> bool:
+    """Whether two paths lead to one file, under whatever names."""
+    try:
+        return a.expanduser().samefile(b)
+    except OSError:
+        return False
+
+
 def table(rows: Sequence[dict[str, Any]], *, wrap: bool = False) -> None:
     """Print rows of equal keys in columns; what could steer a terminal is shown instead.
 

@@ -33,6 +33,7 @@ from .common import (
     MaxPixels,
     Model,
     Views,
+    are_one,
     open_inputs,
 )  # fmt: skip
 
@@ -221,7 +222,7 @@ def features(
         picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
         with _claimed_maps(output, images_per_part, overwrite=overwrite) as out:
             predictor, paths, run = open_inputs(inputs, model, max_pixels=max_pixels, **options)
-            if plot is not None and any(_are_one(plot, path) for path in paths):
+            if plot is not None and any(are_one(plot, path) for path in paths):
                 raise InputError(f"--plot must name a file of its own; {plot} is one of the inputs. Name another.")
             if picture is not None and predictor.encoder.config.is_video:
                 raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
@@ -258,14 +259,6 @@ def _claimed_maps(output: str, images_per_part: int, *, overwrite: bool) -> Abst
     if path.suffix.lower() != ".npz":
         raise InputError(f"Maps go into a .npz file, or into a folder; got {output!r}. Write {output + '/'!r}.")
     return claimed(path, (".npz",), overwrite=overwrite)
-
-
-def _are_one(a: Path, b: Path) -> bool:
-    """Whether two paths lead to one file, under whatever names."""
-    try:
-        return a.expanduser().samefile(b)
-    except OSError:
-        return False
 
 
 def _is_unicode(stream: TextIO) -> bool:

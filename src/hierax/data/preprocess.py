@@ -83,14 +83,28 @@ def shrinks(size: tuple[int, int], spec: PreprocessSpec) -> int:
 def center_crop(pixels: Tensor, spec: PreprocessSpec) -> Tensor:
     """Cut the centre of (..., height, width), padding with zeros what is smaller than the crop."""
     height, width = spec.size
+    top, left = _padding_before((pixels.shape[-2], pixels.shape[-1]), spec)
     short = [max(side - have, 0) for side, have in zip(spec.size, pixels.shape[-2:], strict=True)]
     if any(short):
-        # Quirk(transformers): its Pillow backend puts the odd row of padding first, torchvision last.
-        first = spec.engine == "pil" and spec.crop_rounding == "floor"
-        top, left = ((gap + 1) // 2 if first else gap // 2 for gap in short)
         pixels = F.pad(pixels, [left, short[1] - left, top, short[0] - top])
     top, left = crop_offsets((pixels.shape[-2], pixels.shape[-1]), spec)
     return pixels[..., top : top + height, left : left + width]
+
+
+def seen_from(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
+    """Where a network's input begins, (top, left), in an image of (height, width) that was resized; padding is < 0."""
+    wide = (max(size[0], spec.size[0]), max(size[1], spec.size[1]))
+    (down, across), (top, left) = _padding_before(size, spec), crop_offsets(wide, spec)
+    return top - down, left - across
+
+
+def _padding_before(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
+    """Rows above and columns to the left that an image of (height, width) lacks."""
+    # Quirk(transformers): its Pillow backend puts the odd row of padding first, torchvision last.
+    first = spec.engine == "pil" and spec.crop_rounding == "floor"
+    short = [max(side - have, 0) for side, have in zip(spec.size, size, strict=True)]
+    top, left = ((gap + 1) // 2 if first else gap // 2 for gap in short)
+    return top, left
 
 
 def crop_offsets(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:

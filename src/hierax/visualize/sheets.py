@@ -9,19 +9,18 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic import atomic_file
 from ..config import PreprocessSpec
 from ..errors import InputError, writing
+from .heat import INK, PAPER, Picture, heat_colors, overlay, scale_bar
 
-Picture: TypeAlias = UInt8[ndarray, "h w 3"]
-PAPER, INK, FAINT = (252, 252, 250), (32, 36, 44), (122, 128, 138)
+FAINT = (122, 128, 138)
 _HIDDEN = np.uint8(205)  # the grey of what a masked autoencoder did not see
 _GAP, _TEXT, _TILE, _PANEL = 12, 13, 144, 224  # pixels; an image on a contact sheet, and on others
 
@@ -81,6 +80,37 @@ def feature_sheet(
     for stage, cells in maps.items():
         panel = Image.fromarray(cells).resize(size, Image.Resampling.NEAREST)
         panels.append((panel, stage, f"{cells.shape[1]} x {cells.shape[0]}"))
+    return _row_of(panels)
+
+
+def heat_sheet(
+    image: Picture, values: Float[ndarray, "h w"], *, name: str, size: tuple[int, int], about: str, unit: str
+) -> Picture:
+    """An image, a map over it, the map alone, and the scale of its colours.
+
+    Args:
+        image: RGB pixels, as large as they are drawn or larger.
+        values: One for each of these pixels.
+        name: What stands under the image, such as its file name.
+        size: Height and width of the file.
+        about: What the map is of.
+        unit: What its numbers are.
+    """
+    shown = _fitted(image, _PANEL)
+    small = np.asarray(Image.fromarray(values.astype(np.float32)).resize(shown.size, Image.Resampling.BILINEAR))
+    least, largest = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    lightest = max(largest, -least)
+    most = "nowhere above 0"
+    if largest > 0:
+        row, column = np.unravel_index(int(values.argmax()), values.shape)
+        y, x = (int((k + 0.5) * side / n) for k, side, n in zip((row, column), size, values.shape, strict=True))
+        most = f"most at x {x}, y {y}"
+    panels = [
+        (shown, name, f"{size[1]} x {size[0]} px"),
+        (Image.fromarray(overlay(np.asarray(shown), small, lightest)), about, unit),
+        (Image.fromarray(heat_colors(small, lightest)), "the map alone", most),
+        (Image.fromarray(scale_bar(least, largest, shown.height)), "", ""),
+    ]
     return _row_of(panels)
 
 
