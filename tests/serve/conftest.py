@@ -13,6 +13,7 @@ import pytest
 
 import hierax
 from hierax.serve import Settings, create_app
+from hierax.serve.run import configured
 
 from ..members import encoded, picture
 
@@ -51,8 +52,7 @@ def served(settings: Settings, *, wait: bool = True) -> Iterator[Served]:
     httpx, uvicorn = pytest.importorskip("httpx"), pytest.importorskip("uvicorn")
     pytest.importorskip("fastapi")
     app = create_app(settings)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configured(app, host="127.0.0.1", port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started)

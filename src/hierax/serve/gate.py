@@ -53,7 +53,7 @@ class Gate:
             await self._run(scope, body, receive, noted)
         except Refusal as refusal:
             self._service.metrics.rejected(refusal.kind)
-            await send_reply(refusal.reply(), noted, close=refusal.status in (408, 413))
+            await send_reply(refusal.reply(), noted, close=refusal.status == 408)
         except asyncio.TimeoutError:
             log.debug("a client did not take its answer")
         except _Gone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from .. import console
 from ..errors import HieraxError, InputError, MissingExtraError
 from .app import create_app
+from .protocol import http_protocol
 from .service import Service
 from .settings import Settings
 
@@ -29,31 +31,40 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> b
         HieraxError: The model cannot be loaded, or the address is taken.
         MissingExtraError: uvicorn is not installed.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtraError("serve", "uvicorn") from error
+    if importlib.util.find_spec("uvicorn") is None:
+        raise MissingExtraError("serve", "uvicorn")
     import torch
 
     torch.set_num_threads(1)  # of a process that decodes; the model has its own
     app = create_app(settings)
     service: Service = app.state.service
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=1,
-        server_header=False,
-        lifespan="on",
-    )
+    config = configured(app, host=host, port=port)
     server, ending = _server(config, service)
     with _bound(config) as sockets:
         asyncio.run(_run(server, service, sockets, f"http://{host}:{sockets[0].getsockname()[1]}"))
     if service.line.failure is not None:
         raise HieraxError(service.line.failure)
     return not ending.left
+
+
+def configured(app: Any, *, host: str, port: int) -> Any:
+    """Uvicorn's configuration of an application that `create_app` made."""
+    import uvicorn
+
+    limits = app.state.service.settings.limits
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=http_protocol(limits),
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        backlog=limits.connections,
+    )
 
 
 class _Ending:

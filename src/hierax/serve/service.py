@@ -148,11 +148,19 @@ class Service:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         except InputError as error:
-            raise invalid(str(error)) from error
+            raise invalid(self._without_places(str(error))) from error
         except HieraxError as error:
             raise Refusal(424, "Backend", type(error).__name__) from error
         except MemoryError as error:
             raise Refusal(413, "TooLarge", "A request must fit into memory; this one does not.") from error
+
+    def _without_places(self, words: str) -> str:
+        """Words for a client: where things lie on this machine is none of its business."""
+        for place, name in ((self.settings.store, "the store"), (self.settings.model, "the model")):
+            if place is not None and os.path.lexists(place):
+                for text in (repr(str(Path(place))), repr(os.path.abspath(place)), os.path.abspath(place)):
+                    words = words.replace(text, name)
+        return words
 
     def decode(self, data: bytes) -> tuple[ndarray, tuple[int, int]]:
         """The network's input (3, h, w) of one encoded image, and the image's (height, width); for the pool.

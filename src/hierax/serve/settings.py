@@ -25,6 +25,7 @@ class Limits:
         pixels: Of one image, as it declares them.
         items: Images in one request.
         requests: Under way at a time.
+        connections: Open at a time, idle ones too.
         queue: Images that wait for the model.
         queue_bytes: Of their inputs.
         headers_s: Seconds for a client to send the head of a request.
@@ -39,6 +40,7 @@ class Limits:
     pixels: Positive = 50_000_000
     items: Count = 32
     requests: Count = 128
+    connections: Count = 512
     queue: Count = 256
     queue_bytes: Positive = 1 << 30
     headers_s: Seconds = 10.0
