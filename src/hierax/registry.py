@@ -9,16 +9,17 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
 
 from .config import ModelConfig, PreprocessSpec, architecture
-from .errors import CheckpointError, InputError, brief
+from .errors import CheckpointError, InputError, UnknownNameError, brief
 from .model.encoder import Encoder
 from .model.init import build
 from .model.mae import MaskedAutoencoder
+from .model.necks import Sam2Neck
 from .model.precision import as_dtype
 from .model.programs.encoder import ProgramEncoder, check_size
 from .model.programs.files import open_file
@@ -28,12 +29,14 @@ from .weights import catalog
 from .weights.adapt import adapted
 from .weights.card import ModelCard, Weights
 from .weights.geometry import AmbiguousError
+from .weights.neck import sam2_neck
 from .weights.network import from_module, to_module
 from .weights.programs import kind_of, read_facts
 from .weights.understand import read_weights
 from .weights.write import write_weights
 
 EMBEDDED = "hiera_nano_96"
+NECK = "sam2_neck"  # what `create` makes beside whole networks
 _LOCAL = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".xml", ".pt2")  # ends of names that are no model's
 log = logging.getLogger("hierax")
 
@@ -201,6 +204,22 @@ def describe(source: str | Path) -> ModelCard:
         return dataclasses.replace(card, candidates=error.candidates)
 
 
+@overload
+def create(  # type: ignore[overload-overlap]  # the name itself goes before other text
+    name: Literal["sam2_neck"],
+    *,
+    source: str | Path | Predictor | None = None,
+    trunk: str | None = None,
+    high_res: bool | None = None,
+) -> Sam2Neck: ...
+@overload
+def create(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    **config_overrides: Any,
+) -> Encoder: ...
 def create(
     name: str,
     *,
@@ -210,16 +229,25 @@ def create(
 ) -> Encoder:
     """A randomly initialised network of a named architecture; a masked autoencoder for `mae_...` names.
 
+    "sam2_neck" is what lies between SAM 2's trunk and its mask decoder, `hierax.model.necks.Sam2Neck`. With `source`, a
+    whole SAM 2 checkpoint, it has its weights, and turns the maps of `hierax.backbone(source)` into the three that the
+    decoder takes.
+
     Args:
         name: Architecture or catalogue name.
         num_classes: Classes of the head, 0 without one; None is the architecture's own.
         input_size: Pixels, an int or (height, width), multiples of 32.
-        **config_overrides: Any field of `ModelConfig`.
+        **config_overrides: Any field of `ModelConfig`. Of "sam2_neck": `source`; or `trunk`, the architecture under a
+            fresh one; and `high_res`, False for maps that have not gone through the decoder's own first projections.
 
     Raises:
         UnknownNameError: No such architecture or option.
         InputError: An illegal size or class count.
+        CheckpointError: The source of a neck has none.
     """
+    if name == NECK:
+        given = {"num_classes": num_classes, "input_size": input_size}
+        return _neck(given, **config_overrides)  # type: ignore[return-value]
     config = architecture(catalog.resolve(name).architecture)
     config = ModelConfig.from_dict({**vars(config), **config_overrides})
     if num_classes is not None:
@@ -229,6 +257,24 @@ def create(
         grows = config.position_size == config.birder_table and config.layer_scale is None
         config = config.with_input_size(input_size, birder=grows)
     return build(config)  # type: ignore[return-value]  # a MaskedAutoencoder only where its name is asked for
+
+
+def _neck(
+    unfit: dict[str, Any],
+    source: str | Path | Predictor | None = None,
+    trunk: str | None = None,
+    high_res: bool | None = None,
+    **others: Any,
+) -> Sam2Neck:
+    """The neck of a SAM 2 checkpoint, or a fresh one over a named trunk."""
+    if wrong := [key for key, value in {**unfit, **others}.items() if value is not None]:
+        raise UnknownNameError(f"{NECK!r} takes source, trunk and high_res; got {', '.join(wrong)}. Leave it out.")
+    if source is None:
+        config = architecture(catalog.resolve(trunk or "sam2_hiera_tiny").architecture)
+        return Sam2Neck(config.channels, high_res=high_res is not False)
+    if trunk is not None:
+        raise InputError(f"source= says which trunk it is; got trunk={brief(trunk)} too. Leave one of them out.")
+    return sam2_neck(source.weights() if isinstance(source, Predictor) else find_weights(source), high_res=high_res)
 
 
 def save(

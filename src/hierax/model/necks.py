@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ..errors import InputError
 
 Maps = list[Float[Tensor, "b c h w"]]
 _TEMPERATURE = 10_000
@@ -48,6 +51,61 @@ class FeaturePyramidNeck(nn.Module):
             features.append(x)
         features.reverse()
         return features, [sine_position(x) for x in features]
+
+
+class Sam2Maps(NamedTuple):
+    """What SAM 2's mask decoder takes of an image, finest first: strides 4, 8 and 16."""
+
+    features: list[Tensor]
+    """Maps (b, c_i, h / s_i, w / s_i)."""
+
+    positions: list[Tensor]
+    """Where each cell lies, (b, dim, h / s_i, w / s_i)."""
+
+
+class Sam2Neck(nn.Module):
+    """From the stage maps of a trunk to the three maps of SAM 2's mask decoder, as its `forward_image` gives them.
+
+    Attributes:
+        fpn: The pyramid, whose coarsest map is left out.
+        conv_s0: The decoder's own projection of the finest map to an eighth of the width; absent without `high_res`.
+        conv_s1: That of the next, to a quarter.
+        channels: Width of each map.
+        strides: Pixels per cell of each map.
+
+    Source: SAM 2 (arXiv:2408.00714).
+    """
+
+    strides = (4, 8, 16)
+
+    def __init__(
+        self, widths: Sequence[int], dim: int = 256, *, top_down: Sequence[int] = (2, 3), high_res: bool = True
+    ) -> None:
+        """Build it for stages of these widths, finest first."""
+        super().__init__()
+        self.fpn = FeaturePyramidNeck(widths, dim, top_down=top_down)
+        self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1) if high_res else nn.Identity()
+        self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1) if high_res else nn.Identity()
+        self.channels = [dim // 8, dim // 4, dim] if high_res else [dim] * 3
+
+    def forward(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Sam2Maps:
+        """The three maps, and the positions of their cells.
+
+        Args:
+            maps: Un-normed maps of all stages, finest first: what `hierax.backbone(source)` gives.
+
+        Raises:
+            InputError: Another number of maps, or others than of its widths.
+        """
+        found, wanted = [each.shape[1] for each in maps], [conv.in_channels for conv in self.fpn.convs][::-1]
+        if found != wanted:
+            raise InputError(
+                f"The neck takes the maps of all stages, finest first, {', '.join(map(str, wanted))} wide; got "
+                f"{', '.join(map(str, found)) or 'none'}. Take them from hierax.backbone of the same checkpoint."
+            )
+        features, positions = self.fpn(maps)
+        fine, middle, coarse = features[:3]
+        return Sam2Maps([self.conv_s0(fine), self.conv_s1(middle), coarse], positions[:3])
 
 
 def sine_position(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

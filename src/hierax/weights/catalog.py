@@ -74,6 +74,11 @@ def resolve(name: str) -> CatalogEntry:
         raise UnknownNameError(f"A model is named in text; got {brief(name)}. See `hierax list` for all names.")
     base, _, revision = name.partition("@")
     target = index.get(name) or index.get(base)
+    if name == "sam2_neck":
+        raise UnknownNameError(
+            "'sam2_neck' is a part of SAM 2, and no model: hierax.create('sam2_neck', source=...) makes it. For models "
+            "see `hierax list sam2*`."
+        )
     if target is None:
         raise UnknownNameError(
             f"Unknown model {shown(name)!r}. {nearest(name, index)}See `hierax list` for all names; "
