@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "hierax"
 FLOORS = (
-    ("errors", "schema", "config", "atomic", "kept", "regular", "console"),
+    ("errors", "schema", "config", "atomic", "outputs", "kept", "regular", "console"),
     ("net", "model"),
     ("weights", "data", "visualize", "store"),
-    ("predictor", "registry", "provenance", "backbones"),
+    ("predictor", "registry", "provenance", "backbones", "basis", "view"),
     ("bulk", "train", "evaluate", "search", "export", "explain", "segment"),
     ("__init__", "__main__", "cli", "commands", "serve", "compat", "accelerate"),
 )

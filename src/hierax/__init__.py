@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .registry import convert, create, describe, load, save
     from .search import Hit, Store, open_store
     from .train import finetune, pretrain
+    from .view import view
     from .weights.card import ModelCard
     from .weights.catalog import list_models
 
@@ -52,6 +53,7 @@ __all__ = [
     "ModelCard", "ModelConfig", "Prediction", "Predictor", "PreprocessSpec", "RecipeError", "Store", "UnknownNameError",
     "__version__", "accelerate", "backbone", "convert", "create", "describe", "embed", "explain", "export",
     "finetune", "is_accelerated", "list_models", "load", "open_store", "optimize", "pretrain", "restore", "save",
+    "view",
 ]  # fmt: skip
 
 _HOMES = {
@@ -68,6 +70,7 @@ _HOMES = {
     "registry": ("convert", "create", "describe", "load", "save"),
     "search": ("Hit", "Store", "open_store"),
     "train": ("finetune", "pretrain"),
+    "view": ("view",),
     "weights.card": ("ModelCard",),
     "weights.catalog": ("list_models",),
 }

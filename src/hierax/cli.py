@@ -43,6 +43,10 @@ COMMANDS = {
     "store merge": ("stores.merge", "Join stores of embeddings, such as those of the shares of one source, into one."),
     "features": ("images.features", "Write the stage maps of each image, and draw them as colours beside it."),
     "explain": ("explaining.explain", "Show which parts of images an answer comes from, as a picture."),
+    "view": (
+        "viewing.view",
+        "Write a page that shows images and their stage maps; point at a cell to compare it with all others.",
+    ),
     "convert": (
         "models.convert",
         "Rewrite a checkpoint in another format; prints the path it wrote, and the lines that load it.",

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from hierax.bulk.files import FileWriter
 from hierax.bulk.run import Row
-from hierax.bulk.write import claimed, write_maps
+from hierax.bulk.write import write_maps
+from hierax.outputs import claimed
 from hierax.store.layout import Spec
 from hierax.store.tables import Record
 

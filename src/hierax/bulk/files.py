@@ -17,7 +17,7 @@ from ..store.layout import SOURCE, Commits, Part, Spec
 from ..store.tables import Block, Record, schema, schema_metadata
 from .csv_text import as_path, as_text, csv_line
 from .npz import Columns
-from .write import OutputFile, claimed
+from ..outputs import OutputFile, claimed
 
 FILES = (".csv", ".jsonl", ".parquet", ".npz")
 _ROWS_PER_GROUP = 4096
@@ -45,7 +45,7 @@ class FileWriter:
         """Hold a file from before any work is done until it takes its place, when the block ends well.
 
         Raises:
-            InputError: As `write.claimed`.
+            InputError: As `outputs.claimed`.
         """
         with claimed(path, FILES, overwrite=overwrite, folder=f"For a store write '{path}/'.") as file:
             held = ExitStack()

@@ -17,7 +17,7 @@ import numpy as np
 from ..atomic import folder_beside, put
 from ..errors import InputError, writing
 from ..schema import positive
-from .write import OutputFile
+from ..outputs import OutputFile
 
 if TYPE_CHECKING:
     from .run import Row

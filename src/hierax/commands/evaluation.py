@@ -189,7 +189,7 @@ def _judge(
         options: All of the command's, by name.
         own: What only this evaluation takes.
     """
-    from ..bulk.write import claimed
+    from ..outputs import claimed
 
     data, names = _told_apart(data, models)
     _check_sources(names)

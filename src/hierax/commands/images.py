@@ -16,7 +16,8 @@ from tyro.conf import arg
 from .. import console
 from ..bulk.csv_text import as_path, as_text, csv_line
 from ..bulk.parts import claimed_folder, write_parts
-from ..bulk.write import OutputFile, claimed, write_maps
+from ..bulk.write import write_maps
+from ..outputs import OutputFile, claimed
 from ..errors import InputError, writing
 from ..provenance import provenance
 from ..schema import positive

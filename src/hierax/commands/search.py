@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from .. import console
-from ..bulk.write import OutputFile, claimed
+from ..outputs import OutputFile, claimed
 from ..data.files import name_bytes, name_text
 from ..errors import InputError
 from ..schema import positive
