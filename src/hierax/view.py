@@ -190,7 +190,9 @@ def _known(stages: Sequence[str] | None, predictor: Predictor) -> list[str]:
     return sorted(set(asked), key=STAGE_NAMES.index)
 
 
-def _rows(predictor: Predictor, items: Sequence[Any], stages: Sequence[str], *, progress: bool) -> Iterator[Shown | str]:
+def _rows(
+    predictor: Predictor, items: Sequence[Any], stages: Sequence[str], *, progress: bool
+) -> Iterator[Shown | str]:
     """Each image with its maps, or the reason why it has none."""
 
     def seen(batch: Tensor, **options: Any) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -21,6 +21,7 @@ USAGES = {
     "embed": "INPUT [INPUT ...]",
     "explain": "INPUT [INPUT ...]",
     "features": "INPUT [INPUT ...]",
+    "view": "INPUT [INPUT ...]",
     "search": "STORE QUERY [QUERY ...]",
     "duplicates": "STORE",
     "cluster": "STORE",

@@ -10,7 +10,7 @@ import pytest
 
 import hierax
 
-from ..browsers import PHONE, browser, opened, violations
+from ..browsers import browser, opened
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("ring.png", "dots.png", "star.jpg")

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..data.files import name_bytes
 from ..errors import writing
+from ..outputs import OutputFile, claimed
 from ..store.layout import SOURCE, Commits, Part, Spec
 from ..store.tables import Block, Record, schema, schema_metadata
 from .csv_text import as_path, as_text, csv_line
 from .npz import Columns
-from ..outputs import OutputFile, claimed
 
 FILES = (".csv", ".jsonl", ".parquet", ".npz")
 _ROWS_PER_GROUP = 4096

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..atomic import folder_beside, put
 from ..errors import InputError, writing
-from ..schema import positive
 from ..outputs import OutputFile
+from ..schema import positive
 
 if TYPE_CHECKING:
     from .run import Row

@@ -17,8 +17,8 @@ from .. import console
 from ..bulk.csv_text import as_path, as_text, csv_line
 from ..bulk.parts import claimed_folder, write_parts
 from ..bulk.write import write_maps
-from ..outputs import OutputFile, claimed
 from ..errors import InputError, writing
+from ..outputs import OutputFile, claimed
 from ..provenance import provenance
 from ..schema import positive
 from ..store.tables import schema_metadata

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from .. import console
-from ..outputs import OutputFile, claimed
 from ..data.files import name_bytes, name_text
 from ..errors import InputError
+from ..outputs import OutputFile, claimed
 from ..schema import positive
 from . import Exit, common
 from .common import Device, Model

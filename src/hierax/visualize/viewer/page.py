@@ -1,6 +1,6 @@
 """The viewer as one HTML file that needs nothing else: no network, no server, no other file.
 
-Names of files are text to it, and its own policy forbids every script and style but these, by digest, and every address.
+Names of files are text to it; its own policy forbids every address, and every script and style but these, by digest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from ... import __version__
 HERE = Path(__file__).parent
 SCRIPTS = ("cells.js", "paint.js", "panel.js", "export.js", "viewer.js")  # in the order in which they need each other
 STYLE, PAGE = "viewer.css", "viewer.html"
-_START = '\nHierax.Viewer.open(document.querySelector("#viewer"), JSON.parse(document.querySelector("#data").textContent));\n'
+_START = """
+Hierax.Viewer.open(document.querySelector("#viewer"), JSON.parse(document.querySelector("#data").textContent));
+"""
 
 
 def viewer_page(data: Mapping[str, Any]) -> str:
