@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from .. import console
-from ..bulk.write import OutputFile, claimed
 from ..errors import InputError, writing
+from ..outputs import OutputFile, claimed
 from . import common
 from .common import Device, Dtype, Inputs, InputSize, MaxPixels, Model, Output
 
