@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "schema", "config", "atomic", "outputs", "kept", "regular", "console"),
     ("net", "model"),
     ("weights", "data", "visualize", "store"),
-    ("predictor", "registry", "provenance", "backbones", "basis", "view"),
+    ("predictor", "registry", "provenance", "backbones", "basis", "view", "dense"),
     ("bulk", "train", "evaluate", "search", "export", "explain", "segment"),
     ("__init__", "__main__", "cli", "commands", "serve", "compat", "accelerate"),
 )

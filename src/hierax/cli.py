@@ -81,6 +81,14 @@ COMMANDS = {
         "evaluation.retrieval",
         "Measure features by retrieval: how far up the images of its class come when all are ranked by an image.",
     ),
+    "segment train": (
+        "segment.train",
+        "Make a segmentation head from scribbles on a few images; says how right it is on images left out.",
+    ),
+    "segment predict": (
+        "segment.predict",
+        "Write a mask for each image: palette PNGs in the colours and numbers of the labels, and their classes.csv.",
+    ),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
     "serve": ("serve.serve", "Answer requests over HTTP: classes, embeddings, feature maps, search."),
     "completion": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -18,6 +19,7 @@ from . import Exit
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
+    from ..outputs import OutputFile
     from ..predictor import Predictor
 
 _NARROWEST = 30  # characters of a column that is wrapped
@@ -151,3 +153,18 @@ def exit_code(total: int, failed: int) -> int:
     if failed:
         console.complain(f"{failed} of {total} files could not be read")
     return Exit.PARTIAL if failed else Exit.OK
+
+
+@contextlib.contextmanager
+def picture(path: Path | None, overwrite: bool) -> Iterator[OutputFile | None]:
+    """Hold a picture's place before any work is done."""
+    if path is None:
+        yield None
+        return
+    from ..outputs import claimed
+
+    with claimed(path, (".png",), overwrite=overwrite) as out:
+        yield out
+        if out.partial.stat().st_size == 0:  # nothing to draw
+            out.partial.unlink()
+            console.say(f"{path} was not written: there is nothing to show")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ from tyro.conf import Positional, arg
 from .. import console
 from ..data.files import name_bytes, name_text
 from ..errors import InputError
-from ..outputs import OutputFile, claimed
+from ..outputs import OutputFile
 from ..schema import positive
 from . import Exit, common
 from .common import Device, Model
@@ -73,7 +72,7 @@ def search(
     if not queries:
         raise InputError(f"Name at least one query. {_QUERIES}")
     box = None if crop is None else _box(crop)
-    with _picture(contact_sheet, overwrite) as picture:
+    with common.picture(contact_sheet, overwrite) as picture:
         found = open_store(store)
         asked = resolve(found, queries, column=column, crop=box, model=model, device=device)
         import numpy as np
@@ -112,7 +111,7 @@ def duplicates(
     """
     from ..search import open_store
 
-    with _picture(contact_sheet, overwrite) as picture:
+    with common.picture(contact_sheet, overwrite) as picture:
         found = open_store(store)
         groups = found.duplicates(threshold, column=column, engine=_engine(exact, ann), progress=True)
         _print_groups(groups, found, format, null)
@@ -135,19 +134,6 @@ def _box(text: str) -> tuple[int, ...]:
     if len(sides) != 4 or not all(side.isascii() and side.isdecimal() and len(side) < 10 for side in sides):
         raise InputError(f"--crop is x,y,width,height in pixels; got {text!r}. Write e.g. 10,20,200,100.")
     return tuple(map(int, sides))
-
-
-@contextlib.contextmanager
-def _picture(path: Path | None, overwrite: bool) -> Iterator[OutputFile | None]:
-    """Hold a picture's place before any work is done."""
-    if path is None:
-        yield None
-        return
-    with claimed(path, (".png",), overwrite=overwrite) as out:
-        yield out
-        if out.partial.stat().st_size == 0:  # nothing to draw
-            out.partial.unlink()
-            console.say(f"{path} was not written: there is nothing to show")
 
 
 def _print_hits(names: Sequence[str], answers: Sequence[Sequence[Hit]], format: str, null: bool) -> None:
@@ -334,7 +320,7 @@ def cluster(
     from ..search import open_store
     from ..search.clusters import find_clusters, members, representatives
 
-    with _picture(contact_sheet, overwrite) as picture:
+    with common.picture(contact_sheet, overwrite) as picture:
         opened = open_store(store)
         found = find_clusters(opened, k, column=column, seed=seed)
         heads = representatives(opened, found)

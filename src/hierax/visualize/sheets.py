@@ -253,6 +253,11 @@ def _write_caption(sheet: Image.Image, corner: tuple[int, int], width: int, name
         draw.text((x, y + 9 + line * _TEXT), _clipped(detail, _font(-1), width), FAINT, _font(-1))
 
 
+def drawn_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """What names on sheets are written in."""
+    return _font(0)
+
+
 def _font(larger: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_TEXT + larger)
 
