@@ -39,6 +39,7 @@ from .common import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from ..basis import BasisFile
     from ..bulk.run import Row
     from ..predictor import Predictor
 
@@ -195,6 +196,7 @@ def features(
     model: Model = None,
     stages: str = "stage1,stage2,stage3,stage4",
     plot: Path | None = None,
+    basis: Path | None = None,
     device: Device = "cpu",
     dtype: Dtype = None,
     batch_size: BatchSize = 8,
@@ -212,12 +214,16 @@ def features(
         stages: Which maps, with commas between.
         plot: A .png that shows images, what the network saw of them, and their maps in colours of their principal
             components; the first 16.
+        basis: A .safetensors file with the components for --plot: used if it is there, otherwise fitted to the images
+            that are drawn and written, for later pictures and for view.
         images_per_part: Images in each .npy file of a folder.
         overwrite: Replace existing outputs.
     """
     wanted = list(dict.fromkeys(stage.strip() for stage in stages.split(",") if stage.strip()))
     if not wanted:
         raise InputError(f"--stages must name at least one of stage1 to stage4; got {stages!r}.")
+    if basis is not None and plot is None:
+        raise InputError("--basis is for the colours of --plot, which is missing. Add --plot FILE.png.")
     options = {"device": device, "dtype": dtype, "fast": fast, "engine": engine, "input_size": input_size}
     with contextlib.ExitStack() as held:
         picture = held.enter_context(claimed(plot, (".png",), overwrite=overwrite)) if plot is not None else None
@@ -228,6 +234,9 @@ def features(
             if picture is not None and predictor.encoder.config.is_video:
                 raise InputError(f"--plot draws maps of images; {predictor.card.name!r} takes clips. Leave --plot out.")
             predictor.features([], stages=wanted)  # what it refuses is refused before any file is opened
+            from ..basis import BasisFile
+
+            colours = BasisFile(basis, predictor, wanted)
 
             def maps(batch: Any, **options: Any) -> list[dict[str, Any]]:
                 found = predictor.features(batch, **options)
@@ -246,7 +255,7 @@ def features(
             shapes = ", ".join(f"{stage} {'x'.join(map(str, rows.first[0].value[stage].shape))}" for stage in wanted)
             console.say(f"{out.path}: {good} maps each of {shapes}")
         if picture is not None:
-            _draw(predictor, rows.first, good, picture)
+            _draw(predictor, rows.first, good, picture, colours)
     console.name_problems(rows.failed)
     return common.exit_code(len(paths), len(rows.failed))
 
@@ -289,19 +298,21 @@ def _print_csv(records: Iterable[dict[str, Any]]) -> None:
             console.emit(csv_line(cells), now=True)
 
 
-def _draw(predictor: Predictor, rows: Sequence[Row], good: int, picture: OutputFile) -> None:
+def _draw(predictor: Predictor, rows: Sequence[Row], good: int, picture: OutputFile, colours: BasisFile) -> None:
     """Draw images, what the network saw of them, and their maps; nothing where there are none."""
     import numpy as np
     from PIL import Image
 
     from ..data.decode import decode_image
     from ..visualize import sheets
-    from ..visualize.maps import pca_maps
+    from ..visualize.maps import colour_maps
 
     if not rows:
         picture.partial.unlink()
         return
-    colors = pca_maps({stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value})
+    every = {stage: np.stack([row.value[stage] for row in rows]) for stage in rows[0].value}
+    bases = colours.of(every)
+    colors = {stage: colour_maps(stage, maps, bases[stage]) for stage, maps in every.items()}
     maps = [dict(zip(colors, found, strict=True)) for found in zip(*colors.values(), strict=True)]
     drawn = []
     for row, found in zip(rows, maps, strict=True):
@@ -309,6 +320,9 @@ def _draw(predictor: Predictor, rows: Sequence[Row], good: int, picture: OutputF
         name = console.printable(os.path.basename(row.name))
         drawn.append(sheets.feature_sheet(decode_image(row.path), found, seen=seen, name=name))
     count = f"{len(rows)} images" if len(rows) == good else f"the first {len(rows)} of {good} images"
+    note = f"{_READING} Drawn: {count}." + (f" Colours: {colours.said(len(rows))}." if colours.path is not None else "")
     with writing(picture.path):
-        Image.fromarray(sheets.stack_sheets(drawn, note=f"{_READING} Drawn: {count}.")).save(picture.partial)
+        Image.fromarray(sheets.stack_sheets(drawn, note=note)).save(picture.partial)
     console.say(f"{picture.path}: {count} beside their maps")
+    if colours.path is not None and colours.is_new:
+        console.say(f"{colours.path}: the basis, fitted here, for later pages and pictures")
