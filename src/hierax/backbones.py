@@ -68,11 +68,6 @@ class Backbone(nn.Module):
             raise InputError(f"A backbone takes images; {config.name!r} takes clips. Choose an image member.")
         known = config.stage_names
         self.stages = _in_order(config.known_stages(stages), known)
-        if frozen_until is not None and frozen_until not in known:
-            raise UnknownNameError(
-                f"frozen_until is one of {', '.join(known)}, or None; got {brief(frozen_until)}. "
-                f"{nearest(str(frozen_until), known)}"
-            )
         self.encoder = cast("Encoder", to_module(weights))
         numbers = [known.index(name) for name in self.stages]
         self.channels = [config.channels[number] for number in numbers]
@@ -80,12 +75,26 @@ class Backbone(nn.Module):
         self.size_divisibility = self.encoder.strides[-1]
         self.preprocess: PreprocessSpec = weights.preprocess
         self.card: ModelCard = weights.card
-        self.pad, self.frozen_until = pad, frozen_until
+        self.pad = pad
         wide = zip(self.stages, self.channels, strict=True) if norm else ()
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width, eps=config.norm_eps) for name, width in wide})
         self._described = dataclasses.replace(weights, tensors={}, raw=None)
         self._run = self.encoder.stage_ends[numbers[-1]] + 1  # blocks
-        self._still = 0 if frozen_until is None else self.encoder.stage_ends[known.index(frozen_until)] + 2  # layers
+        self.freeze(frozen_until)
+
+    def freeze(self, until: str | None) -> None:
+        """Train nothing up to and with a stage, and all above it that is run; None trains all of that.
+
+        Raises:
+            UnknownNameError: No such stage.
+        """
+        known = self.encoder.config.stage_names
+        if until is not None and until not in known:
+            raise UnknownNameError(
+                f"frozen_until is one of {', '.join(known)}, or None; got {brief(until)}. {nearest(str(until), known)}"
+            )
+        self.frozen_until = until
+        self._still = 0 if until is None else self.encoder.stage_ends[known.index(until)] + 2  # layers
         for name, parameter in self.encoder.named_parameters():
             parameter.requires_grad_(self._still <= layer_of(name, self._run + 1) <= self._run)
         self.train(self.training)

@@ -220,7 +220,7 @@ def create(
     input_size: int | tuple[int, int] | None = None,
     **config_overrides: Any,
 ) -> Encoder: ...
-def create(
+def create(  # type: ignore[misc]  # annotated as most calls end
     name: str,
     *,
     num_classes: int | None = None,

@@ -6,6 +6,7 @@ Results equal birder's to 1e-5 on the same file.
 from ..names import refuse_unknown
 from .common.lib import get_channels_from_signature, get_size_from_signature
 from .config import load_model_with_cfg
+from .detector import detector_backbone
 from .inference.classification import evaluate as evaluate_classification
 from .pretrained import (
     ModelInfo,
@@ -19,6 +20,7 @@ from .transform import classification_transform
 __all__ = [
     "ModelInfo",
     "classification_transform",
+    "detector_backbone",
     "evaluate_classification",
     "get_channels_from_signature",
     "get_size_from_signature",

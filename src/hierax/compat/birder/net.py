@@ -95,15 +95,7 @@ class Net(ForeignNames):
         Raises:
             InputError: Not (height, width) in multiples of 32.
         """
-        encoder = self.encoder
-        before = from_module(encoder, Weights(card=ModelCard(config=encoder.config, origin="birder")))
-        after = to_input_size(before, (int(new_size[0]), int(new_size[1])))
-        encoder.config, encoder.input_size = after.config, after.config.input_size
-        if after.tensors["pos_embed"] is not before.tensors["pos_embed"]:
-            encoder.pos_embed = nn.Parameter(after.tensors["pos_embed"], encoder.pos_embed.requires_grad)
-        for block, spec in zip(cast("Iterable[Block]", encoder.blocks), block_table(after.config), strict=True):
-            block.window = spec.window
-        self.size = (after.config.input_size[-2], after.config.input_size[-1])
+        self.size = resized(self.encoder, new_size)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the head by a fresh one; 0 removes it."""
@@ -121,3 +113,19 @@ class Net(ForeignNames):
                 "Call net.adjust_size((height, width)) first."
             )
         return x
+
+
+def resized(encoder: Encoder, new_size: tuple[int, int]) -> tuple[int, int]:
+    """Configure an encoder for another input size, in place, by birder's rules; the size that it has then.
+
+    Raises:
+        InputError: Not (height, width) in multiples of 32.
+    """
+    before = from_module(encoder, Weights(card=ModelCard(config=encoder.config, origin="birder")))
+    after = to_input_size(before, (int(new_size[0]), int(new_size[1])))
+    encoder.config, encoder.input_size = after.config, after.config.input_size
+    if after.tensors["pos_embed"] is not before.tensors["pos_embed"]:
+        encoder.pos_embed = nn.Parameter(after.tensors["pos_embed"], encoder.pos_embed.requires_grad)
+    for block, spec in zip(cast("Iterable[Block]", encoder.blocks), block_table(after.config), strict=True):
+        block.window = spec.window
+    return after.config.input_size[-2], after.config.input_size[-1]

@@ -1,8 +1,8 @@
 """Why a name of birder is not here, and what to do instead; for every module that stands in for one of birder's."""
 
 REASONS = {
-    "detection_transform|.*[Dd]etection.*|wbf|sliding_window|coco": "Object detectors stay with birder; hierax gives "
-    "their backbones maps: net.detection_features.",
+    "detection_transform|.*[Dd]etection.*|wbf|sliding_window|coco": "Object detectors stay with birder; "
+    "detector_backbone(source) gives them an encoder.",
     "naflex.*|.*[Nn]a[Ff]lex.*": "The Hiera family takes images on a fixed grid; only birder has NaFlex networks.",
     "model_registry|registry": "list_pretrained_models names what there is; hierax.create builds a network.",
     "read_.*|write_.*|checkpoint.*|.*_checkpoint|training_utils|scheduler|optim|save_.*": "Training and its files are "
