@@ -81,6 +81,14 @@ COMMANDS = {
         "evaluation.retrieval",
         "Measure features by retrieval: how far up the images of its class come when all are ranked by an image.",
     ),
+    "eval explanations": (
+        "explaining.explanations",
+        "Measure which explanations to trust: insertion and deletion areas, and pointing at objects that are known.",
+    ),
+    "eval seams": (
+        "explaining.seams",
+        "Measure how much the borders of attention windows show in the maps of a model, stage by stage.",
+    ),
     "segment train": (
         "segment.train",
         "Make a segmentation head from scribbles on a few images; says how right it is on images left out.",

@@ -40,6 +40,8 @@ USAGES = {
     "eval knn": "DATA",
     "eval linear": "DATA",
     "eval retrieval": "DATA",
+    "eval explanations": "DATA",
+    "eval seams": "",
     "render": "DESTINATION",
     "completion": "{bash,zsh,fish}",
     "serve": "",

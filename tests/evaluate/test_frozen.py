@@ -248,7 +248,7 @@ def test_command__orders(order):
     seen = []
 
     def judge(judged, data, models, *_, **__):
-        seen.extend(evaluation._told_apart(data, models))
+        seen.extend(evaluation.told_apart(data, models))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "_judge", judge)

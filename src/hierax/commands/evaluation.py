@@ -191,15 +191,15 @@ def _judge(
     """
     from ..outputs import claimed
 
-    data, names = _told_apart(data, models)
-    _check_sources(names)
+    data, names = told_apart(data, models)
+    check_sources(names)
     how = {name: options[name] for name in ("features", "split", "baselines", "batch_size")}
     loading = {name: options[name] for name in ("device", "dtype", "fast", "engine", "input_size", "max_pixels")}
     plot: Path | None = options["plot"]
     with contextlib.ExitStack() as held:
         chart = None if plot is None else claimed(plot, (".png",), overwrite=options["overwrite"])
         picture = None if chart is None else held.enter_context(chart)
-        scores = judged(data, _loaded(names, loading), **how, **own, cache=not options["no_cache"], progress=True)
+        scores = judged(data, loaded(names, loading), **how, **own, cache=not options["no_cache"], progress=True)
         if options["format"] == "json":
             console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
         else:
@@ -212,7 +212,7 @@ def _judge(
     return exit_code(scores.total, len(scores.unreadable))
 
 
-def _told_apart(data: str | None, models: Sequence[Sequence[str]]) -> tuple[str, list[str | None]]:
+def told_apart(data: str | None, models: Sequence[Sequence[str]]) -> tuple[str, list[str | None]]:
     """The data and the models; in `-m MODEL DATA` the data was taken for another model.
 
     Raises:
@@ -228,7 +228,7 @@ def _told_apart(data: str | None, models: Sequence[Sequence[str]]) -> tuple[str,
     return data, [*names] or [None]
 
 
-def _check_sources(names: Sequence[str | None]) -> None:
+def check_sources(names: Sequence[str | None]) -> None:
     """Refuse a local path that is not there before the first model is at work.
 
     Raises:
@@ -242,7 +242,7 @@ def _check_sources(names: Sequence[str | None]) -> None:
             describe(name)
 
 
-def _loaded(names: Sequence[str | None], loading: dict[str, Any]) -> Iterator[tuple[str, Predictor]]:
+def loaded(names: Sequence[str | None], loading: dict[str, Any]) -> Iterator[tuple[str, Predictor]]:
     """Each model with its name, when it is its turn."""
     for name in names:
         predictor = load(name, **loading)

@@ -1,18 +1,21 @@
-"""The command that shows where an answer comes from: explain."""
+"""Commands about where an answer comes from: explain, eval explanations, eval seams."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from .. import console
 from ..errors import InputError, writing
 from ..outputs import OutputFile, claimed
 from . import common
 from .common import Device, Dtype, Inputs, InputSize, MaxPixels, Model, Output
+from .evaluation import Format, Models, check_sources, loaded, told_apart
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
@@ -75,6 +78,98 @@ def explain(
         console.say(f"a sheet has {_DRAWN} images at most; {left} files were left out. Name fewer at a time.")
     console.name_problems(rows.failed)
     return common.exit_code(rows.total, len(rows.failed))
+
+
+def explanations(
+    data: Annotated[
+        Positional[str | None],
+        arg(metavar="DATA", help_behavior_hint="(required)", help="Images, with classes or without; of "
+            "shapes:COUNT@SEED, which are rendered, the objects are known."),
+    ] = None,
+    model: Models = (),
+    methods: Annotated[tuple[str, ...], arg(help="Of rollout, gradcam and occlusion.")] = (
+        "rollout", "gradcam", "occlusion",
+    ),
+    stage: Annotated[str | None, arg(help="Whose cells, stage1 to stage4; each method's own without it.")] = None,
+    images: int = 50,
+    seeds: int = 3,
+    steps: int = 20,
+    masks: Annotated[
+        Path | None, arg(help="A folder with a PNG for each image, of the same name and size, in which 0 is not the "
+            "object."),
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    input_size: InputSize = None,
+    max_pixels: MaxPixels = None,
+    format: Format = "table",
+) -> int:  # fmt: skip
+    """Measure which explanations to trust: insertion and deletion areas, and pointing at objects that are known.
+
+    The probability of the most probable class is followed while the image is deleted in the order of a map (lower is
+    better) and inserted into a blurred one (higher is better); pointing is the share of images with the largest value
+    on the object, inside the share of the map that is on it. Random maps and one that names the centre stand beside.
+
+    Args:
+        images: How many for each seed.
+        seeds: How often images and random maps are drawn; what follows +- is the standard deviation over them.
+        steps: Parts in which an image is deleted and inserted.
+    """
+    from ..evaluate import explanations as judged
+
+    data, names = told_apart(data, model)
+    check_sources(names)
+    loading = {"device": device, "dtype": dtype, "input_size": input_size, "max_pixels": max_pixels}
+    how = {"methods": methods, "stage": stage, "images": images, "seeds": seeds, "steps": steps, "masks": masks}
+    scores = judged(data, loaded(names, loading), **how, progress=True)
+    if format == "json":
+        console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
+    else:
+        common.table(scores.table())
+    console.name_problems(scores.unreadable)
+    return common.exit_code(scores.total, len(scores.unreadable))
+
+
+def seams(
+    model: Models = (),
+    size: Annotated[
+        tuple[int, ...] | None, arg(metavar="H [W]", help="Height and width of the inputs; the model's own without it.")
+    ] = None,
+    data: Annotated[str | None, arg(help="Images, with classes or without; rendered shapes without it.")] = None,
+    images: int = 4,
+    random_weights: bool = False,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    max_pixels: MaxPixels = None,
+    format: Format = "table",
+) -> int:
+    """Measure how much the borders of attention windows show in the maps of a model, stage by stage.
+
+    ratio is the mean distance of neighbouring cells across a border over that of neighbours inside windows, 1 where
+    windows leave no trace; pixels is the same of the images. Where padding fills up the last windows, the strip that
+    it enters is named.
+
+    Args:
+        images: How many of them; the first.
+        random_weights: Judge architectures, by name, with random weights.
+    """
+    from ..evaluate import seams as judged
+
+    names = [name for group in model for name in group] or [None]
+    if size is not None and len(size) not in (1, 2):
+        raise InputError(f"--size is a side, or height and width, in pixels; got {len(size)} numbers.")
+    sides = None if size is None else size[0] if len(size) == 1 else (size[0], size[1])
+    models = names
+    if not random_weights:
+        check_sources(names)
+        models = loaded(names, {"device": device, "dtype": dtype, "max_pixels": max_pixels})
+    scores = judged(models, size=sides, data=data, images=images, random_weights=random_weights, progress=True)
+    if format == "json":
+        console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
+    else:
+        common.table(scores.table())
+    console.name_problems(scores.unreadable)
+    return common.exit_code(scores.total, len(scores.unreadable))
 
 
 def _draw(question: Question, rows: Sequence[Row], picture: OutputFile) -> None:

@@ -1,6 +1,10 @@
-"""How good a network is, measured on labelled data: `knn`, `linear` and `retrieval` of frozen features, `accuracy`."""
+"""How good a network is, measured: frozen features (`knn`, `linear`, `retrieval`), `accuracy`, explanations, seams."""
 
+from .explanations import explanations
 from .frozen import knn, linear, retrieval
-from .result import FeatureScores
+from .result import ExplanationScores, FeatureScores, SeamScores
+from .seams import seams
 
-__all__ = ["FeatureScores", "knn", "linear", "retrieval"]
+__all__ = [
+    "ExplanationScores", "FeatureScores", "SeamScores", "explanations", "knn", "linear", "retrieval", "seams",
+]  # fmt: skip

@@ -99,7 +99,7 @@ class Rows:
         """Networks, one at a time, and baselines."""
         names: set[str] = set()
         of_images = False
-        for name, predictor in _named(self.models):
+        for name, predictor in named(self.models):
             unique = next(text for text in _numbered(name) if text not in names)
             names.add(unique)
             of_images |= not predictor.encoder.config.is_video
@@ -126,8 +126,13 @@ def _numbered(name: str) -> Iterator[str]:
     return itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
 
 
-def _named(models: Any) -> Iterator[tuple[str, Predictor]]:
-    """Each of the models with a name, loaded when it is its turn."""
+def named(models: Any) -> Iterator[tuple[str, Predictor]]:
+    """Each of the models with a name, loaded when it is its turn.
+
+    Raises:
+        InputError: Neither sources nor Predictors.
+        HieraxError: As `load`.
+    """
     if models is None or isinstance(models, (str, Path, Predictor)):
         models = [models]
     if not isinstance(models, Iterable):

@@ -12,12 +12,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from ..config import STAGE_NAMES
 from ..data.inputs import image_input
 from ..data.placing import placed
 from ..errors import InputError, UnknownNameError, brief, nearest
-from ..model.encoder import Encoder
-from ..model.explainers import EXPLAINERS, heat_maps, predicted, rollout
+from ..model.explainers import EXPLAINERS, heat_maps, predicted, readable, rollout, stage_index
 from ..predictor import Predictor, as_list
 from ..registry import load
 from .target import check_cell, class_index, is_cell
@@ -109,13 +107,13 @@ class Question:
 
     def __init__(self, predictor: Predictor, method: str, target: Any = None, stage: Any = None) -> None:
         self.predictor, self.method = predictor, method
-        self.encoder = self._explainable(predictor)
+        self.encoder = readable(predictor.encoder, predictor.card.name)
         if not isinstance(method, str) or method not in EXPLAINERS:
             known = ", ".join(EXPLAINERS)
             raise UnknownNameError(
                 f"Methods are {known}; got {brief(method)}. {nearest(str(method), EXPLAINERS)}".strip()
             )
-        self.stage = self._stage(stage)
+        self.stage = None if stage is None else stage_index(self.encoder, stage)
         self.cell = self._cell(target) if is_cell(target) else None
         named = target is not None and self.cell is None
         if self.encoder.num_classes == 0 and (named or EXPLAINERS[method].needs_class):
@@ -176,27 +174,6 @@ class Question:
         row, column = check_cell(self.cell, (start.shape[1], start.shape[2]))
         start[:, row, column] = 1
         return rollout(self.encoder, x, start, self.place)
-
-    def _explainable(self, predictor: Predictor) -> Encoder:
-        encoder = predictor.encoder
-        if not isinstance(encoder, Encoder):
-            raise InputError(
-                f"Explaining looks inside a network; {predictor.card.name!r} is an exported program, which has only "
-                "answers. Load the weights that it was made from."
-            )
-        if encoder.config.is_video:
-            raise InputError(f"Images are explained; {predictor.card.name!r} takes clips. Use an image member.")
-        return encoder
-
-    def _stage(self, stage: Any) -> int | None:
-        if stage is None:
-            return None
-        known = STAGE_NAMES[: len(self.encoder.stage_ends)]
-        if stage not in known:
-            raise UnknownNameError(
-                f"Stages are {', '.join(known)}; got {brief(stage)}. {nearest(str(stage), known)}".strip()
-            )
-        return known.index(stage)
 
     def _cell(self, target: Any) -> tuple[int, int]:
         if self.method != "rollout":

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from ...errors import InputError, nearest
 from ..files import name_bytes, name_text
-from .shapes import CLASSES, render
+from .shapes import CLASSES, object_mask, render
 
 Problems = Sequence[tuple[str, str]]
 UNLABELLED = -1
@@ -99,6 +99,10 @@ class TrainingData:
         """The sample as `decode_image` takes it: a path, bytes, or RGB bytes as an array."""
         raise NotImplementedError
 
+    def mask(self, index: int) -> Bool[np.ndarray, "h w"] | None:
+        """Which pixels of a sample are its object; None where nobody knows."""
+        return None
+
     def fingerprint(self) -> str:
         """A digest of names and labels, equal for equal sets."""
         digest = hashlib.sha256(self.labels.tobytes())
@@ -139,6 +143,10 @@ class ShapeData(TrainingData):
         """Draw it."""
         return render(index, seed=self.seed, size=self.size)[0]
 
+    def mask(self, index: int) -> Bool[np.ndarray, "h w"] | None:
+        """What was drawn, without the textures, which fill their frames."""
+        return object_mask(index, seed=self.seed, size=self.size)
+
     def fingerprint(self) -> str:
         """Count, seed and size say it all."""
         return f"shapes-{len(self)}-{self.seed}-{self.size}"
@@ -158,6 +166,10 @@ class Subset(TrainingData):
     def read(self, index: int) -> Any:
         """As in the whole set."""
         return self.base.read(int(self.indices[index]))
+
+    def mask(self, index: int) -> Bool[np.ndarray, "h w"] | None:
+        """As in the whole set."""
+        return self.base.mask(int(self.indices[index]))
 
 
 def hold_out(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData | None]:

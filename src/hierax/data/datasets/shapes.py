@@ -133,6 +133,25 @@ def render(index: int, *, seed: int = 0, size: int | Size = 96) -> tuple[UInt8[n
     Raises:
         InputError: A negative index or seed, or a side below 8 or above 4096 pixels.
     """
+    pixels, label, _ = _rendered(index, seed, size)
+    return pixels, label
+
+
+def object_mask(index: int, *, seed: int = 0, size: int | Size = 96) -> Bool[ndarray, "h w"] | None:
+    """Which pixels of the image that `render` draws are its object; None where a texture fills the frame.
+
+    Pixels that are covered by more than a half; bars that lie over the object belong to it, its rim and shadow do not.
+
+    Raises:
+        InputError: As `render`.
+    """
+    return _rendered(index, seed, size)[2]
+
+
+def _rendered(
+    index: int, seed: int, size: int | Size
+) -> tuple[UInt8[ndarray, "h w 3"], int, Bool[ndarray, "h w"] | None]:
+    """Pixels, label and object of one image."""
     sides = (size, size) if isinstance(size, int) else size
     if len(sides) != 2 or not LEAST_SIDE <= min(sides) <= max(sides) <= MOST_SIDE:
         raise InputError(
@@ -142,8 +161,12 @@ def render(index: int, *, seed: int = 0, size: int | Size = 96) -> tuple[UInt8[n
         raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     label = index % len(CLASSES)
-    draw = _draw_outline if CLASSES[label] in OUTLINES else _draw_pattern
-    return _degrade(rng, _occlude(rng, draw(rng, CLASSES[label], sides))), label
+    if CLASSES[label] in OUTLINES:
+        picture, coverage = _draw_outline(rng, CLASSES[label], sides)
+        mask = coverage > 0.5
+    else:
+        picture, mask = _draw_pattern(rng, CLASSES[label], sides), None
+    return _degrade(rng, _occlude(rng, picture)), label, mask
 
 
 def render_folder(
@@ -194,8 +217,8 @@ def _check_vacant(folder: Path) -> None:
         )
 
 
-def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
-    """One filled outline, sometimes with a rim and a shadow, over a plain, graded or cloudy ground."""
+def _draw_outline(rng: Generator, name: str, size: Size) -> tuple[Picture, Plane]:
+    """One filled outline, sometimes with a rim and a shadow, over a plain, graded or cloudy ground; what it covers."""
     side, middle = min(size), np.array(size[::-1]) / 2
     ground, fill, rim = _colors(rng, 3)
     radius = rng.uniform(0.3, 0.44) * side
@@ -208,7 +231,8 @@ def _draw_outline(rng: Generator, name: str, size: Size) -> Picture:
     if rng.random() < 0.35:
         width = rng.uniform(0.015, 0.035) * side
         picture = _over(picture, rim, _coverage(points + center, size, outline=width))
-    return _over(picture, fill * _light(rng, size), _coverage(points + center, size))
+    coverage = _coverage(points + center, size)
+    return _over(picture, fill * _light(rng, size), coverage), coverage
 
 
 def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:

@@ -7,18 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...config import STAGE_NAMES
+from ...errors import InputError, UnknownNameError, brief, nearest
 from ..encoder import Encoder
 from .gradcam import gradcam
 from .occlusion import occlusion
 from .rollout import rollout
 
-__all__ = ["EXPLAINERS", "Explainer", "gradcam", "heat_maps", "occlusion", "rollout"]
+__all__ = [
+    "EXPLAINERS",
+    "Explainer",
+    "gradcam",
+    "heat_maps",
+    "occlusion",
+    "predicted",
+    "readable",
+    "rollout",
+    "stage_index",
+]
 
 Classes: TypeAlias = "Int[Tensor, ' b']"
 Maps: TypeAlias = "Float[Tensor, 'b h w']"
@@ -68,6 +80,39 @@ def heat_maps(
     if classes is None:
         return rollout(encoder, x, stage=place)
     return explainer.run(encoder, x, classes, place)
+
+
+def readable(encoder: nn.Module, name: str) -> Encoder:
+    """The network, where it is one of images that can be looked into.
+
+    Args:
+        encoder: A predictor's.
+        name: What to call it.
+
+    Raises:
+        InputError: An exported program, or a network of clips.
+    """
+    if not isinstance(encoder, Encoder):
+        raise InputError(
+            f"Explaining looks inside a network; {name!r} is an exported program, which has only answers. Load the "
+            "weights that it was made from."
+        )
+    if encoder.config.is_video:
+        raise InputError(f"Images are explained; {name!r} takes clips. Use an image member.")
+    return encoder
+
+
+def stage_index(encoder: Encoder, stage: Any) -> int:
+    """A stage by name, counted from 0.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    known = STAGE_NAMES[: len(encoder.stage_ends)]
+    if stage not in known:
+        hint = nearest(str(stage), known)
+        raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(stage)}. {hint}".strip())
+    return known.index(stage)
 
 
 def predicted(encoder: Encoder, x: Float[Tensor, "b 3 h w"]) -> Classes:
