@@ -14,8 +14,8 @@ from .pages import DOCS, agrees, pictures, run_page, workshop, written_pages
 RUN = [page for page in written_pages() if any(block.language in ("sh", "python") for block in blocks(page))]
 
 
-# Their commands start a cluster, or convert networks for OpenVINO: twenty seconds each, and tested where they live.
-LONG = ("tasks/ray.md", "tasks/prepare.md")
+# Their commands start a cluster, or convert networks: ten to twenty seconds each, and tested where they live.
+LONG = ("tasks/ray.md", "tasks/prepare.md", "tasks/export-openvino.md", "tasks/export-torch.md")
 
 
 def marked(page: Path) -> Any:
