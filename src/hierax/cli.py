@@ -97,6 +97,18 @@ COMMANDS = {
         "segment.predict",
         "Write a mask for each image: palette PNGs in the colours and numbers of the labels, and their classes.csv.",
     ),
+    "segment propagate": (
+        "segment.propagate",
+        "Carry the mask of the first frame through a clip: cells take the labels of those that they are most like.",
+    ),
+    "eval segmentation": (
+        "dense.segmentation",
+        'Measure maps by a linear probe of pixels (extra "eval"): mean intersection over union on images left apart.',
+    ),
+    "eval propagation": (
+        "dense.propagation",
+        "Measure maps by labels that follow them through clips: J and F of DAVIS 2017.",
+    ),
     "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
     "serve": ("serve.serve", "Answer requests over HTTP: classes, embeddings, feature maps, search."),
     "completion": (

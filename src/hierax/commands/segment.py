@@ -1,4 +1,4 @@
-"""Commands that make masks: segment train, predict."""
+"""Commands that make masks: segment train, predict, propagate."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def train(
 
     with claimed(output, (".safetensors",), overwrite=overwrite) as out, common.picture(preview, overwrite) as picture:
         predictor = load(model, device=device, max_pixels=max_pixels)
-        how: dict[str, Any] = {"kind": kind, "classes": classes, "unlabelled": unlabelled, "size": _size(size)}
-        how |= {"stages": _stages(stages), "tile": tile, "balance": balance, "neighbours": neighbours}
+        how: dict[str, Any] = {"kind": kind, "classes": classes, "unlabelled": unlabelled, "size": size_of(size)}
+        how |= {"stages": stages_of(stages), "tile": tile, "balance": balance, "neighbours": neighbours}
         found = trained(labels, predictor, **how, progress=True)
         found.head.save(out.partial, overwrite=True)
         if picture is not None:
@@ -114,7 +114,57 @@ def predict(
     return exit_code(len(done.masks) + len(done.problems), len(done.problems))
 
 
-def _size(text: str | None) -> int | str | None:
+def propagate(
+    clip: Annotated[Positional[Path], arg(metavar="CLIP", help="Folder of frames, or a video file.")],
+    first_mask: Annotated[Positional[Path], arg(metavar="FIRST_MASK", help="Mask of the first frame, a PNG.")],
+    output: Output,
+    model: Model = None,
+    stages: str | None = None,
+    size: Size = None,
+    tile: Tile = None,
+    frames: int = 7,
+    radius: int = 12,
+    top_k: int = 5,
+    temperature: float = 0.1,
+    device: Device = "cpu",
+    max_pixels: MaxPixels = None,
+    preview: Preview = None,
+    overwrite: bool = False,
+) -> int:
+    """Carry the mask of the first frame through a clip: cells take the labels of those that they are most like.
+
+    The settings are DINO's on DAVIS: the first frame and 7 before each, 12 cells around, the 5 most alike.
+
+    Args:
+        output: Folder of masks; what else is in it stays.
+        stages: Whose maps are compared, with commas between; stage2,stage3 without it.
+        size: Shorter side in pixels at which frames are looked at, or full; 480 without it.
+        frames: Frames just before one that it takes labels from, beside the first.
+        radius: Cells, each way, in which like ones are sought.
+        top_k: How many cells count.
+        temperature: A cell weighs exp(cosine / temperature).
+        overwrite: Replace existing masks.
+    """
+    from ..dense.track import Following
+    from ..segment import propagate as propagated
+
+    how, asked = Following(frames, radius, top_k, temperature), {"stages": stages_of(stages), "size": size_of(size)}
+    with common.picture(preview, overwrite) as picture:
+        predictor = load(model, device=device, max_pixels=max_pixels)
+        done = propagated(clip, first_mask, output, predictor, **asked, tile=tile, how=how, overwrite=overwrite,
+                          progress=True)  # fmt: skip
+        if picture is not None:
+            _draw_clip(clip, done.masks, picture)
+    console.say(f"{done.folder}: {len(done.masks)} masks")
+    return Exit.OK
+
+
+def size_of(text: str | None) -> int | str | None:
+    """A size as it is typed.
+
+    Raises:
+        InputError: Neither a number nor full.
+    """
     if text is None or text == "full":
         return text
     if not (text.isascii() and text.isdecimal() and len(text) < 6):
@@ -122,7 +172,8 @@ def _size(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _stages(text: str | None) -> list[str] | None:
+def stages_of(text: str | None) -> list[str] | None:
+    """Stages as they are typed."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -150,8 +201,8 @@ def _draw_trained(
     found: Trained, predictor: Predictor, labels: Path, classes: Path | None, unlabelled: str | None, out: Any
 ) -> None:
     """Draw labelled images, their labels, and what the head says of them."""
+    from ..data.labelled import mask_meaning, read_pair
     from ..data.pairs import find_pairs
-    from ..segment.samples import mask_meaning, read_pair
     from ..visualize.overlays import overlay
 
     pairs = find_pairs(labels)
@@ -183,6 +234,26 @@ def _draw_masks(masks: Sequence[tuple[Path, Path]], head: Any, out: Any, total: 
         columns["mask"].append(overlay(pixels, places[read_mask(mask).values], [each.color for each in head.classes]))
     note = f"The first {len(shown)} of {total} images." if len(shown) < total else ""
     _put(shown, columns, {each.name: each.color for each in head.classes}, note, out)
+
+
+def _draw_clip(clip: Path, masks: Sequence[tuple[Path, Path]], out: Any) -> None:
+    """Draw some frames under their masks, from the first to the last."""
+    import numpy as np
+
+    from ..data.frames import open_frames
+    from ..data.mask_classes import classes_of
+    from ..data.masks import read_mask
+    from ..visualize.overlays import overlay
+
+    chosen = set(np.linspace(0, len(masks) - 1, min(_SHOWN, len(masks))).round().astype(int).tolist())
+    meaning = classes_of([(str(masks[0][1]), read_mask(masks[0][1]))])
+    shown, columns = [], {"mask": []}
+    for place, (name, pixels) in enumerate(open_frames(clip)):
+        if place in chosen:
+            classes = meaning.decode(read_mask(masks[place][1]), str(masks[place][1]))
+            shown.append((pixels, name))
+            columns["mask"].append(overlay(pixels, classes, [each.color for each in meaning.known]))
+    _put(shown, columns, {each.name: each.color for each in meaning.known}, f"Of {len(masks)} frames.", out)
 
 
 def _put(shown: Sequence[tuple[Any, str]], columns: Any, legend: Any, note: str, out: Any) -> None:

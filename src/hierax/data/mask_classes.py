@@ -190,7 +190,7 @@ def classes_of(masks: Iterable[tuple[str, Mask]], unlabelled: str | int | None =
         table = {value: place for place, value in enumerate(kept)} | dict.fromkeys(skipped, -1)
         return Classes(tuple(known), {}, table)
     shown = {value: color for value, (color, _) in colors.items()}
-    known = [MaskClass(f"class_{value}", shown.get(value) or _spread(value), value) for value in kept]
+    known = [MaskClass(f"class_{value}", shown.get(value) or spread(value), value) for value in kept]
     return Classes(tuple(known), {v: place for place, v in enumerate(kept)} | dict.fromkeys(skipped, -1), {})
 
 
@@ -266,7 +266,7 @@ def _from_rows(rows: list[tuple[int, int | None, int | None, str]], name: str) -
                 table[value] = -1 if nothing else len(known)
         if not nothing:
             number = len(known) if index is None else index
-            shown = _spread(number) if color is None else unpacked(color)
+            shown = spread(number) if color is None else unpacked(color)
             known.append(MaskClass(label, shown, number))
     if not known or len(known) > MOST_CLASSES:
         raise InputError(f"There are from 1 to {MOST_CLASSES} classes; {name} names {len(known)}.")
@@ -286,7 +286,7 @@ def _only_used(known: tuple[MaskClass, ...], numbers: dict[int, int], colors: di
     return Classes(kept, *tables)
 
 
-def _spread(number: int) -> Color:
+def spread(number: int) -> Color:
     """A colour for a number, far from those of its neighbours."""
     hue, value = number * 0.381966 % 1, (0.95, 0.7)[number // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)

@@ -17,6 +17,8 @@ from .walk import Walk
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "JPEGImages")
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "scribbles", "SegmentationClass")
+SPLITS = {"train": "training", "training": "training", "val": "validation", "validation": "validation",
+          "valid": "validation", "test": "test"}  # fmt: skip
 _MARK = re.compile(r"[ ._-](?:masks?|labels?|scribbles?|annotations?|seg|gt)$", re.IGNORECASE)
 RULE = "Put images/NAME.jpg and masks/NAME.png into two folders, or NAME.jpg and NAME_mask.png into one."
 
@@ -82,6 +84,17 @@ def find_pairs(folder: str | os.PathLike[str]) -> Pairs:
             f"{len(found.without_image)} masks, and no two belong together. {RULE}"
         )
     return found
+
+
+def split_pairs(found: Pairs) -> dict[str, list[Pair]]:
+    """Pairs by split, where every one lies in a folder of a split: images/training/NAME.jpg; else empty."""
+    splits: dict[str, list[Pair]] = {}
+    for pair in found.pairs:
+        first, _, rest = pair.name.partition("/")
+        if not rest or first.lower() not in SPLITS:
+            return {}
+        splits.setdefault(SPLITS[first.lower()], []).append(pair)
+    return splits
 
 
 def _in_one_folder(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:

@@ -288,3 +288,28 @@ def _to_rgb(frame: Any, size: int | None) -> np.ndarray:
     # FFmpeg states the rotation counter-clockwise, as rot90 turns.
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(array, turns))
+
+
+def each_frame(path: str | os.PathLike[str]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Every frame of a video file, upright and in order, one at a time.
+
+    Raises:
+        InputError: It cannot be decoded, its frames differ in size, or it needs too much.
+        MissingExtraError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("video", "av") from error
+    try:
+        with open_regular(path) as file, av.open(file, options=_RESTRICTED) as container:
+            limits = _Limits()
+            for index, frame in enumerate(container.decode(_picture_stream(path, container))):
+                limits.count(frame)
+                limits.check(index, frame)
+                yield _to_rgb(frame, None)
+    except InputError:
+        raise
+    except av.FFmpegError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"A clip must be a video file; {os.fspath(path)!r} is not: {reason}.") from error

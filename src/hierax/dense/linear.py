@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import MissingExtraError
 from .labels import pixel_classes
-from .maps import Dense
+from .maps import CellMaps
 
 _STEPS = 300
 _ONE_THREAD_TO = 4_000_000  # numbers: of fewer, threads wait for each other longer than they compute
@@ -35,7 +35,7 @@ class Linear:
     weights: Mapping[str, Float[Tensor, "k c"]]
     bias: Float[Tensor, " k"]
 
-    def of(self, dense: Dense, pixels: UInt8[ndarray, "h w 3"]) -> Float[Tensor, "k h w"]:
+    def of(self, dense: CellMaps, pixels: UInt8[ndarray, "h w 3"]) -> Float[Tensor, "k h w"]:
         """Scores of the cells of an image."""
         return dense.joined(pixels, self.weights) + self.bias[:, None, None]
 
@@ -44,7 +44,7 @@ class Linear:
         matrix = torch.cat(list(self.weights.values()), 1).double().numpy()
         return rows.astype(np.float64) @ matrix.T + self.bias.double().numpy()
 
-    def classes(self, dense: Dense, pixels: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w"]:
+    def classes(self, dense: CellMaps, pixels: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w"]:
         """The class of each pixel of an image."""
         return pixel_classes(self.of(dense, pixels), (pixels.shape[0], pixels.shape[1]))
 

@@ -63,13 +63,71 @@ class View:
         return height, width
 
 
-class Dense:
+class CellMaps:
+    """Maps of an image, whatever makes them, and features of their cells.
+
+    Attributes:
+        view: At what size images are looked at.
+        strides: Pixels of that size for each cell of each map, finest first.
+        channels: Width of each map.
+    """
+
+    view: View
+    strides: dict[str, int]
+    channels: dict[str, int]
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the working size for each cell of the finest map."""
+        return min(self.strides.values())
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Cells of the finest map of an image of (height, width) pixels."""
+        height, width = self.view.working_size(size)
+        return height // self.stride, width // self.stride
+
+    def maps(
+        self, pixels: UInt8[ndarray, "h w 3"], weights: Mapping[str, Float[Tensor, "k c"]] | None = None
+    ) -> dict[str, Float[Tensor, "c h w"]]:
+        """The maps of an image.
+
+        Args:
+            pixels: RGB bytes of the image.
+            weights: For each map a matrix that its channels are multiplied with; None leaves them as they are.
+        """
+        raise NotImplementedError
+
+    def joined(
+        self, pixels: UInt8[ndarray, "h w 3"], weights: Mapping[str, Float[Tensor, "k c"]]
+    ) -> Float[Tensor, "k h w"]:
+        """The sum over stages of linear maps of them, resized to the finest; the same as of stages that are joined."""
+        maps = self.maps(pixels, weights)
+        grid = self.grid((pixels.shape[0], pixels.shape[1]))
+        return torch.stack([_to_grid(found, grid) for found in maps.values()]).sum(0)
+
+    def cells(self, pixels: UInt8[ndarray, "h w 3"], chosen: Int[ndarray, " n"]) -> Float[ndarray, "n c"]:
+        """Features of some cells of the finest map: all stages resized to it and joined.
+
+        Args:
+            pixels: RGB bytes of the image.
+            chosen: Places in the finest map, row by row.
+        """
+        height, width = self.grid((pixels.shape[0], pixels.shape[1]))
+        # Centres of cells, as `grid_sample` counts them: -1 and 1 are the outer edges.
+        y, x = torch.from_numpy(chosen // width), torch.from_numpy(chosen % width)
+        places = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)[None, None].float()
+        options: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
+        maps = self.maps(pixels).values()
+        rows = [F.grid_sample(found[None], places, **options)[0, :, 0].T for found in maps]
+        return torch.cat(rows, 1).numpy()
+
+
+class Dense(CellMaps):
     """A network of images with the size at which it looks at them.
 
     Attributes:
         predictor: The network.
         stages: Which of its maps, finest first.
-        view: The size.
     """
 
     def __init__(self, predictor: Predictor, stages: Sequence[str] = STAGE_NAMES, view: View | None = None) -> None:
@@ -85,16 +143,6 @@ class Dense:
         channels = dict(zip(STAGE_NAMES, predictor.encoder.return_channels, strict=False))
         self.strides = {stage: int(strides[stage]) for stage in self.stages}
         self.channels = {stage: int(channels[stage]) for stage in self.stages}
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the working size for each cell of the finest map."""
-        return min(self.strides.values())
-
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Cells of the finest map of an image of (height, width) pixels."""
-        height, width = self.view.working_size(size)
-        return height // self.stride, width // self.stride
 
     def maps(
         self, pixels: UInt8[ndarray, "h w 3"], weights: Mapping[str, Float[Tensor, "k c"]] | None = None
@@ -127,30 +175,6 @@ class Dense:
                 sums[stage][:, place[0], place[1]] += found[stage] * weight
                 counts[stage][place] += weight
         return {stage: sums[stage].div_(counts[stage]) for stage in self.stages}
-
-    def joined(
-        self, pixels: UInt8[ndarray, "h w 3"], weights: Mapping[str, Float[Tensor, "k c"]]
-    ) -> Float[Tensor, "k h w"]:
-        """The sum over stages of linear maps of them, resized to the finest; the same as of stages that are joined."""
-        maps = self.maps(pixels, weights)
-        grid = self.grid((pixels.shape[0], pixels.shape[1]))
-        return torch.stack([_to_grid(found, grid) for found in maps.values()]).sum(0)
-
-    def cells(self, pixels: UInt8[ndarray, "h w 3"], chosen: Int[ndarray, " n"]) -> Float[ndarray, "n c"]:
-        """Features of some cells of the finest map: all stages resized to it and joined.
-
-        Args:
-            pixels: RGB bytes of the image.
-            chosen: Places in the finest map, row by row.
-        """
-        height, width = self.grid((pixels.shape[0], pixels.shape[1]))
-        # Centres of cells, as `grid_sample` counts them: -1 and 1 are the outer edges.
-        y, x = torch.from_numpy(chosen // width), torch.from_numpy(chosen % width)
-        places = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)[None, None].float()
-        options: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-        maps = self.maps(pixels).values()
-        rows = [F.grid_sample(found[None], places, **options)[0, :, 0].T for found in maps]
-        return torch.cat(rows, 1).numpy()
 
     def _seen(
         self, pixels: UInt8[ndarray, "h w 3"], weights: Mapping[str, Float[Tensor, "k c"]] | None

@@ -17,13 +17,16 @@ COLUMNS = {
     "retrieval": (
         ("map", "mAP"), ("map_at_r", "mAP@R"), ("recall@1", "R@1"), ("recall@5", "R@5"), ("recall@10", "R@10"),
     ),
+    "segmentation": (("miou", "mIoU"), ("accuracy", "pixels"), ("mean_accuracy", "classes")),
+    "propagation": (
+        ("jf", "J&F"), ("j", "J"), ("j_recall", "J recall"), ("j_decay", "J decay"), ("f", "F"),
+        ("f_recall", "F recall"), ("f_decay", "F decay"),
+    ),
 }  # fmt: skip
 TITLES = {
-    "knn": "Nearest neighbours",
-    "linear": "Linear probe",
-    "retrieval": "Retrieval",
-    "explanations": "Explanations",
-}
+    "knn": "Nearest neighbours", "linear": "Linear probe", "retrieval": "Retrieval",
+    "explanations": "Explanations", "segmentation": "Linear probe of pixels", "propagation": "Labels that follow",
+}  # fmt: skip
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Scores:
     """What an evaluation found, row by row.
 
     Attributes:
-        task: "knn", "linear", "retrieval", "explanations" or "seams".
+        task: What was asked: "knn", "seams", ...
         data: What was judged.
         settings: How.
         results: A dict a row.
@@ -98,7 +101,8 @@ class FeatureScores(Scores):
             for key, title in COLUMNS[self.task]
             if key != "spread" and any(key in row for row in self.results)
         }
-        names, what = [row["model"] for row in self.results], f"{self.data['name']}, {self.data['classes']} classes"
+        names, what = [row["model"] for row in self.results], str(self.data["name"])
+        what += f", {self.data['classes']} classes" if self.data.get("classes") else ""
         title = f"{TITLES[self.task]}: {what}, {self.total:,} images"
         compare(names, measures, Path(path), title=title, spreads=spreads)
         return Path(path)

@@ -97,18 +97,13 @@ class Rows:
 
     def _describers(self) -> Iterator[Describer]:
         """Networks, one at a time, and baselines."""
-        names: set[str] = set()
         of_images = False
-        for name, predictor in named(self.models):
-            unique = next(text for text in _numbered(name) if text not in names)
-            names.add(unique)
+        for unique, predictor in predictors(self.models):
             of_images |= not predictor.encoder.config.is_video
             self._warn(unique, predictor)
             yield network(predictor, self.features, unique)
             if self.baselines == "all":
                 yield network(untrained(predictor), self.features, f"{unique}, random weights")
-        if not names:
-            raise InputError("Name at least one model to evaluate.")
         if self.baselines != "none" and of_images:
             yield histograms()
 
@@ -120,6 +115,21 @@ class Rows:
                 f"{name!r} was trained on images that are judged here, with their classes: it tells them apart better "
                 "than it would new ones."
             )
+
+
+def predictors(models: Any) -> Iterator[tuple[str, Predictor]]:
+    """Each of the models with a name of its own, loaded when it is its turn.
+
+    Raises:
+        InputError: None.
+    """
+    names: set[str] = set()
+    for name, predictor in named(models):
+        unique = next(text for text in _numbered(name) if text not in names)
+        names.add(unique)
+        yield unique, predictor
+    if not names:
+        raise InputError("Name at least one model to evaluate.")
 
 
 def _numbered(name: str) -> Iterator[str]:

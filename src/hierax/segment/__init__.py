@@ -9,6 +9,7 @@ predict("head.safetensors", "photos", "masks")
 
 from .head import Head, load_head
 from .predict import Written, predict
+from .propagate import propagate
 from .train import Trained, train
 
-__all__ = ["Head", "Trained", "Written", "load_head", "predict", "train"]
+__all__ = ["Head", "Trained", "Written", "load_head", "predict", "propagate", "train"]

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from .. import console
-from ..data.mask_classes import Classes, MaskClass, classes_file, classes_of, read_classes, with_unlabelled
-from ..data.masks import Mask, read_mask
-from ..data.pairs import Pair, Pairs, find_pairs
+from ..data.labelled import mask_meaning, read_pair
+from ..data.mask_classes import Classes, MaskClass
+from ..data.pairs import Pairs, find_pairs
 from ..dense.labels import CellLabels, balanced_choice, cell_labels
 from ..dense.maps import Dense, read_image
 from ..errors import InputError
@@ -88,46 +88,6 @@ def read_samples(
             found.rows.append(dense.cells(read_image(images[name]), kept.cells))
             bar.update()
     return found
-
-
-def mask_meaning(pairs: Pairs, classes: str | Path | None, unlabelled: str | int | None) -> Classes:
-    """What the values of masks mean: by a file that is named or lies in the folder, else by what they hold.
-
-    Raises:
-        InputError: As `read_classes` and `classes_of`.
-    """
-    file = classes_file(pairs.folder) if classes is None else Path(classes).expanduser()
-    if file is not None:
-        return with_unlabelled(read_classes(file), unlabelled)
-    return classes_of(((str(pair.mask), read_mask(pair.mask)) for pair in pairs.pairs), unlabelled)
-
-
-def read_pair(pair: Pair, meaning: Classes) -> tuple[ndarray, Int[ndarray, "h w"]]:
-    """RGB bytes of an image, and the class of each pixel.
-
-    Raises:
-        InputError: One cannot be read, they differ in size, or a value means nothing.
-    """
-    pixels, mask = read_image(pair.image), read_mask(pair.mask)
-    check_size(pair, pixels.shape[:2], mask)
-    return pixels, meaning.decode(mask, str(pair.mask))
-
-
-def check_size(pair: Pair, size: tuple[int, ...], mask: Mask) -> None:
-    """Refuse a mask of another size than its image.
-
-    Raises:
-        InputError: It is.
-    """
-    height, width = mask.values.shape
-    if (height, width) != tuple(size):
-        turned = (
-            " The image is turned by its orientation tag: draw on the upright one." if (width, height) == size else ""
-        )
-        raise InputError(
-            f"A mask has the size of its image; {str(pair.mask)!r} is {width} x {height} and {str(pair.image)!r} "
-            f"{size[1]} x {size[0]}.{turned} Save it at the image's size."
-        )
 
 
 def _labelled(pairs: Pairs, meaning: Classes, dense: Dense) -> Samples:
