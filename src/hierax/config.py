@@ -255,7 +255,8 @@ class ModelConfig:
         asked = known if names is None else [names] if isinstance(names, str) else names
         for name in asked:
             if name not in known:
-                raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
+                said = f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}"
+                raise UnknownNameError(said.rstrip())
         return list(asked)
 
     def check_input(self, shape: tuple[int, ...]) -> None:
