@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Without a network Chromium's own services would try to reach theirs all the time.
@@ -15,6 +19,8 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+MOST_BYTES = 200_000  # of a picture of the docs
 PHONE = {"width": 390, "height": 844}
 
 
@@ -54,3 +60,16 @@ def violations(page: Any) -> list[str]:
         for each in found
         if each["impact"] in ("serious", "critical")
     ]
+
+
+def pictured(page: Any, name: str) -> None:
+    """Hold a screenshot against the docs: HIERAX_PICTURES=1 writes it there, for somebody to look at.
+
+    Without, the committed picture must be there, of the same width, and small.
+    """
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    if os.environ.get("HIERAX_PICTURES"):
+        shot.quantize(256, kmeans=4, dither=Image.Dither.NONE).save(PICTURES / name, optimize=True)
+    with Image.open(PICTURES / name) as kept:
+        assert kept.width == shot.width
+    assert (PICTURES / name).stat().st_size < MOST_BYTES

@@ -14,7 +14,7 @@ from PIL import Image
 import hierax
 from hierax.visualize.maps import pca_maps
 
-from ..browsers import PHONE, browser, opened, violations
+from ..browsers import PHONE, browser, opened, pictured, violations
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("ring.png", "dots.png", "star.jpg")
@@ -222,3 +222,22 @@ def test_names__are_text(tmp_path, chromium):
         assert str(tmp_path) not in page_file.read_text()
         assert not page.faults
         assert len(page.asked) == 1
+
+
+def test_pictures_of_the_docs(page_file, chromium, maps):
+    """The pages show the viewer as it is."""
+    with at(page_file, chromium, viewport={"width": 1280, "height": 720}) as page:
+        ready(page)
+        point(page, maps, "stage3", 0, 2, 4, click=True)
+        point(page, maps, "stage3", 2, 2, 1)
+        settled(page)
+        pictured(page, "view-cosines.png")
+    with at(page_file, chromium, viewport={"width": 1280, "height": 720}, color_scheme="dark") as page:
+        ready(page)
+        page.get_by_role("radio", name=re.compile("stage1")).check()
+        page.get_by_role("radio", name="PCA").check()
+        page.get_by_role("checkbox", name="mask units").check()
+        page.locator(".facts", has_text="stage1:").wait_for()
+        point(page, maps, "stage1", 2, 9, 12)
+        settled(page)
+        pictured(page, "view-colours-dark.png")

@@ -95,11 +95,11 @@ Hierax.drawTexts = (context, what, cell, unit) => {
 /** The probe is a white frame, what it is compared with an orange dashed one, a near cell a numbered disc. */
 Hierax.drawMark = (context, {row, column, kind, label}, cell, unit) => {
   if (kind === "near") {
-    const radius = 8.5 * unit;
+    const radius = 8 * unit;
     // In a large cell the disc stands in the corner, where it hides no digits.
     const off = Math.min(cell.width, cell.height) > 4.5 * radius;
-    const x = off ? column * cell.width + 1.4 * radius : (column + 0.5) * cell.width;
-    const y = off ? row * cell.height + 1.4 * radius : (row + 0.5) * cell.height;
+    const x = off ? column * cell.width + radius : (column + 0.5) * cell.width;
+    const y = off ? row * cell.height + radius : (row + 0.5) * cell.height;
     context.beginPath();
     context.arc(x, y, radius, 0, 2 * Math.PI);
     context.fillStyle = "#101216";

@@ -51,14 +51,11 @@ Hierax.controls = (viewer) => {
     choice("Stage", `stage-${id}`, stages, state.stage, (name) => viewer.setStage(name)),
     choice("Show", `layer-${id}`, layers.map(([value, text]) => ({value, text})), state.layer, set("layer")),
     make("label", {class: "range"}, make("span", {}, "Over the image"), strength),
-    make("fieldset", {}, make("legend", {}, "Lines"), make("div", {class: "ticks"},
+    make("fieldset", {}, make("legend", {}, "Draw"), make("div", {class: "ticks"},
       tick("cells", "cells", state.cells, set("cells")),
       tick("windows", "windows", state.windows, set("windows")),
-      tick("mask units", "units", state.units, set("units")))),
-    make("fieldset", {}, make("legend", {}, "Scale and digits"), make("div", {class: "ticks"},
-      tick("\u22121 to 1", "fixed", state.fixed, set("fixed")),
-      tick("digits", "digits", state.digits, set("digits")))),
-    make("button", {type: "button", class: "export", click: () => viewer.exported()}, "Export PNG"));
+      tick("mask units", "units", state.units, set("units")),
+      tick("digits", "digits", state.digits, set("digits")))));
 };
 
 /** What the probe says: a heading, the value read, the nearest cells, the scale of colours, facts of the stage. */
@@ -77,17 +74,21 @@ Hierax.Reading = class {
     this.live = make("p", {class: "unseen", role: "status", "aria-live": "polite"});
     const most = make("input", {type: "number", name: "nearest", min: 1, max: 50, value: viewer.state.most,
       input: (event) => viewer.set({most: Math.min(50, Math.max(1, Math.floor(event.target.value) || 1))})});
+    const wide = matchMedia("(min-width: 60rem)").matches; // a phone has no keys
     const keys = Hierax.KEYS.flatMap(([key, does]) => [make("dt", {}, key), make("dd", {}, does)]);
     this.element = make("aside", {"aria-label": "Values"},
       make("section", {class: "card"}, make("div", {class: "head"}, make("h2", {}, "Probe"), this.pin),
-        this.probe, this.value, this.against, this.bar, this.scale),
+        this.probe, this.value, this.against, this.bar, this.scale,
+        make("div", {class: "ticks"}, tick("scale from \u22121 to 1", "fixed", viewer.state.fixed, (fixed) => viewer.set({fixed})))),
       make("section", {class: "card"}, make("h2", {}, "Nearest cells"),
         make("div", {class: "ticks"}, make("label", {class: "number"}, "how many", most),
           tick("of other images only", "others", viewer.state.others, (others) => viewer.set({others}))),
         make("table", {}, make("thead", {}, make("tr", {}, ...["#", "cell", "cosine"].map(
           (text) => make("th", {scope: "col"}, text)))), this.rows)),
-      make("section", {class: "card"}, make("h2", {}, "About"), this.facts,
-        make("details", {open: true}, make("summary", {}, "Keys on a picture"), make("dl", {class: "keys", id: `keys-${viewer.id}`}, ...keys))),
+      make("section", {class: "card"}, make("div", {class: "head"}, make("h2", {}, "About"),
+        make("button", {type: "button", click: () => viewer.exported()}, "Export PNG")), this.facts,
+        make("details", {open: wide}, make("summary", {}, "Keys on a picture"),
+          make("dl", {class: "keys", id: `keys-${viewer.id}`}, ...keys))),
       this.live);
   }
 

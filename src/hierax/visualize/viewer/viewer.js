@@ -49,6 +49,13 @@ Hierax.Viewer = class {
     this.root.dataset.ready = "yes";
   }
 
+  /** Take no more notice of the page; whoever opened the viewer may put another in its place. */
+  close() {
+    this.watch?.disconnect();
+    cancelAnimationFrame(this.asked);
+    this.asked = -1; // nothing is drawn any more
+  }
+
   /** Change what is shown. */
   set(changes) {
     Object.assign(this.state, changes);
