@@ -109,7 +109,10 @@ COMMANDS = {
         "dense.propagation",
         "Measure maps by labels that follow them through clips: J and F of DAVIS 2017.",
     ),
-    "render": ("evaluation.render", "Write a labelled set of rendered shapes and textures, one folder per class."),
+    "render": (
+        "evaluation.render",
+        "Write a labelled set of rendered shapes and textures: one folder per class, or scenes with boxes and masks.",
+    ),
     "serve": ("serve.serve", "Answer requests over HTTP: classes, embeddings, feature maps, search."),
     "completion": (
         "completion.completion",

@@ -12,7 +12,7 @@ from PIL import Image
 
 import hierax
 from hierax.cli import main
-from hierax.data.datasets import shapes
+from hierax.data.datasets import paint
 from hierax.data.datasets.open import open_data
 from hierax.data.datasets.samples import Subset
 from hierax.data.datasets.shapes import CLASSES, OUTLINES, object_mask, render, render_folder
@@ -38,9 +38,9 @@ def predictor():
 def test_object_mask__is_what_was_filled(index, monkeypatch):
     """A mask of the shadow, of the rim, or of another draw of the same seed is no mask of this object."""
     image, label = render(index, seed=3)
-    monkeypatch.setattr(shapes, "_occlude", lambda rng, picture: picture)
-    monkeypatch.setattr(shapes, "_degrade", lambda rng, picture: shapes._to_bytes(picture))
-    monkeypatch.setattr(shapes, "_light", lambda rng, size: np.float32(1) + 0 * rng.random())
+    monkeypatch.setattr(paint, "occlude", lambda rng, picture: picture)
+    monkeypatch.setattr(paint, "degrade", lambda rng, picture: paint._to_bytes(picture))
+    monkeypatch.setattr(paint, "light", lambda rng, size: np.float32(1) + 0 * rng.random())
     bare, mask = render(index, seed=3)[0], object_mask(index, seed=3)
     assert mask.shape == image.shape[:2]
     assert CLASSES[label] in OUTLINES

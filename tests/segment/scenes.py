@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hierax.data.datasets import shapes
+from hierax.data.datasets import paint, shapes
 
 NAMES = ("background", "circle", "star", "cross")
 HUES = (0.6, 0.0, 0.33, 0.15)
@@ -22,7 +22,7 @@ def scene(index: int, *, seed: int = 5, size: int = 96, hues: bool = True) -> tu
     """
     rng = np.random.default_rng([seed, index])
     sides = (size, size)
-    grounds = shapes._colors(rng, 4)
+    grounds = paint.colors(rng, 4)
 
     def color(kind: int) -> np.ndarray:
         if not hues:
@@ -30,14 +30,14 @@ def scene(index: int, *, seed: int = 5, size: int = 96, hues: bool = True) -> tu
         rgb = colorsys.hsv_to_rgb((HUES[kind] + rng.uniform(-0.04, 0.04)) % 1, *rng.uniform((0.4, 0.4), (0.9, 1.0)))
         return np.array(rgb, np.float32).reshape(3, 1, 1)
 
-    picture, mask = np.array(shapes._ground(rng, color(0), sides)), np.zeros(sides, np.uint8)
+    picture, mask = np.array(paint.ground(rng, color(0), sides)), np.zeros(sides, np.uint8)
     for place, kind in enumerate([1 + index % 3, 1 + (index // 3 + index + 1) % 3][: 1 + index % 2]):
         middle = np.array([0.3 + 0.4 * place, rng.uniform(0.35, 0.65)]) * size
-        points = shapes.outline(NAMES[kind], rng) @ shapes._pose(rng).T * rng.uniform(0.2, 0.3) * size + middle
-        cover = shapes._coverage(points, sides)
-        picture = shapes._over(picture, color(kind) * shapes._light(rng, sides), cover)
+        points = shapes.outline(NAMES[kind], rng) @ paint.pose(rng).T * rng.uniform(0.2, 0.3) * size + middle
+        cover = paint.coverage(points, sides)
+        picture = paint.over(picture, color(kind) * paint.light(rng, sides), cover)
         mask[cover > 0.5] = kind
-    return shapes._degrade(rng, picture), mask
+    return paint.degrade(rng, picture), mask
 
 
 def scribbles(mask: np.ndarray, *, seed: int = 0, unlabelled: int = 255) -> np.ndarray:

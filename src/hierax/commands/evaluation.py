@@ -253,18 +253,24 @@ def render(
     destination: Positional[Path],
     count: int = 1600,
     seed: int = 1,
-    size: int = 96,
+    size: Annotated[int | None, arg(help="Side in pixels; 96, or 192 of scenes.")] = None,
     format: Literal["jpg", "png"] = "jpg",
+    task: Literal["classification", "detection", "segmentation"] = "classification",
 ) -> None:
-    """Write a labelled set of rendered shapes and textures, one folder per class.
+    """Write a labelled set of rendered shapes and textures: one folder per class, or scenes with boxes and masks.
 
     Args:
         destination: Folder to write; must be new or empty.
         count: Images in all.
         seed: Another seed gives other images; the embedded model was trained on seed 0.
-        size: Side in pixels.
         format: File type.
+        task: detection writes scenes of several shapes, boxes and polygons in COCO's format; segmentation also masks.
     """
+    from ..data.datasets.scenes import render_scenes
     from ..data.datasets.shapes import render_folder
 
-    console.emit(str(render_folder(destination, count=count, seed=seed, size=size, image_format=format)))
+    if task == "classification":
+        written = render_folder(destination, count=count, seed=seed, size=size or 96, image_format=format)
+    else:
+        written = render_scenes(destination, task=task, count=count, seed=seed, size=size or 192, image_format=format)
+    console.emit(str(written))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierax.data.datasets import shapes
+from hierax.data.datasets import paint, shapes
 from hierax.data.datasets.shapes import CLASSES, OUTLINES, PATTERNS, outline, render, render_folder
 from hierax.errors import InputError
 
@@ -90,7 +90,7 @@ def test_outlines__fill_the_frame_evenly(name):
         points = outline(name, np.random.default_rng(seed))
         assert points.ndim == 2
         assert 0.85 < np.linalg.norm(points, axis=1).max() < 1.5
-        coverage = shapes._coverage(points * 20 + 32, (64, 64))
+        coverage = paint.coverage(points * 20 + 32, (64, 64))
         assert 0.08 < coverage.mean() < 0.35
 
 

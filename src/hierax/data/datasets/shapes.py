@@ -5,32 +5,27 @@ An image is fully determined by its seed and index. Proportions are in units of 
 
 from __future__ import annotations
 
-import colorsys
-import io
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from numpy import ndarray
 from numpy.random import Generator
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
 from ...atomic import folder_beside
 from ...errors import InputError, nearest, writing
+from . import paint
+from .paint import Picture, Plane, Points, Size
 
-OUTLINE_SAMPLES, PATTERN_SAMPLES = 3, 2  # Per pixel and axis: what makes edges smooth.
-MAX_TILT = math.radians(25)  # Things mostly stand upright; a full turn would be a harder set than a nano model needs.
+PATTERN_SAMPLES = 2  # per pixel and axis: what makes edges smooth
 MOST_IMAGES = 100_000_000  # of one set, so that their labels fit into memory
 LEAST_SIDE, MOST_SIDE = 8, 4096  # pixels
 IMAGE_FORMATS = {"jpg": {"quality": 92, "subsampling": 0}, "png": {}}
-
-Size = tuple[int, int]
-Points = Float[ndarray, "n 2"]
-Picture = Float[ndarray, "3 h w"]  # RGB in 0..1; planes, because NumPy is slow along an axis of three.
-Plane = Float[ndarray, "h w"]
-Color = Float[ndarray, "3 1 1"]
 
 OUTLINES = ("circle", "square", "triangle", "pentagon", "star", "cross", "ring", "crescent", "heart", "arrow")
 PATTERNS = ("stripes", "checkerboard", "dots", "spiral", "waves", "bricks")
@@ -152,13 +147,7 @@ def _rendered(
     index: int, seed: int, size: int | Size
 ) -> tuple[UInt8[ndarray, "h w 3"], int, Bool[ndarray, "h w"] | None]:
     """Pixels, label and object of one image."""
-    sides = (size, size) if isinstance(size, int) else size
-    if len(sides) != 2 or not LEAST_SIDE <= min(sides) <= max(sides) <= MOST_SIDE:
-        raise InputError(
-            f"Size must be one side or (height, width), of {LEAST_SIDE} pixels to {MOST_SIDE}; got {size}."
-        )
-    if index < 0 or seed < 0:
-        raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
+    sides = checked(index, seed, size, least=LEAST_SIDE)
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     label = index % len(CLASSES)
     if CLASSES[label] in OUTLINES:
@@ -166,7 +155,7 @@ def _rendered(
         mask = coverage > 0.5
     else:
         picture, mask = _draw_pattern(rng, CLASSES[label], sides), None
-    return _degrade(rng, _occlude(rng, picture)), label, mask
+    return paint.degrade(rng, paint.occlude(rng, picture)), label, mask
 
 
 def render_folder(
@@ -187,6 +176,37 @@ def render_folder(
     Raises:
         InputError: The destination is a file or a folder with something in it, or an argument is out of range.
     """
+    with new_set(destination, count, image_format) as partial:
+        for name in CLASSES[:count]:
+            (partial / name).mkdir()
+        for index in range(count):
+            pixels, label = render(index, seed=seed, size=size)
+            path = partial / CLASSES[label] / f"{index:0{len(str(count - 1))}}.{image_format}"
+            Image.fromarray(pixels).save(path, **IMAGE_FORMATS[image_format])
+    return Path(destination)
+
+
+def checked(index: int, seed: int, size: int | Size, *, least: int) -> Size:
+    """The size as (height, width).
+
+    Raises:
+        InputError: A negative index or seed, or a side below `least` or above 4096 pixels.
+    """
+    sides = (size, size) if isinstance(size, int) else size
+    if len(sides) != 2 or not least <= min(sides) <= max(sides) <= MOST_SIDE:
+        raise InputError(f"Size must be one side or (height, width), of {least} pixels to {MOST_SIDE}; got {size}.")
+    if index < 0 or seed < 0:
+        raise InputError(f"Index and seed must be 0 or more; got index {index}, seed {seed}.")
+    return sides
+
+
+@contextlib.contextmanager
+def new_set(destination: str | Path, count: int, image_format: str) -> Iterator[Path]:
+    """A folder to fill, which gets its name when it is whole.
+
+    Raises:
+        InputError: The destination is a file or a folder with something in it, no such format, or a count out of range.
+    """
     folder = Path(destination)
     if image_format not in IMAGE_FORMATS:
         hint = nearest(image_format, IMAGE_FORMATS)
@@ -195,17 +215,11 @@ def render_folder(
         raise InputError(f"count must be from 1 to {MOST_IMAGES:,}; got {count}.")
     _check_vacant(folder)
     with writing(folder), folder_beside(folder) as partial:
-        for name in CLASSES[:count]:
-            (partial / name).mkdir()
-        for index in range(count):
-            pixels, label = render(index, seed=seed, size=size)
-            path = partial / CLASSES[label] / f"{index:0{len(str(count - 1))}}.{image_format}"
-            Image.fromarray(pixels).save(path, **IMAGE_FORMATS[image_format])
+        yield partial
         _check_vacant(folder)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
-    return folder
 
 
 def _check_vacant(folder: Path) -> None:
@@ -220,19 +234,19 @@ def _check_vacant(folder: Path) -> None:
 def _draw_outline(rng: Generator, name: str, size: Size) -> tuple[Picture, Plane]:
     """One filled outline, sometimes with a rim and a shadow, over a plain, graded or cloudy ground; what it covers."""
     side, middle = min(size), np.array(size[::-1]) / 2
-    ground, fill, rim = _colors(rng, 3)
+    ground, fill, rim = paint.colors(rng, 3)
     radius = rng.uniform(0.3, 0.44) * side
     center = middle + rng.uniform(-1, 1, 2) * np.maximum(middle - 0.95 * radius, 0)
-    points = outline(name, rng) @ _pose(rng).T * radius
-    picture = _ground(rng, ground, size)
+    points = outline(name, rng) @ paint.pose(rng).T * radius
+    picture = paint.ground(rng, ground, size)
     if rng.random() < 0.4:
         offset = rng.uniform(0.02, 0.06, 2) * side * rng.choice((-1, 1), 2)
-        picture = picture * (1 - 0.45 * _coverage(points + center + offset, size, blur=0.02 * side))
+        picture = picture * (1 - 0.45 * paint.coverage(points + center + offset, size, blur=0.02 * side))
     if rng.random() < 0.35:
         width = rng.uniform(0.015, 0.035) * side
-        picture = _over(picture, rim, _coverage(points + center, size, outline=width))
-    coverage = _coverage(points + center, size)
-    return _over(picture, fill * _light(rng, size), coverage), coverage
+        picture = paint.over(picture, rim, paint.coverage(points + center, size, outline=width))
+    coverage = paint.coverage(points + center, size)
+    return paint.over(picture, fill * paint.light(rng, size), coverage), coverage
 
 
 def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:
@@ -244,119 +258,8 @@ def _draw_pattern(rng: Generator, name: str, size: Size) -> Picture:
     reach = 0.25 if name == "spiral" else 1.0
     x = x / min(size) - np.float32(rng.uniform(-reach, reach) * w / min(size) / 2)
     y = y / min(size) - np.float32(rng.uniform(-reach, reach) * h / min(size) / 2)
-    (a, b), (c, d) = np.linalg.inv(_pose(rng)).astype(np.float32)
+    (a, b), (c, d) = np.linalg.inv(paint.pose(rng)).astype(np.float32)
     inside = pattern(name, rng, a * x + b * y, c * x + d * y)
     coverage = np.asarray(Image.fromarray(inside * np.uint8(255)).reduce(n), np.float32) / 255
-    ground, fill = _colors(rng, 2)
-    return _over(_ground(rng, ground, size), fill * _light(rng, size), coverage)
-
-
-def _pose(rng: Generator) -> Float[ndarray, "2 2"]:
-    """A random tilt and mirror, then a mild stretch along the image axes."""
-    angle, stretch = rng.uniform(-MAX_TILT, MAX_TILT), math.exp(rng.uniform(-0.16, 0.16))
-    c, s = math.cos(angle), math.sin(angle)
-    turn = np.array([(c, -s), (s, c)]) * (1.0, rng.choice((-1, 1)))
-    return np.array([(stretch,), (1 / stretch,)]) * turn
-
-
-def _coverage(points: Points, size: Size, *, outline: float = 0, blur: float = 0) -> Plane:
-    """How much of each pixel a polygon (or a line of that width around it) covers, in 0..1."""
-    n = OUTLINE_SAMPLES
-    canvas = Image.new("L", (size[1] * n, size[0] * n))
-    draw = ImageDraw.Draw(canvas)
-    corners = [(float(x), float(y)) for x, y in points * n]
-    if outline:
-        draw.line([*corners, *corners[:2]], fill=255, width=max(1, round(2 * outline * n)), joint="curve")
-    else:
-        draw.polygon(corners, fill=255)
-    canvas = canvas.reduce(n)
-    if blur:
-        canvas = canvas.filter(ImageFilter.GaussianBlur(blur))
-    return np.asarray(canvas, np.float32) / 255
-
-
-def _over(below: Picture | Color, color: Picture | Color, coverage: Plane) -> Picture:
-    return (color - below) * coverage + below
-
-
-def _colors(rng: Generator, count: int) -> list[Color]:
-    """Random colours, each clearly different from all before it."""
-    chosen: list[Color] = []
-    distance = 0.55
-    while len(chosen) < count:
-        rgb = colorsys.hsv_to_rgb(rng.random(), rng.beta(2, 1.6), rng.uniform(0.15, 1.0))
-        color = np.array(rgb, np.float32).reshape(3, 1, 1)
-        if all(np.linalg.norm(color - other) > distance for other in chosen):
-            chosen.append(color)
-        distance *= 0.98
-    return chosen
-
-
-def _ground(rng: Generator, color: Color, size: Size) -> Picture:
-    """A background of one colour: plain, graded to a neighbouring colour, or cloudy."""
-    kind = rng.integers(3)
-    if kind == 0:
-        return np.broadcast_to(color, (3, *size))
-    other = np.clip(color + rng.uniform(-0.3, 0.3, color.shape).astype(np.float32), 0, 1)
-    return _over(color, other, _slope(rng, size) if kind == 1 else _clouds(rng, size))
-
-
-def _light(rng: Generator, size: Size) -> Plane:
-    """A factor that darkens one side of the picture by up to 30 %."""
-    return 1 - rng.uniform(0, 0.3) * _slope(rng, size)
-
-
-def _slope(rng: Generator, size: Size) -> Plane:
-    """A linear ramp from 0 to 1 in a random direction."""
-    angle = rng.uniform(0, 2 * math.pi)
-    y = np.linspace(-1, 1, size[0], dtype=np.float32)[:, None] * np.float32(math.sin(angle))
-    x = np.linspace(-1, 1, size[1], dtype=np.float32) * np.float32(math.cos(angle))
-    return (y + x) / (2 * (abs(math.sin(angle)) + abs(math.cos(angle)))) + 0.5
-
-
-def _clouds(rng: Generator, size: Size) -> Plane:
-    """Smooth noise in 0..1: three octaves of random grids, enlarged."""
-    total = np.zeros(size, np.float32)
-    for octave, weight in ((3, 0.5), (6, 0.3), (14, 0.2)):
-        grid = Image.fromarray(rng.random((octave, octave), np.float32))
-        total += weight * np.asarray(grid.resize((size[1], size[0]), Image.Resampling.BICUBIC))
-    return np.clip(total * 1.6 - 0.3, 0, 1)
-
-
-def _occlude(rng: Generator, picture: Picture) -> Picture:
-    """Lay up to two opaque bars over the picture, thin enough to leave the class visible."""
-    size = picture.shape[1:]
-    side = min(size)
-    for _ in range(rng.integers(3)):
-        length, width = rng.uniform(0.2, 0.7) * side, rng.uniform(0.01, 0.035) * side
-        angle = rng.uniform(0, math.pi)
-        along = np.array([math.cos(angle), math.sin(angle)]) * length / 2
-        across = np.array([-math.sin(angle), math.cos(angle)]) * width / 2
-        center, (color,) = rng.uniform(0, 1, 2) * size[::-1], _colors(rng, 1)
-        if width >= 1:
-            bar = np.stack([along + across, along - across, -along - across, -along + across])
-            picture = _over(picture, color, _coverage(bar + center, size))
-    return picture
-
-
-def _degrade(rng: Generator, picture: Picture) -> UInt8[ndarray, "h w 3"]:
-    """What a camera does: defocus, exposure, sensor noise, JPEG."""
-    blur = rng.uniform(0, 0.006) * min(picture.shape[1:]) * (rng.random() < 0.5)
-    gain, offset = 1 + rng.uniform(-0.15, 0.05), rng.uniform(-0.025, 0.06)
-    noise = rng.uniform(0, 0.035)
-    quality = round(100 - rng.uniform(2.5, 37.5)) if rng.random() < 0.5 else None
-    if blur > 0.2:
-        image = Image.fromarray(_to_bytes(picture)).filter(ImageFilter.GaussianBlur(blur))
-        picture = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
-    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
-    pixels = _to_bytes(grain + picture * np.float32(gain) + np.float32(offset))
-    if quality is None:
-        return pixels
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return np.array(Image.open(buffer))
-
-
-def _to_bytes(picture: Picture) -> UInt8[ndarray, "h w 3"]:
-    levels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255)
-    return levels.astype(np.uint8).transpose(1, 2, 0).copy()
+    ground, fill = paint.colors(rng, 2)
+    return paint.over(paint.ground(rng, ground, size), fill * paint.light(rng, size), coverage)
