@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import hierax
@@ -26,3 +28,15 @@ def test_models__advice_names_what_exists(name):
     """Advice to take a model that is gone would be the first thing a newcomer tries."""
     assert f"`{name}`" in (DOCS / "models.md").read_text("utf-8")
     assert hierax.describe(name).pretrained
+
+
+def test_seams__row():
+    """A measure that changed with the table left behind would be compared with numbers of another kind."""
+    wanted = next(
+        line for line in (DOCS / "reference" / "seams.md").read_text("utf-8").splitlines() if "hieradet_d_small" in line
+    )
+    found = script("make_seams").row("hieradet_d_small", 224)
+    numbers = [[float(number) for number in re.findall(r"\d+\.\d+", line)] for line in (found, wanted)]
+    assert len(numbers[0]) == 3
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.03)
+    assert re.sub(r"\d+\.\d+", "", found) == re.sub(r"\d+\.\d+", "", wanted)

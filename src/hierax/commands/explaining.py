@@ -183,6 +183,7 @@ def _draw(question: Question, rows: Sequence[Row], picture: OutputFile) -> None:
 
     if not rows:
         picture.partial.unlink()
+        console.say(f"{picture.path} was not written: there is nothing to show")
         return
     drawn = []
     for row in rows:

@@ -23,6 +23,7 @@ from .heat import INK, PAPER, Picture, heat_colors, overlay, scale_bar
 FAINT = (122, 128, 138)
 _HIDDEN = np.uint8(205)  # the grey of what a masked autoencoder did not see
 _GAP, _TEXT, _TILE, _PANEL = 12, 13, 144, 224  # pixels; an image on a contact sheet, and on others
+_SCALE = 64  # pixels of a scale of colours, at least
 
 
 def contact_sheet(images: Sequence[Picture], captions: Sequence[str], *, columns: int | None = None) -> Picture:
@@ -109,7 +110,7 @@ def heat_sheet(
         (shown, name, f"{size[1]} x {size[0]} px"),
         (Image.fromarray(overlay(np.asarray(shown), small, lightest)), about, unit),
         (Image.fromarray(heat_colors(small, lightest)), "the map alone", most),
-        (Image.fromarray(scale_bar(least, largest, shown.height)), "", ""),
+        (Image.fromarray(scale_bar(least, largest, max(shown.height, _SCALE))), "", ""),
     ]
     return _row_of(panels)
 
@@ -232,8 +233,10 @@ def _fitted(image: Picture, tile: int) -> Image.Image:
 def _row_of(panels: Sequence[tuple[Image.Image, str, str]]) -> Picture:
     """Panels side by side, each with a name and a fainter detail below."""
     height = max(panel.height for panel, _, _ in panels)
+    widest = 2 * _PANEL  # of a caption: names are those of files and classes, as long as anybody made them
+    panels = [(panel, name[:widest], detail[:widest]) for panel, name, detail in panels]
     columns = [
-        max(panel.width, math.ceil(max(_font(1).getlength(name), _font(-1).getlength(detail))))
+        max(panel.width, min(widest, math.ceil(max(_font(1).getlength(name), _font(-1).getlength(detail)))))
         for panel, name, detail in panels
     ]
     sheet = Image.new("RGB", (sum(columns) + _GAP * (len(panels) + 1), height + _GAP + 4 * _TEXT), PAPER)
