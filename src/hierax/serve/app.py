@@ -30,11 +30,12 @@ def application() -> FastAPI:
     return create_app(Settings.of_environment())
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, wait: bool = False) -> FastAPI:
     """An ASGI application; its model is loaded when the server starts it.
 
     Args:
         settings: What to serve; the small embedded model without any.
+        wait: Have the server wait for the model before it answers anything, instead of saying that it is not ready.
 
     Raises:
         MissingExtraError: FastAPI is not installed.
@@ -54,8 +55,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         service.start()
-        yield
-        service.stop()
+        try:
+            if wait:
+                await service.line.until_ready()
+            yield
+        finally:
+            service.stop()
 
     app = FastAPI(title="hierax", version=__version__, docs_url=None, redoc_url=None, lifespan=running)
     for route in (*(route for each in DIALECTS for route in each.ROUTES), *_page_routes()):

@@ -7,6 +7,7 @@ at is refused so that clients may try again, and what waits goes to the next one
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -27,12 +28,13 @@ from numpy import ndarray
 
 from .. import console
 from ..config import STAGE_NAMES
+from ..errors import HieraxError
 from .replies import Refusal, invalid, overloaded, unhealthy
 from .settings import Settings
 from .wire import receive, send
 
 SILENCE_S = 1.5  # of a process that says four times a second how it is
-_STALL_S = 10
+_STALL_S, _LOOK_S = 10, 0.05
 _START_S = 900.0  # for a model to be fetched, loaded and converted
 _PAUSES_S = (0.0, 0.5, 2.0, 10.0)  # before a process is started again that did not live long
 _LIVED_S = 60.0
@@ -97,6 +99,17 @@ class Line:
     def ready(self) -> bool:
         """Whether the model is loaded and said a moment ago that it lives."""
         return self._loaded and not self._closed and time.monotonic() - self._heard < SILENCE_S
+
+    async def until_ready(self) -> None:
+        """Wait for the model.
+
+        Raises:
+            HieraxError: It cannot be loaded.
+        """
+        while not self.ready:
+            if self.failure is not None:
+                raise HieraxError(self.failure)
+            await asyncio.sleep(_LOOK_S)
 
     @property
     def depth(self) -> int:
