@@ -17,6 +17,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 log = logging.getLogger("hierax")
+_LINGER_S = 1.0
 _HEALTH, _PAGE = "/v2/health/", "/page/"
 _OPEN = ("/", "/docs", "/openapi.json")  # without a key: nothing of the model's or the store's is there
 
@@ -53,6 +54,8 @@ class Gate:
             await self._run(scope, body, receive, noted)
         except Refusal as refusal:
             self._service.metrics.rejected(refusal.kind)
+            if not held.whole and refusal.status != 408:
+                await _read_away(scope, receive, 4 * self._service.settings.limits.body_bytes)
             await send_reply(refusal.reply(), noted, close=refusal.status == 408)
         except asyncio.TimeoutError:
             log.debug("a client did not take its answer")
@@ -106,6 +109,7 @@ class Gate:
                 raise overloaded("Requests under way hold all the memory there is for them. Try again in a moment.")
             parts.append(part)
             if not message.get("more_body"):
+                held.whole = True
                 return b"".join(parts)
 
     async def _run(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
@@ -138,9 +142,10 @@ class _Gone(Exception):
 
 
 class _Held:
-    """Bytes of one request's body."""
+    """Bytes of one request's body, and whether that is all of it."""
 
     bytes = 0
+    whole = False
 
 
 def _is_open(scope: Message) -> bool:
@@ -149,6 +154,21 @@ def _is_open(scope: Message) -> bool:
 
 def _too_large(most: int) -> Refusal:
     return Refusal(413, "TooLarge", f"A request may have at most {most:,} bytes. Send fewer or smaller images.")
+
+
+async def _read_away(scope: Message, receive: Receive, most: int) -> None:
+    """Read what is left of a refused body and drop it: a client that is still sending hears no answer otherwise."""
+    if any(name.lower() == b"expect" for name, _ in scope["headers"]):
+        return  # it waits to be asked for its body
+
+    async def read() -> None:
+        left, message = most, await receive()
+        while message["type"] == "http.request" and message.get("more_body") and left > 0:
+            left -= len(message.get("body", b""))
+            message = await receive()
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(read(), _LINGER_S)
 
 
 async def send_reply(reply: Reply, send: Send, *, close: bool = False) -> None:

@@ -33,9 +33,6 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> b
     """
     if importlib.util.find_spec("uvicorn") is None:
         raise MissingExtraError("serve", "uvicorn")
-    import torch
-
-    torch.set_num_threads(1)  # of a process that decodes; the model has its own
     app = create_app(settings)
     service: Service = app.state.service
     config = configured(app, host=host, port=port)

@@ -93,8 +93,8 @@ class Service:
         self.draining = self.closed = False
         self.active = 0
         self._facts: Facts | None = None
-        threads = settings.decoders or min(os.cpu_count() or 1, 4)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hierax-decode")
+        self._threads = settings.decoders or min(os.cpu_count() or 1, 4)
+        self._pool = ThreadPoolExecutor(self._threads, "hierax-decode", initializer=_prepare)
         self.metrics.watch("hierax_queue_depth", "Images that wait for the model.", lambda: self.line.depth)
         self.metrics.watch("hierax_active_requests", "Requests under way.", lambda: self.active)
         self.metrics.watch("hierax_ready", "Whether the server is ready.", lambda: self.ready)
@@ -105,6 +105,8 @@ class Service:
 
         os.environ[decode.PIXELS_VARIABLE] = str(self.settings.limits.pixels)
         self.line.start()
+        for _ in range(self._threads):  # the first request is not to wait for imports
+            self._pool.submit(int)
 
     def stop(self) -> None:
         """End the model's process and the threads."""
@@ -226,6 +228,15 @@ class Service:
             for future in futures:
                 future.cancel()
         return [dict(zip(names, each, strict=True)) for each in found]
+
+
+def _prepare() -> None:
+    """One thread of torch's for each that decodes; the model's process has its own."""
+    import torch
+
+    from ..data import inputs  # noqa: F401  what decoding needs
+
+    torch.set_num_threads(1)
 
 
 def softmax(logits: ndarray) -> ndarray:
