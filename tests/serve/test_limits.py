@@ -12,7 +12,7 @@ import pytest
 
 from hierax.serve import Limits, Settings
 
-from ..members import encoded, plain_image
+from ..members import encoded, picture, plain_image
 from .conftest import PATIENCE_S, Served, served, until
 from .test_dialects import data_address
 
@@ -54,6 +54,12 @@ def test_pixels(strict):
     bomb = plain_image(size=(101, 100))
     refused(strict.post("/classify", bomb), 422, "Validation")
     assert strict.post("/classify", plain_image(size=(100, 100))).status_code == 200
+
+
+def test_pixels__are_this_server_s_alone(strict, predictor):
+    """A limit kept in the environment would be that of every other reader of images in the process."""
+    strict.post("/classify", plain_image())
+    assert predictor.embed(picture((200, 200))).shape == (1, 256)
 
 
 def test_items(strict):
@@ -214,10 +220,4 @@ def test_junk_on_the_socket__harms_nobody(strict):
                     pass
             except OSError:
                 pass
-    assert strict.post("/classify", encoded(_picture())).status_code == 200
-
-
-def _picture():
-    from ..members import picture
-
-    return picture((50, 50))
+    assert strict.post("/classify", encoded(picture((50, 50)))).status_code == 200

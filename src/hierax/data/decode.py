@@ -14,6 +14,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -59,6 +60,7 @@ def _image_locks() -> tuple[threading.Lock, ...]:
 
 _IMAGE_LOCKS = _image_locks()  # PIL images decode themselves on first use, and two threads may hold the same one
 
+_limit: ContextVar[int | None] = ContextVar("_limit", default=None)  # of `at_most`
 _lock = threading.Lock()
 _running = 0  # decodes under way
 _undo = contextlib.ExitStack()  # what brings back the settings from before them
@@ -77,12 +79,24 @@ if hasattr(os, "register_at_fork"):
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+@contextlib.contextmanager
+def at_most(pixels: int) -> Iterator[None]:
+    """Refuse larger images for a block, in this thread alone, whatever else is said."""
+    before = _limit.set(pixels)
+    try:
+        yield
+    finally:
+        _limit.reset(before)
+
+
 def max_pixels() -> int:
-    """How many pixels an image may declare: what HIERAX_MAX_PIXELS says, or `MAX_PIXELS`.
+    """How many pixels an image may declare: what `at_most` says, or HIERAX_MAX_PIXELS, or `MAX_PIXELS`.
 
     Raises:
         InputError: The variable is no positive whole number.
     """
+    if (most := _limit.get()) is not None:
+        return most
     text = os.environ.get(PIXELS_VARIABLE, "")
     if not text:
         return MAX_PIXELS
@@ -357,7 +371,7 @@ def _pillow_session() -> Iterator[None]:
 def _switched() -> Iterator[None]:
     truncated, limit, ours = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, max_pixels()
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, ours)
+    Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, ours, MAX_PIXELS)
     warnings.filterwarnings("ignore", module=r"PIL\b")
     entry = warnings.filters[0]
     yield

@@ -101,9 +101,6 @@ class Service:
 
     def start(self) -> None:
         """Load the model, in a process of its own; returns at once."""
-        from ..data import decode
-
-        os.environ[decode.PIXELS_VARIABLE] = str(self.settings.limits.pixels)
         self.line.start()
         for _ in range(self._threads):  # the first request is not to wait for imports
             self._pool.submit(int)
@@ -170,11 +167,13 @@ class Service:
         Raises:
             InputError: It cannot be decoded.
         """
+        from ..data.decode import at_most
         from ..data.inputs import image_input
 
         since = time.perf_counter()
         try:
-            made, size = image_input(data, self.facts.preprocess)
+            with at_most(self.settings.limits.pixels):
+                made, size = image_input(data, self.facts.preprocess)
             return made.numpy(), size
         finally:
             self.metrics.decoded(since)
