@@ -19,6 +19,7 @@ from .data.files import name_text
 from .data.rows import map_rows
 from .data.sources import IMAGE_EXTENSIONS, find_images
 from .errors import InputError, UnknownNameError, brief, nearest, writing
+from .net.address import shown as public
 from .outputs import OutputFile, claimed
 from .predictor import Predictor
 from .registry import load
@@ -71,8 +72,8 @@ def view(
     Args:
         source: A `Predictor`, or what `load` takes.
         images: Files, folders or globs, PIL images or uint8 arrays (h, w, 3); one or several.
-        out: The page, *.html.
-        basis: A file *.safetensors with the directions that colours stand for: used if it is there, otherwise fitted to
+        out: The page, a name that ends with .html.
+        basis: A .safetensors file with the directions that colours stand for: used if it is there, otherwise fitted to
             these images and written, for later pages and pictures. None fits to these images.
         stages: Which of "stage1".."stage4"; None is all that a page of 5 MB for each image holds, the coarsest first.
         overwrite: Replace an existing page; a basis is never replaced.
@@ -131,7 +132,7 @@ def write_view(
         )
     colours = BasisFile(basis, predictor, wanted)
     rows = list(_rows(predictor, items, wanted, progress=progress))
-    names = [name_text(item) if _is_path(item) else _name(item, place) for place, item in enumerate(items)]
+    names = [public(name_text(item)) if _is_path(item) else _name(item, place) for place, item in enumerate(items)]
     shown = [row for row in rows if isinstance(row, Shown)]
     failed = [(name, row) for name, row in zip(names, rows, strict=True) if isinstance(row, str)]
     # The page is shown to others, whom the folders of this machine do not concern.

@@ -44,7 +44,7 @@ class PackedCells:
 
 def pack(maps: Float[ndarray, "n c h w"]) -> PackedCells:
     """Pack finite maps; the same maps give the same bytes."""
-    n, c = maps.shape[:2]
+    n, c, h, w = maps.shape
     cells = np.moveaxis(maps, 1, -1).reshape(-1, c)
     norms = np.sqrt(np.einsum("ij,ij->i", cells, cells, dtype=np.float64))
     units = (cells / np.maximum(norms, 1e-30)[:, None]).astype(np.float32)
@@ -57,7 +57,7 @@ def pack(maps: Float[ndarray, "n c h w"]) -> PackedCells:
             break
         step /= 2
     planes, values = _split(whole)
-    per_image = np.ascontiguousarray(values.reshape(len(planes), n, -1).swapaxes(0, 1))  # (n, planes, h * w)
+    per_image = np.ascontiguousarray(values.reshape(len(planes), n, h * w).swapaxes(0, 1))  # (n, planes, h * w)
     low, high = float(norms.min()), float(norms.max())
     shares = np.rint((norms - low) / max(high - low, 1e-300) * 65535).astype("<u2").reshape(n, -1)
     numbers = [deflated(image.tobytes()) for image in per_image]
