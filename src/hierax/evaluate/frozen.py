@@ -13,12 +13,13 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from .. import console
+from ..dense.linear import need_scikit_learn
 from ..errors import InputError
 from ..model.neighbours import knn as neighbour_votes
 from ..model.ranking import KS, rank
 from ..schema import positive
 from .features import EMBEDDING, Described, Describer, balanced
-from .linear import STRENGTHS, need_scikit_learn, probes
+from .linear import STRENGTHS, probes
 from .result import FeatureScores
 from .rows import Baselines, Rows
 from .sides import AUTO, Sides

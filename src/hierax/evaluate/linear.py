@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from .. import console
-from ..errors import MissingExtraError
+from ..dense.linear import need_scikit_learn
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C: the inverse of the penalty
 UNCHOSEN = 1.0  # where no class has a sample to choose it by
@@ -163,15 +163,3 @@ def _fitted(rows: Float[ndarray, "n c"], labels: Int[ndarray, " n"], strength: f
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(rows.astype(np.float64), labels)
     return model, not any(issubclass(each.category, ConvergenceWarning) for each in said)
-
-
-def need_scikit_learn() -> None:
-    """Refuse before any image is read.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
-    """
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("eval", "scikit-learn") from error
