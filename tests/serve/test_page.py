@@ -176,3 +176,38 @@ def test_view__refuses(stored):
     wrong = stored.post("/view?stage=stage9", image)
     assert wrong.status_code == 422
     assert "stage1, stage2, stage3, stage4" in wrong.json()["error"]
+
+
+def test_key__is_asked_for_once(stored, chromium):
+    """A page that needs the key before it can ask for it is locked; one without classes still shows the maps."""
+
+    def guarded(route):
+        if route.request.headers.get("authorization") != "Bearer open sesame":
+            route.fulfill(status=401, json={"error": "The key is another.", "error_type": "Unauthorized"})
+        elif route.request.url.endswith("/v2"):
+            told = route.fetch().json()
+            route.fulfill(json={**told, "store": None, "model": {**told["model"], "classes": 0}})
+        else:
+            route.continue_()
+
+    with opened(chromium, "about:blank", viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        page.route(re.compile("/(v2|classify|search|view)$"), guarded)
+        page.goto(stored.url)
+        page.get_by_label("This server asks for a key").fill("wrong")
+        page.get_by_role("button", name="Use it").tap()
+        page.locator("#told.wrong", has_text="The key is another.").wait_for()
+        page.get_by_label("This server asks for a key").fill("open sesame")
+        page.get_by_role("button", name="Use it").tap()
+        page.locator("#licence", has_text="Licence of the weights").wait_for()
+        assert "$KEY" in page.locator(".programs").inner_text()
+        assert "open sesame" not in page.content()
+        page.get_by_role("button", name="Camera").tap()
+        page.get_by_role("button", name="Take the picture").tap()
+        page.locator("#told", has_text="camera.jpg was read").wait_for()
+        shown(page)
+        canvas = page.locator("#viewer canvas").first
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        page.touchscreen.tap(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.1)
+        page.locator("p.probe", has_text="row 0, column 5").wait_for()  # a finger points, and pins nothing
+        assert page.get_by_role("button", name="Pin", exact=True).get_attribute("aria-pressed") == "false"
