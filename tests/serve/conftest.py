@@ -17,7 +17,7 @@ from hierax.serve.run import configured
 
 from ..members import encoded, picture
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0  # on a machine with other work
 
 
 def until(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:

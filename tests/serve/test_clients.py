@@ -130,6 +130,12 @@ def test_triton__tensors_of_several_sizes(triton, predictor):
         (b'{"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": [' + b"[" * 5000, b""),
         (b'{"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 4}}]}', b"\xff" * 4),
         (b'{"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 9}}]}', b""),
+        (b'{"inputs": [{"name": "pixels", "shape": [1, 3, 96, 96], "datatype": [], "data": [1]}]}', b""),
+        (b'{"inputs": [{"name": "pixels", "shape": [1, 3, 1, 1], "datatype": "FP32", "data": [{}, 1, 2]}]}', b""),
+        (b'{"inputs": [{"name": "pixels", "shape": [1, 3, 1, 1], "datatype": "FP32", "data": [1e999, 1, 2]}]}', b""),
+        (b'{"inputs": [{"name": [], "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}], "outputs": 3}', b""),
+        (b'{"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}], "outputs": [{"name": []}]}', b""),
+        (b'{"inputs": [{"name": "images", "shape": [0], "datatype": "BYTES", "data": []}]}', b""),
         (b'{"inputs": [{"name": "other", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}]}', b""),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -72,6 +73,16 @@ def test_classify__functions_of_the_schema(server, images):
         sums[name] = sum(each["score"] for each in said)
     assert abs(sums["softmax"] - 1) < 1e-6
     assert len({round(each, 3) for each in sums.values()}) == 3
+
+
+def test_bodies_without_a_word__are_taken_for_what_they_are(server, images):
+    """What curl sends where nobody names a type; and base64 in lines, as `base64` prints it."""
+    right = server.post("/classify", images[0]).json()
+    text = base64.encodebytes(images[0]).decode()
+    for kind in ("application/x-www-form-urlencoded", "application/octet-stream"):
+        assert server.post("/classify", images[0], kind).json() == right
+    for kind in ("application/x-www-form-urlencoded", "application/json"):
+        assert server.post("/classify", json.dumps({"inputs": text}), kind).json() == right
 
 
 REFUSED = [

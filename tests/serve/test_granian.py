@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from hierax.errors import InputError
+from hierax.serve import application
+
 from ..members import plain_image
 from .conftest import until
 
@@ -18,7 +21,20 @@ pytest.importorskip("granian")
 pytest.importorskip("fastapi")
 
 
-@pytest.mark.slow
+def test_settings_come_by_the_environment(monkeypatch):
+    """A name that nobody knows would be a limit that nobody keeps."""
+    monkeypatch.setenv("HIERAX_SERVE", '{"model": "hiera_nano_96", "limits": {"items": 3}}')
+    monkeypatch.setenv("HIERAX_SERVE_KEY", "k")
+    settings = application().state.service.settings
+    assert (settings.model, settings.limits.items, settings.key) == ("hiera_nano_96", 3, "k")
+    assert "'k'" not in repr(settings)
+    for text in ('{"limits": {"item": 3}}', "[]", "{", '{"batch_size": 0}', '{"key": "\\n"}'):
+        monkeypatch.setenv("HIERAX_SERVE", text)
+        with pytest.raises(InputError):
+            application()
+
+
+@pytest.mark.nightly
 def test_granian(predictor):
     """Settings come by the environment; SIGTERM ends it and the model's process."""
     with socket.socket() as found:

@@ -117,6 +117,8 @@ def _taken() -> tuple[socket.socket, str]:
         (["--max-bytes", "0"], "body_bytes"),
         (["--timeout", "nan"], "receive_s"),
         (["--replicas", "2"], "--ray"),
+        (["--ray", "--port", "0"], "--port"),
+        (["--ray", "--replicas", "0"], "--replicas"),
         (["--key-file", "/nowhere/key"], "--key-file"),
         (["--store", "/nowhere/store"], "store"),
         (["--input-size", "x"], "--input-size"),

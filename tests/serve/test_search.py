@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import hierax
-from hierax.cli import main
+from hierax.errors import InputError
 from hierax.serve import Settings
+from hierax.serve.model import load
 
 from ..members import encoded, picture, save_learner
 from .conftest import Served, served
@@ -96,9 +97,8 @@ def test_no_store__is_said(server, images):
     assert "--store" in said.json()["error"]
 
 
-def test_another_model__is_refused(photos, tmp_path, capsys):
+def test_another_model__is_refused(photos, tmp_path):
     """Vectors of two models must not be compared."""
-    save_learner(tmp_path / "learner")
-    arguments = ["serve", "-m", str(tmp_path / "learner"), "--store", str(photos.parent / "store"), "--port", "0"]
-    assert main(arguments) == 1
-    assert "the model that made the store" in capsys.readouterr().err
+    named = str(save_learner(tmp_path / "learner"))
+    with pytest.raises(InputError, match="the model that made the store"):
+        load(Settings(model=named, store=str(photos.parent / "store")))

@@ -86,6 +86,10 @@ def serve(
     )
     if not 0 <= port <= 65535:
         raise InputError(f"--port is a number from 0 to 65535; got {port}.")
+    if ray and not port:
+        raise InputError("On a Ray cluster --port must be a number of its own; got 0. Write e.g. 8000.")
+    if ray and replicas < 1:
+        raise InputError(f"--replicas is a number of at least 1; got {replicas}.")
     if not ray and (replicas != 1 or gpus):
         raise InputError("--replicas and --gpus are of a Ray cluster: pass --ray too.")
     if settings.key is None and host not in ("127.0.0.1", "::1", "localhost"):

@@ -45,6 +45,11 @@ class Metrics:
         """A number that is asked for whenever somebody looks."""
         self._prometheus.Gauge(name, text, registry=self._registry).set_function(value)
 
+    def about(self, card: dict[str, Any]) -> None:
+        """Say once which model answers."""
+        known = {key: str(card[key]) for key in ("name", "architecture", "license", "dtype")}
+        self._prometheus.Info("hierax_model", "The model that answers.", registry=self._registry).info(known)
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
         self._requests.labels(route, str(status)).inc()

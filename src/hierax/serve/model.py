@@ -36,6 +36,13 @@ def load(settings: Settings) -> Predictor:
     from .. import load as load_model
 
     named = settings.model
+    if settings.dtype in ("int8", "auto"):
+        if settings.engine == "none":
+            raise InputError(f"--dtype {settings.dtype} needs an engine; got none. Pass --engine auto.")
+        if settings.store is not None:
+            raise InputError(f"A query must be embedded as the store was; got --dtype {settings.dtype}. Leave it out.")
+        fast = {"fast": True, "engine": settings.engine, "dtype": settings.dtype}
+        return load_model(named, device=settings.device, input_size=settings.input_size, **fast)
     options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "input_size": settings.input_size}
     if settings.store is not None:
         from ..search import open_store

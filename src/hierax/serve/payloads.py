@@ -14,7 +14,8 @@ from .replies import Ask, Refusal, invalid
 
 _ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]{0,30}:", re.IGNORECASE)
 _DATA = re.compile(r"data:[^,]{0,200};base64\Z", re.IGNORECASE)
-_RAW = ("application/octet-stream", "")
+_UNSAID = ("application/x-www-form-urlencoded", "")  # the former is what curl says where nobody else does
+_RAW = ("application/octet-stream", *_UNSAID)
 
 
 def table_of(ask: Ask, *known: str) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def image_of(text: Any) -> bytes:
             )
         text = content
     try:
-        return base64.b64decode(text.strip(), validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid(
             f"An image is base64, alone or as data:image/png;base64,...; got {brief(text[:60])}. This server reads "
@@ -64,7 +65,11 @@ def image_of(text: Any) -> bytes:
 
 def is_raw(ask: Ask) -> bool:
     """Whether the body is an image as it is."""
-    return ask.kind.startswith("image/") or ask.kind in _RAW
+    return ask.kind.startswith("image/") or (ask.kind in _RAW and not _looks_like_json(ask))
+
+
+def _looks_like_json(ask: Ask) -> bool:
+    return ask.kind in _UNSAID and ask.body[:1] == b"{"
 
 
 def image_or_json(ask: Ask, *known: str) -> tuple[Sequence[bytes], dict[str, Any], bool]:
@@ -78,11 +83,11 @@ def image_or_json(ask: Ask, *known: str) -> tuple[Sequence[bytes], dict[str, Any
     """
     if ask.files:
         return ask.files, {}, len(ask.files) > 1
-    if is_raw(ask) and not (ask.kind == "" and ask.body[:1] == b"{"):
+    if is_raw(ask):
         if not ask.body:
             raise Refusal(422, "Empty", "A request must hold an image; its body is empty.")
         return [ask.body], {}, False
-    if ask.kind not in ("application/json", "text/json", ""):
+    if ask.kind not in ("application/json", "text/json") and not _looks_like_json(ask):
         raise Refusal(
             415,
             "Validation",

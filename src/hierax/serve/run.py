@@ -38,7 +38,8 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> b
     config = configured(app, host=host, port=port)
     server, ending = _server(config, service)
     with _bound(config) as sockets:
-        asyncio.run(_run(server, service, sockets, f"http://{host}:{sockets[0].getsockname()[1]}"))
+        shown = f"[{host}]" if ":" in host else host
+        asyncio.run(_run(server, service, sockets, f"http://{shown}:{sockets[0].getsockname()[1]}"))
     if service.line.failure is not None:
         raise HieraxError(service.line.failure)
     return not ending.left

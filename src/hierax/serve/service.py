@@ -97,6 +97,7 @@ class Service:
         self._pool = ThreadPoolExecutor(self._threads, "hierax-decode", initializer=_prepare)
         self.metrics.watch("hierax_queue_depth", "Images that wait for the model.", lambda: self.line.depth)
         self.metrics.watch("hierax_active_requests", "Requests under way.", lambda: self.active)
+        self.metrics.watch("hierax_worker_resident_bytes", "Memory of the model's process.", self.line.resident_bytes)
         self.metrics.watch("hierax_ready", "Whether the server is ready.", lambda: self.ready)
 
     def start(self) -> None:
@@ -127,6 +128,7 @@ class Service:
             if self.line.facts is None:
                 raise unhealthy("The model is being loaded. Try again in a moment.")
             self._facts = Facts.of(self.line.facts, self.settings.model)
+            self.metrics.about(self._facts.card)
         return self._facts
 
     @functools.cached_property

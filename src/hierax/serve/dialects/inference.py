@@ -156,7 +156,7 @@ def _strings(raw: memoryview) -> list[bytes]:
 
 def _pixels(service: Service, tensor: dict[str, Any], shape: tuple[int, ...], raw: memoryview | None) -> ndarray:
     """Preprocessed pixels as float32 (n, 3, h, w)."""
-    if tensor.get("datatype") not in _TYPES:
+    if tensor.get("datatype") not in tuple(_TYPES):  # of what JSON has, a list cannot be looked up
         raise invalid(f"The datatype of {PIXELS} is {' or '.join(_TYPES)}; got {brief(tensor.get('datatype'))}.")
     own = service.facts.preprocess.size
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:

@@ -41,7 +41,7 @@ async def search(service: Service, ask: Ask) -> Reply:
 
 def _vector(ask: Ask) -> int | ndarray | None:
     """The row or vector that a body asks with, None where it is an image."""
-    if ask.files or is_raw(ask) or ask.kind != "application/json":
+    if ask.files or is_raw(ask) or ask.kind not in ("application/json", "text/json"):
         return None
     data = table_of(ask, "inputs", "row", "vector")
     if len(data) != 1:
