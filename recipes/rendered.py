@@ -1,0 +1,133 @@
+"""What the recipes on rendered scenes share: the scenes in memory, and the loop. Not a recipe itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from PIL import Image
+from torch import Tensor, nn
+
+import hierax
+from hierax.data.datasets.scenes import render_scenes
+
+
+class Scenes:
+    """A folder of `hierax render --task segmentation` in memory.
+
+    Attributes:
+        coco: Its annotations, as faster-coco-eval reads them.
+        ids: Of the images.
+        pixels: (n, 3, h, w), as the backbone expects them.
+        masks: Class of each pixel (n, h, w), 0 for the ground.
+        names: Of the classes, from 0.
+    """
+
+    def __init__(self, folder: Path, spec: hierax.PreprocessSpec) -> None:
+        self.coco = COCO(str(folder / "annotations.json"))
+        self.ids = sorted(self.coco.imgs)
+        self.names = {kind["id"] - 1: kind["name"] for kind in self.coco.dataset["categories"]}
+        files = [folder / "images" / self.coco.imgs[each]["file_name"] for each in self.ids]
+        masks = [folder / "masks" / f"{file.stem}.png" for file in files]
+        pixels = torch.stack([torch.from_numpy(np.array(Image.open(file).convert("RGB"))) for file in files])
+        mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+        self.pixels = (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
+        self.masks = torch.stack([torch.from_numpy(np.array(Image.open(file))) for file in masks])
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.ids)
+
+    def things(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes (n,), boxes (n, 4) as corner and size in pixels, and masks (n, h, w) of one scene."""
+        found = self.coco.imgToAnns[self.ids[place]]
+        classes = torch.tensor([each["category_id"] - 1 for each in found])
+        masks = torch.stack([torch.from_numpy(self.coco.annToMask(each)).float() for each in found])
+        return classes, torch.tensor([each["bbox"] for each in found]), masks
+
+
+def precision(scenes: Scenes, found: list[dict[str, Any]], kind: Literal["bbox", "segm"]) -> dict[str, float]:
+    """AP and AP50 of boxes or masks, by faster-coco-eval."""
+    run = COCOeval_faster(scenes.coco, scenes.coco.loadRes(found), kind, print_function=lambda *_: None)
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    return {"AP": float(run.stats[0]), "AP50": float(run.stats[1])}
+
+
+def arguments(description: str, epochs: int) -> argparse.Namespace:
+    """The options that every recipe here has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("--scenes", type=int, default=200, help="scenes to learn from")
+    parser.add_argument("--held-out", type=int, default=100, help="scenes to measure on")
+    parser.add_argument("--size", type=int, default=192, help="pixels of a side")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--backbone-lr", type=float, default=5e-5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=10, help="epochs between two measurements")
+    parser.add_argument("--random-backbone", action="store_true", help="no pretrained weights, for comparison")
+    return parser.parse_args()
+
+
+def run(
+    args: argparse.Namespace,
+    build: Callable[[dict[int, str], bool], nn.Module],
+    loss_of: Callable[[nn.Module, Scenes, list[int]], Tensor],
+    measure: Callable[[nn.Module, Scenes], dict[str, float]],
+) -> list[dict[str, float]]:
+    """Render, train, measure; the curve goes to OUT/curve.json, the model to OUT/model.
+
+    Args:
+        args: What `arguments` gives.
+        build: The model, for these names of classes, with pretrained weights or not.
+        loss_of: Loss of a batch of scenes.
+        measure: Figures on held-out scenes.
+    """
+    random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True)
+    options: dict[str, Any] = {"task": "segmentation", "size": args.size}
+    folders = [
+        render_scenes(args.out / "train", count=args.scenes, seed=11, **options),
+        render_scenes(args.out / "held_out", count=args.held_out, seed=12, **options),
+    ]
+    spec = hierax.load().preprocess
+    train, test = (Scenes(folder, spec) for folder in folders)
+    model = build(train.names, not args.random_backbone)
+    body = next(module for module in model.modules() if isinstance(module, hierax.Backbone))
+    inside = {id(parameter) for parameter in body.parameters()}
+    head = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    lr = args.lr if args.random_backbone else args.backbone_lr  # what begins at random learns as fast as the head
+    optimizer = torch.optim.AdamW([*body.parameter_groups(lr, 0.9), {"params": head}], lr=args.lr, weight_decay=1e-4)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    steps = args.epochs * (len(train) // args.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.1)
+    curve: list[dict[str, float]] = []
+    for epoch in range(1, args.epochs + 1):
+        order, losses = torch.randperm(len(train)).tolist(), []
+        for start in range(0, len(order) - args.batch_size + 1, args.batch_size):
+            loss = loss_of(model.train(), train, order[start : start + args.batch_size])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        if epoch % args.every == 0 or epoch == args.epochs:
+            with torch.inference_mode():
+                found = measure(model.eval(), test)
+            curve.append({"epoch": epoch, "loss": sum(losses) / len(losses), **found})
+            print(json.dumps(curve[-1]), flush=True)
+            (args.out / "curve.json").write_text(json.dumps(curve, indent=1))
+    model.save_pretrained(args.out / "model")  # type: ignore[operator]
+    return curve
