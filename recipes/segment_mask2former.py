@@ -70,7 +70,7 @@ def measure(segmenter: nn.Module, scenes: Scenes) -> dict[str, float]:
         shares = out.class_queries_logits.softmax(-1)[..., :-1]  # (b, q, classes)
         planes = F.interpolate(out.masks_queries_logits, size, mode="bilinear").sigmoid()  # (b, q, h, w)
         sums = torch.einsum("bqc,bqhw->bchw", shares, planes)
-        guess = torch.where(sums.amax(1) > 0.5, sums.argmax(1) + 1, 0)
+        guess = torch.where(sums.sum(1) > 0.5, sums.argmax(1) + 1, 0)
         truth = scenes.masks[start : start + 10].long()
         table += torch.bincount((truth * kinds + guess).flatten(), minlength=kinds**2).view(kinds, kinds)
         for image, share, plane in zip(scenes.ids[start : start + 10], shares, planes, strict=True):
