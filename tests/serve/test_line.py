@@ -151,7 +151,7 @@ def test_silent_worker__is_not_ready(server):
     """A process that lives and does nothing: the web thread's word would be that all is well."""
     os.kill(server.service.line.worker, signal.SIGSTOP)
     try:
-        until(lambda: server.client.get("/v2/health/ready").status_code == 503, 3)
+        until(lambda: server.client.get("/v2/health/ready").status_code == 503, 5)
         assert server.client.get("/v2/health/live").status_code == 200
     finally:
         os.kill(server.service.line.worker, signal.SIGCONT)

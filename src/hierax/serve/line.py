@@ -33,7 +33,7 @@ from .replies import Refusal, invalid, overloaded, unhealthy
 from .settings import Settings
 from .wire import receive, send
 
-SILENCE_S = 1.5  # of a process that says four times a second how it is
+SILENCE_S, _LOST_S = 2.5, 10.0  # of a process that says four times a second how it is: not ready, and replaced
 _STALL_S, _LOOK_S = 10, 0.05
 _START_S = 900.0  # for a model to be fetched, loaded and converted
 _PAUSES_S = (0.0, 0.5, 2.0, 10.0)  # before a process is started again that did not live long
@@ -137,10 +137,12 @@ class Line:
     def submit(self, inputs: Sequence[ndarray], names: Sequence[str]) -> list[Item]:
         """Put inputs at the end of the line, all of them or none.
 
+        A process that is late to say how it is may be well: what comes meanwhile waits.
+
         Raises:
             Refusal: There is no room, or no model at the moment.
         """
-        if not self.ready:
+        if not self._loaded or self._closed:
             raise unhealthy("The model is not ready. Try again in a moment.")
         items = [Item(each, tuple(names)) for each in inputs]
         limits = self._settings.limits
@@ -210,7 +212,7 @@ class Line:
                 if connection in ready and (ended := self._take(connection)):
                     return ended
                 silent = time.monotonic() - self._heard
-                if self._loaded and silent > 4 * SILENCE_S:
+                if self._loaded and silent > _LOST_S:
                     return f"was silent for {silent:.0f} seconds"
                 if not self._loaded and time.monotonic() - began > _START_S:
                     return f"did not load its model in {_START_S:.0f} seconds"

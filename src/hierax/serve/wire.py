@@ -21,7 +21,7 @@ def send(connection: Connection, head: dict[str, Any], arrays: Sequence[ndarray]
     connection.send_bytes(json.dumps({**head, "arrays": described}).encode())
     for array in arrays:
         if array.size:
-            connection.send_bytes(memoryview(np.ascontiguousarray(array)).cast("B"))
+            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
 
 
 def receive(connection: Connection) -> tuple[dict[str, Any], list[ndarray]]:
@@ -34,8 +34,8 @@ def receive(connection: Connection) -> tuple[dict[str, Any], list[ndarray]]:
     head = json.loads(connection.recv_bytes())
     arrays = []
     for dtype, shape in head.pop("arrays"):
-        array = np.empty(shape, dtype)
+        array: ndarray = np.empty(shape, dtype)
         if array.size:
-            connection.recv_bytes_into(memoryview(array).cast("B"))
+            connection.recv_bytes_into(array.data.cast("B"))
         arrays.append(array)
     return head, arrays

@@ -212,10 +212,11 @@ def _reply(facts: Facts, head: dict[str, Any], outputs: dict[str, dict[str, Any]
         values = np.stack([each[name] for each in found])
         output: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(values.shape)}
         raw: bytes
+        data: Any
         if options.get("classification"):
             rows = [_classes(row, facts.labels, options["classification"]) for row in values]
             output |= {"datatype": "BYTES", "shape": [len(rows), len(rows[0])]}
-            data: list[Any] = [text for row in rows for text in row]
+            data = [text for row in rows for text in row]
             raw = b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in data)
         else:
             data, raw = values.reshape(-1), values.astype("<f4").tobytes()
