@@ -130,6 +130,9 @@ def write_view(
             f"{numbers >> 20} MB. Name at most {max(1, MOST_BYTES * len(items) // numbers)} images, fewer stages, or a "
             "smaller input size."
         )
+    for item in items:
+        if _is_path(item) and out.path.exists() and _are_one(item, out.path):
+            raise InputError(f"A page must be a file of its own; {out.path} is one of the images. Name another.")
     colours = BasisFile(basis, predictor, wanted)
     rows = list(_rows(predictor, items, wanted, progress=progress))
     names = [public(name_text(item)) if _is_path(item) else _name(item, place) for place, item in enumerate(items)]
@@ -212,6 +215,14 @@ def _name(item: Any, place: int) -> str:
 
 def _is_path(item: Any) -> bool:
     return isinstance(item, (str, os.PathLike))
+
+
+def _are_one(path: Any, other: Path) -> bool:
+    """Whether two paths lead to one file, under whatever names."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False
 
 
 def _about(predictor: Predictor) -> dict[str, str]:
