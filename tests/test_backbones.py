@@ -147,6 +147,17 @@ def test_save__encoder_apart_from_the_head(det, tmp_path):
     assert len(hierax.load(path).encoder.blocks) == len(body.encoder.blocks)
 
 
+def test_a_file_of_a_whole_detector_says_where_the_backbone_is(det, tmp_path):
+    """Somebody who has trained a detector names its file to `load` first."""
+    model = torch.nn.ModuleDict(
+        {"backbone": torch.nn.ModuleDict({"body": Backbone(det)}), "head": torch.nn.Linear(2, 2)}
+    )
+    torch.save(model.state_dict(), tmp_path / "detector.pth")
+    for ask in (hierax.load, hierax.describe, hierax.backbone):
+        with pytest.raises(hierax.CheckpointError, match=r"inside \(backbone.body\): read the file with the library"):
+            ask(tmp_path / "detector.pth")
+
+
 def test_state_dict_and_copies(det):
     """Every detection framework saves, copies and pickles its model with the backbone inside."""
     body = Backbone(det, norm=True).eval()

@@ -13,6 +13,7 @@ from .timm import Timm
 from .transformers import Transformers
 
 FORMATS: tuple[Format, ...] = (Hierax(), Transformers(), Sam2(), Birder(), Timm(), Meta())
+_IN_A_DETECTOR = "body.encoder.patch_embed.proj.weight"  # of a detector or segmenter around a `Backbone`
 FORMAT_NAMES = tuple(format.name for format in FORMATS)
 
 
@@ -25,9 +26,14 @@ def recognise(raw: RawCheckpoint) -> Format:
     for candidate in FORMATS:
         if candidate.matches(raw):
             return candidate
+    inside = next((name for name in raw.tensors if name.endswith(_IN_A_DETECTOR)), "")
+    remedy = (
+        f" A backbone of hierax is inside ({inside.removesuffix(_IN_A_DETECTOR)}body): read the file with the library "
+        "that wrote it, then call save(folder) of that module, and name the folder here."
+    )
     raise CheckpointError(
         f"{raw.path} is in none of the known formats ({', '.join(FORMAT_NAMES)}). "
-        f"Its first tensors are: {listed(list(raw.tensors))}."
+        f"Its first tensors are: {listed(list(raw.tensors))}.{remedy if inside else ''}"
     )
 
 
