@@ -305,8 +305,8 @@ def save(
         module = inner
     if not isinstance(module, (Encoder, MaskedAutoencoder)):
         raise InputError(
-            f"save takes a network of hierax; got {type(module).__name__}. Pass an Encoder or a MaskedAutoencoder, such as "
-            "the one inside your module; a Predictor and a Backbone have a save of their own."
+            f"save takes a network of hierax; got {type(module).__name__}. Pass an Encoder or a MaskedAutoencoder, the "
+            "one inside your module perhaps; a Predictor and a Backbone have a save of their own."
         )
     config = module.config
     named = labels is None or (not isinstance(labels, str) and all(isinstance(label, str) for label in labels))
