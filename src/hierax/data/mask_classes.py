@@ -145,14 +145,21 @@ def unlabelled_value(value: str | int) -> tuple[int | None, int | None]:
     Raises:
         InputError: Neither.
     """
-    text = str(value).strip()
+    number, color = _value(str(value))
+    if number is None and color is None:
+        raise InputError(
+            f"An unlabelled value is a number from 0 to 255, a colour such as '#ffffff', or 'none'; got {brief(value)}."
+        )
+    return number, color
+
+
+def _value(text: str) -> tuple[int | None, int | None]:
+    """A number of a mask or a colour, as it is typed; neither of what is neither."""
+    text = text.strip()
     if found := _COLOR.fullmatch(text):
         return None, int(found[1], 16)
-    if text.isascii() and text.isdecimal() and len(text) < 4 and int(text) < 256:
-        return int(text), None
-    raise InputError(
-        f"An unlabelled value is a number from 0 to 255, a colour such as '#ffffff', or 'none'; got {brief(value)}."
-    )
+    whole = text.isascii() and text.isdecimal() and len(text) < 4 and int(text) < 256
+    return (int(text) if whole else None), None
 
 
 def classes_of(masks: Iterable[tuple[str, Mask]], unlabelled: str | int | None = None) -> Classes:
@@ -235,15 +242,19 @@ def _table_rows(text: str, name: str) -> Iterable[tuple[int, int | None, int | N
             cells = {key: (row.get(key) or "").strip() for key in ("index", "color", "name")}
             index = color = None
             if cells["index"]:
-                index, _ = unlabelled_value(cells["index"])
+                index, _ = _value(cells["index"])
                 if index is None:
                     raise InputError(
-                        f"An index is a number from 0 to 255; line {number} of {name} has {cells['index']!r}."
+                        f"The index of a class is a number from 0 to 255; line {number} of {name} has "
+                        f"{brief(cells['index'])}."
                     )
             if cells["color"]:
-                _, color = unlabelled_value(cells["color"])
+                _, color = _value(cells["color"])
                 if color is None:
-                    raise InputError(f"A color is written '#rrggbb'; line {number} of {name} has {cells['color']!r}.")
+                    raise InputError(
+                        f"The color of a class is written '#rrggbb'; line {number} of {name} has "
+                        f"{brief(cells['color'])}."
+                    )
             if not cells["name"] or (index is None and color is None):
                 raise InputError(f"A class has a name, and an index or a color; line {number} of {name} lacks one.")
             yield number, index, color, cells["name"]

@@ -24,6 +24,7 @@ from ..data.mask_classes import MOST_CLASSES, MaskClass
 from ..dense.labels import pixel_classes
 from ..dense.linear import Linear
 from ..dense.maps import FULL, Dense, View
+from ..dense.tiles import STEP
 from ..errors import CheckpointError, InputError, writing
 from ..model.encoder import Encoder
 from ..predictor import Predictor
@@ -94,6 +95,10 @@ class Record:
 
     def __post_init__(self) -> None:
         conform(self, CheckpointError)
+        if self.tile % STEP or not all(side >= 8 for side in (self.size or 8, *self.input_size)):
+            raise CheckpointError(
+                f"A head's tile is a multiple of {STEP} pixels, and sizes are 8 at least; this has others."
+            )
         if len(self.stages) != len(self.channels) or len({each.index for each in self.classes}) != len(self.classes):
             raise CheckpointError(
                 "A head has one width for each stage, and classes of different numbers; this has not."
