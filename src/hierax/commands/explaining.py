@@ -19,6 +19,7 @@ from .evaluation import Format, Models, check_sources, loaded, told_apart
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
+    from ..evaluate.result import Scores
     from ..explain.run import Question
 
 _DRAWN = 48  # images on a sheet
@@ -122,12 +123,7 @@ def explanations(
     loading = {"device": device, "dtype": dtype, "input_size": input_size, "max_pixels": max_pixels}
     how = {"methods": methods, "stage": stage, "images": images, "seeds": seeds, "steps": steps, "masks": masks}
     scores = judged(data, loaded(names, loading), **how, progress=True)
-    if format == "json":
-        console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
-    else:
-        common.table(scores.table())
-    console.name_problems(scores.unreadable)
-    return common.exit_code(scores.total, len(scores.unreadable))
+    return _told(scores, format)
 
 
 def seams(
@@ -164,6 +160,11 @@ def seams(
         check_sources(names)
         models = loaded(names, {"device": device, "dtype": dtype, "max_pixels": max_pixels})
     scores = judged(models, size=sides, data=data, images=images, random_weights=random_weights, progress=True)
+    return _told(scores, format)
+
+
+def _told(scores: Scores, format: Format) -> int:
+    """Print what was found; the exit code."""
     if format == "json":
         console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
     else:

@@ -15,8 +15,8 @@ from torch import Tensor
 from .. import console
 from ..data.datasets.open import open_data
 from ..data.datasets.samples import TrainingData
-from ..data.decode import decode_image
 from ..data.inputs import image_input
+from ..data.masks import mask_size, read_mask
 from ..data.placing import placed
 from ..errors import InputError, UnknownNameError, brief, nearest
 from ..model.explainers import EXPLAINERS, heat_maps, predicted, readable, stage_index
@@ -168,9 +168,9 @@ class _Judge:
         path = (self.masks or Path()) / Path(self.data.name(index)).with_suffix(".png")
         if not path.is_file():
             return None
-        mask = decode_image(path).any(-1)
-        if mask.shape != size:
-            raise InputError(f"A mask must be as large as its image, {size}; {path} is {mask.shape}.")
+        if (own := mask_size(path)) != size:
+            raise InputError(f"A mask must be as large as its image, {size}; {path} is {own} (height, width).")
+        mask = read_mask(path).values > 0
         return mask if mask.any() else None
 
     def _maps(self, sample: _Sample, index: int, seeds: list[int]) -> Iterator[tuple[str, list[int], ndarray]]:

@@ -9,6 +9,7 @@ Source: rollout arXiv:2005.00928; what it means for windows, pooling and padding
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -35,13 +36,15 @@ def rollout(
     Returns:
         Shares. Their sum is 1 less what attention spends on the padding of windows, which no pixel is behind.
     """
+    last = encoder.stage_ends[stage]
+    blocks = cast("list[Block]", list(encoder.blocks[: last + 1]))
     tokens, inputs = encoder.embed_tokens(x), []
-    blocks = list(encoder.blocks[: encoder.stage_ends[stage] + 1])
     for block in blocks:
         inputs.append(tokens)
         tokens = block(tokens)
     if start is None:
-        start = pool_weights(encoder, tokens) if block is encoder.blocks[-1] else torch.ones_like(tokens[..., 0])
+        whole = last == encoder.stage_ends[-1]
+        start = pool_weights(encoder, tokens) if whole else torch.ones_like(tokens[..., 0])
     shares = start.float()
     shares = shares / shares.sum((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     while blocks:
