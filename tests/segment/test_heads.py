@@ -136,6 +136,9 @@ def test_left_out__says_what_cannot_be_known(tmp_path, predictor):
     found = train(folder, predictor, kind="knn")
     assert [each.unseen for each in found.left] == [("circle",), ("star", "cross")]
     assert found.by_class["circle"] == 0.0
+    assert "circle" in found.missed
+    shares = [share for share in found.by_class.values() if share is not None]
+    assert found.mean_accuracy == pytest.approx(sum(shares) / len(shares))
     one = train(write_labels(tmp_path / "one", 1), predictor, kind="knn")
     assert one.accuracy is None
     assert one.head.record.accuracy == -1

@@ -74,7 +74,7 @@ def train(
         if picture is not None:
             _draw_trained(found, predictor, labels, classes, unlabelled, picture)
     console.name_problems(found.problems)
-    _tell(found, format)
+    _tell(found, format, balance)
     console.say(
         f"{output}: {found.head.record.kind} head of {len(found.head.classes)} classes for {predictor.card.name}"
     )
@@ -177,7 +177,7 @@ def stages_of(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _tell(found: Trained, format: str) -> None:
+def _tell(found: Trained, format: str, balance: bool) -> None:
     """Print what leaving images out found."""
     if format == "json":
         console.emit(json.dumps(found.to_dict(), indent=2), as_json=True)
@@ -187,11 +187,15 @@ def _tell(found: Trained, format: str) -> None:
         return
     shares = [(name, "-" if share is None else f"{share:.1%}") for name, share in found.by_class.items()]
     rows = [{"left out": "each image in turn", "right": f"{found.accuracy:.1%}"}]
+    rows += [{"left out": "the same, mean of the classes", "right": f"{found.mean_accuracy or 0:.1%}"}]
     rows += [{"left out": f"pixels of {name}", "right": share} for name, share in shares]
     worst = sorted(found.left, key=lambda each: each.right / each.pixels)[:_WORST]
     rows += [{"left out": each.name, "right": f"{each.right / each.pixels:.1%}"} for each in worst]
     common.table(rows)
     console.say(f"of the labelled pixels {found.largest:.1%} are of the largest class: what guessing it would get")
+    if found.missed:
+        remedy = "draw more of them" if balance else "draw more of them, or pass --balance"
+        console.say(f"hardly ever right: {', '.join(found.missed)}; {remedy}, or look closer with --size")
     for each in found.left:
         if each.unseen:
             console.say(f"{each.name}: {', '.join(each.unseen)} is on no other image and could not be right")

@@ -31,6 +31,7 @@ KINDS = ("linear", "knn")
 _FOLDS = 5  # by which C is chosen
 _DIRECTIONS = 64  # of the space in which cells are compared
 _SUPPORT = 3000  # cells that a head of the kind "knn" holds
+_MISSED = 0.1  # share of right pixels below which a class is as good as unknown
 _Fit = Callable[[Float[ndarray, "n c"], Int[ndarray, " n"]], Callable[[Float[ndarray, "m c"]], Int[ndarray, " m"]]]
 
 
@@ -77,6 +78,17 @@ class Trained:
         pixels = sum(each.pixels for each in self.left)
         return sum(each.right for each in self.left) / pixels if pixels else None
 
+    @property
+    def mean_accuracy(self) -> float | None:
+        """The same, of each class by itself, and the mean: what is rare counts as much as what is everywhere."""
+        known = [share for share in self.by_class.values() if share is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def missed(self) -> list[str]:
+        """Classes that are right in less than a tenth of their pixels when their image is left out."""
+        return [name for name, share in self.by_class.items() if share is not None and share < _MISSED]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data."""
         return {
@@ -84,6 +96,7 @@ class Trained:
             "kind": self.head.record.kind,
             "classes": [dataclasses.asdict(each) for each in self.head.classes],
             "accuracy": self.accuracy,
+            "mean_accuracy": self.mean_accuracy,
             "largest_class": self.largest,
             "strength": self.strength,
             "left_out": [{**dataclasses.asdict(each), "accuracy": each.right / each.pixels} for each in self.left],
