@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +57,7 @@ def test_granian(predictor):
         ],
         env={**os.environ, "HIERAX_SERVE": json.dumps(settings)},
         stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         with httpx.Client(
@@ -80,7 +83,8 @@ def test_granian(predictor):
         process.wait(30)
         until(lambda: not any(os.path.exists(f"/proc/{each}") for each in workers), 30)
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # its workers outlive one that is killed
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -32,6 +32,7 @@ def strict() -> Iterator[Served]:
         receive_s=0.3,
         connections=40,
         held_bytes=60_000,
+        answer_bytes=100_000,
     )
     with served(Settings(limits=limits, key=KEY, batch_size=1)) as found:
         found.client.headers["Authorization"] = f"Bearer {KEY}"
@@ -88,8 +89,7 @@ def test_encoding__is_refused(strict):
 
 def opened(server: Served) -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
-    found = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
-    return found
+    return socket.create_connection((host, int(port)), timeout=PATIENCE_S)
 
 
 HEAD = f"POST /classify HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: image/png\r\n"
@@ -139,6 +139,12 @@ def test_slow_senders__leave_room(strict):
         each.close()
     until(lambda: strict.service.active == 0)
     assert strict.post("/classify", plain_image()).status_code == 200
+
+
+def test_answer_bytes(strict):
+    """Maps are a thousand times larger than the request for them."""
+    refused(strict.post("/features", plain_image()), 413, "TooLarge")
+    assert strict.post("/features?stage=stage4", plain_image()).status_code == 200
 
 
 def test_held_bytes(strict):

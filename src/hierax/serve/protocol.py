@@ -16,9 +16,10 @@ def http_protocol(limits: Limits) -> type[asyncio.Protocol]:
     base: Any = auto.AutoHTTPProtocol
 
     class Hurried(base):
-        """A connection that is closed when no head of a request arrives in time."""
+        """A connection that is closed when no head of a request arrives in time, or nothing of an answer is taken."""
 
         _clock: asyncio.TimerHandle | None = None
+        _left = 0  # bytes of an answer that the client had not taken at the last look
 
         def connection_made(self, transport: Any) -> None:
             """Start the clock; refuse one connection too many."""
@@ -37,6 +38,11 @@ def http_protocol(limits: Limits) -> type[asyncio.Protocol]:
             else:
                 self._wait()
 
+        def on_response_complete(self) -> None:
+            """Start the clock again: for the next head, and for an answer to be taken."""
+            super().on_response_complete()
+            self._wait()
+
         def connection_lost(self, exc: Exception | None) -> None:
             """Stop the clock."""
             self._stop()
@@ -53,8 +59,14 @@ def http_protocol(limits: Limits) -> type[asyncio.Protocol]:
 
         def _late(self) -> None:
             self._clock = None
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.abort()
+            if self.cycle is not None and not self.cycle.response_complete:
+                return
+            left = self.transport.get_write_buffer_size()
+            if left and left != self._left:  # the client is slow, and takes some
+                self._left = left
+                self._wait()
+                return
+            self.transport.abort()
 
     return Hurried
 

@@ -19,7 +19,7 @@ from numpy import ndarray
 from ..errors import HieraxError, InputError
 from .line import Line
 from .metrics import Metrics
-from .replies import Refusal, invalid, unhealthy
+from .replies import Refusal, invalid, overloaded, unhealthy
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -74,6 +74,13 @@ class Facts:
         """Names of the maps."""
         return [name for name in self.gives if name.startswith("stage")]
 
+    def answer_bytes(self, name: str, size: tuple[int, ...]) -> int:
+        """Bytes of a float32 answer to an input of (height, width)."""
+        if name not in self.stages:
+            return 4 * (self.embedding_size if name == "embedding" else len(self.labels))
+        stage = int(name.removeprefix("stage")) - 1
+        return 4 * self.channels[stage] * (size[0] // self.strides[stage]) * (size[1] // self.strides[stage])
+
 
 class Service:
     """A running server, without its addresses.
@@ -93,6 +100,7 @@ class Service:
         self.draining = self.closed = False
         self.active = 0
         self._facts: Facts | None = None
+        self._expected = 0  # bytes of answers under way
         self._threads = settings.decoders or min(os.cpu_count() or 1, 4)
         self._pool = ThreadPoolExecutor(self._threads, "hierax-decode", initializer=_prepare)
         self.metrics.watch("hierax_queue_depth", "Images that wait for the model.", lambda: self.line.depth)
@@ -219,13 +227,22 @@ class Service:
         for name in names:
             if name not in facts.gives:
                 raise invalid(f"{facts.card['name']!r} gives {', '.join(facts.gives)}; got {name!r}.")
+        expected = sum(facts.answer_bytes(name, each.shape[-2:]) for each in inputs for name in names)
+        limits = self.settings.limits
+        if expected > limits.answer_bytes:
+            words = f"The maps for a request may take at most {limits.answer_bytes:,} bytes; these take {expected:,}."
+            raise Refusal(413, "TooLarge", f"{words} Ask for fewer images or stages.")
+        if self._expected + expected > limits.held_bytes and self._expected:
+            raise overloaded("Answers under way hold all the memory there is for them. Try again in a moment.")
         items = self.line.submit(inputs, names)
         futures = [asyncio.wrap_future(item.answer) for item in items]
+        self._expected += expected
         try:
             found = await asyncio.wait_for(asyncio.gather(*futures), self.settings.limits.answer_s)
         except asyncio.TimeoutError as error:
             raise unhealthy("An image must be answered in time; this one was not. Try again later.") from error
         finally:
+            self._expected -= expected
             for future in futures:
                 future.cancel()
         return [dict(zip(names, each, strict=True)) for each in found]

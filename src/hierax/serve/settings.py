@@ -21,7 +21,8 @@ class Limits:
 
     Attributes:
         body_bytes: Of one request.
-        held_bytes: Of all requests that are being read or answered.
+        held_bytes: Of all requests that are being read or answered; as much again of their answers.
+        answer_bytes: Of what the model gives for one request.
         pixels: Of one image, as it declares them.
         items: Images in one request.
         requests: Under way at a time.
@@ -37,6 +38,7 @@ class Limits:
 
     body_bytes: Positive = 20_000_000
     held_bytes: Positive = 1 << 29
+    answer_bytes: Positive = 1 << 28
     pixels: Positive = 50_000_000
     items: Count = 32
     requests: Count = 128
