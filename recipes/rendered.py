@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ class Scenes:
 
     def __init__(self, folder: Path, spec: hierax.PreprocessSpec) -> None:
         self.coco = COCO(str(folder / "annotations.json"))
+        check(folder, self.coco.dataset)
         self.ids = sorted(self.coco.imgs)
         self.names = {kind["id"] - 1: kind["name"] for kind in self.coco.dataset["categories"]}
         files = [folder / "images" / self.coco.imgs[each]["file_name"] for each in self.ids]
@@ -53,6 +55,52 @@ class Scenes:
         return classes, torch.tensor([each["bbox"] for each in found]), masks
 
 
+def check(folder: Path, said: dict[str, Any]) -> None:
+    """Compare annotations with each other and with the files; a class that never occurs is logged.
+
+    Raises:
+        InputError: Boxes outside of their image, an image without annotations, images or masks of another size than is
+            said or than the others have, numbers of classes that leave some out.
+    """
+    where = f"{folder}/annotations.json"
+    images, kinds = {each["id"]: each for each in said["images"]}, [each["id"] for each in said["categories"]]
+    if kinds != list(range(1, len(kinds) + 1)):
+        raise hierax.InputError(
+            f"{where}: categories must be numbered from 1 without a gap; got {kinds[:20]}. Renumber."
+        )
+    bare, seen = dict(images), set()
+    for each in said["annotations"]:
+        image, (x, y, w, h) = images.get(each["image_id"]), each["bbox"]
+        if image is None or each["category_id"] not in kinds:
+            raise hierax.InputError(
+                f"{where}: annotation {each['id']} is of an image or a class that is not in the file."
+            )
+        if not (
+            w > 0 and h > 0 and x >= -1 and y >= -1 and x + w <= image["width"] + 1 and y + h <= image["height"] + 1
+        ):
+            raise hierax.InputError(
+                f"{where}: boxes must lie inside their image, as x, y, width, height in pixels; annotation {each['id']} of "
+                f"{image['file_name']} ({image['width']} x {image['height']}) has {each['bbox']}. Clip it, or leave it out."
+            )
+        bare.pop(each["image_id"], None)
+        seen.add(each["category_id"])
+    if bare:
+        name = next(iter(bare.values()))["file_name"]
+        raise hierax.InputError(f"{where}: {len(bare)} images have no annotation, {name} first. Leave them out.")
+    first = said["images"][0]
+    for image in said["images"]:
+        stem = Path(image["file_name"]).stem
+        for file in (folder / "images" / image["file_name"], folder / "masks" / f"{stem}.png"):
+            size = Image.open(file).size if file.is_file() else "missing"
+            if size != (image["width"], image["height"]) or size != (first["width"], first["height"]):
+                raise hierax.InputError(
+                    f"{file} must have the size that {where} says, {image['width']} x {image['height']}, and that of the "
+                    f"first image, {first['width']} x {first['height']}; it is {size}. Resize image, mask and boxes."
+                )
+    if never := [each["name"] for each in said["categories"] if each["id"] not in seen]:
+        logging.getLogger("hierax").warning("%s: no annotation is of %s.", where, ", ".join(never))
+
+
 def precision(scenes: Scenes, found: list[dict[str, Any]], kind: Literal["bbox", "segm"]) -> dict[str, float]:
     """AP and AP50 of boxes or masks, by faster-coco-eval."""
     run = COCOeval_faster(scenes.coco, scenes.coco.loadRes(found), kind, print_function=lambda *_: None)
@@ -66,6 +114,9 @@ def arguments(description: str, epochs: int) -> argparse.Namespace:
     """The options that every recipe here has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument(
+        "--data", type=Path, help="folder with train and held_out, each as render writes; else rendered"
+    )
     parser.add_argument("--scenes", type=int, default=200, help="scenes to learn from")
     parser.add_argument("--held-out", type=int, default=100, help="scenes to measure on")
     parser.add_argument("--size", type=int, default=192, help="pixels of a side")
@@ -97,12 +148,12 @@ def run(
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True)
     options: dict[str, Any] = {"task": "segmentation", "size": args.size}
-    folders = [
-        render_scenes(args.out / "train", count=args.scenes, seed=11, **options),
-        render_scenes(args.out / "held_out", count=args.held_out, seed=12, **options),
-    ]
+    data = args.data or args.out
+    if args.data is None:
+        render_scenes(data / "train", count=args.scenes, seed=11, **options)
+        render_scenes(data / "held_out", count=args.held_out, seed=12, **options)
     spec = hierax.load().preprocess
-    train, test = (Scenes(folder, spec) for folder in folders)
+    train, test = (Scenes(data / part, spec) for part in ("train", "held_out"))
     model = build(train.names, not args.random_backbone)
     body = next(module for module in model.modules() if isinstance(module, hierax.Backbone))
     inside = {id(parameter) for parameter in body.parameters()}

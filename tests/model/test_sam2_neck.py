@@ -81,6 +81,20 @@ def test_transformers(size, whole):
 
 
 @parity
+def test_video(tmp_path):
+    """transformers' video model keeps the same parts among a memory."""
+    transformers = peer("transformers")
+    model = loud(transformers.Sam2VideoModel(hf_sam2_config("Sam2VideoConfig")))
+    path = write_hf_folder(model, tmp_path / "video")
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        _, (features, _) = answers(path, x)
+        fine, middle, coarse = model.vision_encoder(x).fpn_hidden_states
+        wanted = [model.mask_decoder.conv_s0(fine), model.mask_decoder.conv_s1(middle), coarse]
+    assert all(torch.allclose(*pair, rtol=1e-5, atol=1e-5) for pair in zip(features, wanted, strict=True))
+
+
+@parity
 def test_high_res(whole, tmp_path):
     """The maps before the decoder's projections are features too; a file without a decoder has only those."""
     model, path = whole

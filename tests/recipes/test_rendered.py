@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import hierax
 from hierax.data.datasets.scenes import render_scenes
@@ -126,6 +127,54 @@ def test_mirrored_boxes_follow_the_image(recipes, tmp_path, monkeypatch):
             assert torch.equal(new[:, 1:], old[:, 1:])
         else:
             assert torch.equal(after["mask_labels"][0], before["mask_labels"][0].flip(-1))
+
+
+def _changed(change):
+    """What `change` makes of the annotations of a small set."""
+
+    def apply(folder: Path) -> None:
+        said = json.loads((folder / "annotations.json").read_text())
+        change(said)
+        (folder / "annotations.json").write_text(json.dumps(said))
+
+    return apply
+
+
+def _smaller_mask(folder: Path) -> None:
+    mask = Image.open(folder / "masks" / "1.png")
+    mask.resize((32, 32)).save(folder / "masks" / "1.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            _changed(lambda said: said["annotations"][0].update(bbox=[60, 5, 90, 20])),
+            r"annotation 1 of 0.jpg \(96 x 96\)",
+        ),
+        (_changed(lambda said: said["annotations"][0].update(bbox=[5, 5, 0, 20])), "boxes must lie inside"),
+        (_changed(lambda said: said["annotations"][0].update(category_id=99)), "annotation 1 is of"),
+        (_changed(lambda said: said["annotations"][0].update(image_id=99)), "annotation 1 is of"),
+        (_changed(lambda said: said["annotations"].clear()), "4 images have no annotation, 0.jpg first"),
+        (_changed(lambda said: said["categories"].pop(3)), "without a gap"),
+        (_changed(lambda said: said["images"][0].update(width=90)), "must have the size"),
+        (_smaller_mask, r"masks/1.png must have the size .*it is \(32, 32\)"),
+        (lambda folder: (folder / "masks" / "1.png").unlink(), "it is missing"),
+    ],
+)
+def test_annotations_that_contradict_the_images(spoil, words, recipes, tmp_path):
+    """Trained on, each of these would only be seen as a figure that is low."""
+    folder = render_scenes(tmp_path / "set", task="segmentation", count=4, seed=3, size=96)
+    spoil(folder)
+    with pytest.raises(hierax.InputError, match=words):
+        recipes["rendered"].Scenes(folder, hierax.load().preprocess)
+
+
+def test_a_class_that_never_occurs_is_named(recipes, tmp_path, caplog):
+    folder = render_scenes(tmp_path / "set", task="segmentation", count=2, seed=3, size=96)
+    recipes["rendered"].Scenes(folder, hierax.load().preprocess)
+    assert "no annotation is of" in caplog.text
+    assert "arrow" in caplog.text
 
 
 def test_published_recipe_says_what_the_paper_says():
