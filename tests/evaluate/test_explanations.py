@@ -110,7 +110,7 @@ def test_areas__of_a_map_that_knows(predictor):
 
 def test_explanations__rows(predictor):
     """Means, spreads and counts must follow from what is told of each seed."""
-    scores = explanations("shapes:48@9", predictor, methods=["rollout", "gradcam"], images=8, seeds=2, steps=2)
+    scores = explanations("shapes:48@9", predictor, methods=["rollout", "gradcam"], images=5, seeds=2, steps=2)
     assert [row["method"] for row in scores.results] == ["rollout", "gradcam", "random", "centre"]
     for row in scores.results:
         for measure in ("deletion", "insertion", "pointing", "inside"):
@@ -118,10 +118,10 @@ def test_explanations__rows(predictor):
             assert row[measure] == pytest.approx(np.mean(values))
             assert row[f"{measure}_spread"] == pytest.approx(np.std(values, ddof=1))
             assert 0 <= row[measure] <= 1
-        assert [seed["images"] for seed in row["seeds"]] == [8, 8]
+        assert [seed["images"] for seed in row["seeds"]] == [5, 5]
     assert 0.2 < scores.data["object"] < 0.4
-    assert scores.settings["images"] == 8
-    again = explanations("shapes:48@9", predictor, methods="gradcam", images=8, seeds=2, steps=2)
+    assert scores.settings["images"] == 5
+    again = explanations("shapes:48@9", predictor, methods="gradcam", images=5, seeds=2, steps=2)
     assert again.results[0]["seeds"] == scores.results[1]["seeds"]
     rollout, random = scores.results[0], scores.results[2]
     assert rollout["inside"] > random["inside"] + 0.05
@@ -129,15 +129,15 @@ def test_explanations__rows(predictor):
 
 def test_explanations__all_images_every_seed(predictor):
     """With no image left out only the random maps differ between seeds: another spread would be made up."""
-    rollout, random, _ = explanations("shapes:10@9", predictor, methods=["rollout"], seeds=2, steps=2).results
+    rollout, random, _ = explanations("shapes:5@9", predictor, methods=["rollout"], seeds=2, steps=2).results
     assert rollout["insertion_spread"] == 0
     assert random["insertion_spread"] > 0
 
 
 def test_explanations__masks_of_files(predictor, tmp_path, capsys):
     """Objects of one's own images; without any there is no pointing, and no column for it."""
-    render_folder(tmp_path / "images", count=10, seed=4, image_format="png")
-    for index in range(10):
+    render_folder(tmp_path / "images", count=5, seed=4, image_format="png")
+    for index in range(5):
         path = tmp_path / "masks" / CLASSES[index] / f"{index}.png"
         path.parent.mkdir(parents=True)
         mask = Image.fromarray(object_mask(index, seed=4).astype(np.uint8))
@@ -147,7 +147,7 @@ def test_explanations__masks_of_files(predictor, tmp_path, capsys):
         mask.save(path)
     options = {"methods": ["rollout"], "steps": 1, "seeds": 1}
     scores = explanations(tmp_path / "images", predictor, masks=tmp_path / "masks", **options)
-    wanted = explanations("shapes:10@4", predictor, **options)
+    wanted = explanations("shapes:5@4", predictor, **options)
     assert scores.data["object"] == wanted.data["object"]
     for row, other in zip(scores.results, wanted.results, strict=True):
         if row["method"] != "random":  # which goes by the order of the images
