@@ -50,6 +50,6 @@ def view(
         console.say(f"{stage} was left out, for the size of the page; --stages names what must be on it")
     size = f"{done.bytes / 1e6:.1f} MB" if done.bytes >= 1e6 else f"{done.bytes / 1e3:.0f} kB"
     images = "1 image" if done.images == 1 else f"{done.images} images"
-    console.say(f"{done.path}: {images}, {', '.join(done.stages)}, {size}; cosines to {done.worst:.4f}")
+    console.say(f"{done.path}: {images}, {', '.join(done.stages)}, {size}; cosines off by {done.worst:.4f} at most")
     console.name_problems(done.failed)
     return common.exit_code(len(paths), len(done.failed))

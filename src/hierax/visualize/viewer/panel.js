@@ -45,11 +45,11 @@ Hierax.controls = (viewer) => {
   const stages = data.stages.map((stage) => (
     {value: stage.name, text: stage.name, detail: `${stage.rows}\u00d7${stage.columns}`}));
   const layers = [["similarity", "similarity"], ["colours", "PCA"], ["norms", "norms"], ["image", "image"]];
-  const strength = make("input", {type: "range", min: 0, max: 100, value: 100 * state.strength,
+  const strength = make("input", {type: "range", name: "strength", min: 0, max: 100, value: 100 * state.strength,
     input: (event) => viewer.set({strength: event.target.value / 100})});
   return make("div", {class: "controls"},
     choice("Stage", `stage-${id}`, stages, state.stage, (name) => viewer.setStage(name)),
-    choice("Show", `layer-${id}`, layers.map(([value, text]) => ({value, text})), state.layer, set("layer")),
+    choice("Show", `layer-${id}`, layers.map(([value, text]) => ({value, text})), state.layer, (layer) => viewer.setLayer(layer)),
     make("label", {class: "range"}, make("span", {}, "Over the image"), strength),
     make("fieldset", {}, make("legend", {}, "Draw"), make("div", {class: "ticks"},
       tick("cells", "cells", state.cells, set("cells")),

@@ -86,6 +86,13 @@ Hierax.Viewer = class {
     this.set({stage: name, probe, reader});
   }
 
+  /** Show other numbers. Colours that mean something by themselves hide the image, which would tint them. */
+  setLayer(layer) {
+    const strength = layer === "similarity" ? 0.75 : 1;
+    this.root.querySelector("input[name=strength]").value = 100 * strength;
+    this.set({layer, strength});
+  }
+
   /** Pin the probe, or let it go. */
   pin(pinned = !this.state.pinned) {
     this.set({pinned, reader: pinned ? {...this.state.probe} : null});
