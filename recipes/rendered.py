@@ -65,38 +65,35 @@ def check(folder: Path, said: dict[str, Any]) -> None:
     where = f"{folder}/annotations.json"
     images, kinds = {each["id"]: each for each in said["images"]}, [each["id"] for each in said["categories"]]
     if kinds != list(range(1, len(kinds) + 1)):
-        raise hierax.InputError(
-            f"{where}: categories must be numbered from 1 without a gap; got {kinds[:20]}. Renumber."
-        )
+        raise hierax.InputError(f"{where}: categories are numbered from 1 without a gap; got {kinds[:20]}. Renumber.")
     bare, seen = dict(images), set()
     for each in said["annotations"]:
-        image, (x, y, w, h) = images.get(each["image_id"]), each["bbox"]
+        image = images.get(each["image_id"])
         if image is None or each["category_id"] not in kinds:
             raise hierax.InputError(
                 f"{where}: annotation {each['id']} is of an image or a class that is not in the file."
             )
-        if not (
-            w > 0 and h > 0 and x >= -1 and y >= -1 and x + w <= image["width"] + 1 and y + h <= image["height"] + 1
-        ):
+        x, y, w, h = each["bbox"]
+        width, height = image["width"], image["height"]
+        if w <= 0 or h <= 0 or min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
             raise hierax.InputError(
-                f"{where}: boxes must lie inside their image, as x, y, width, height in pixels; annotation {each['id']} of "
-                f"{image['file_name']} ({image['width']} x {image['height']}) has {each['bbox']}. Clip it, or leave it out."
+                f"{where}: boxes must lie inside their image, x, y, width, height; annotation {each['id']} of "
+                f"{image['file_name']} ({width} x {height}) has {each['bbox']}. Clip it, or leave it out."
             )
         bare.pop(each["image_id"], None)
         seen.add(each["category_id"])
     if bare:
         name = next(iter(bare.values()))["file_name"]
         raise hierax.InputError(f"{where}: {len(bare)} images have no annotation, {name} first. Leave them out.")
-    first = said["images"][0]
+    sides = {(image["width"], image["height"]) for image in said["images"]}
+    if len(sides) != 1:
+        raise hierax.InputError(f"{where}: images must all have one size; got {sorted(sides)[:4]}. Resize them.")
     for image in said["images"]:
-        stem = Path(image["file_name"]).stem
-        for file in (folder / "images" / image["file_name"], folder / "masks" / f"{stem}.png"):
+        mask = Path(image["file_name"]).with_suffix(".png").name
+        for file in (folder / "images" / image["file_name"], folder / "masks" / mask):
             size = Image.open(file).size if file.is_file() else "missing"
-            if size != (image["width"], image["height"]) or size != (first["width"], first["height"]):
-                raise hierax.InputError(
-                    f"{file} must have the size that {where} says, {image['width']} x {image['height']}, and that of the "
-                    f"first image, {first['width']} x {first['height']}; it is {size}. Resize image, mask and boxes."
-                )
+            if size not in sides:
+                raise hierax.InputError(f"{file} must be there, {sides} as {where} says; it is {size}. Make it anew.")
     if never := [each["name"] for each in said["categories"] if each["id"] not in seen]:
         logging.getLogger("hierax").warning("%s: no annotation is of %s.", where, ", ".join(never))
 

