@@ -104,6 +104,11 @@ def test_predict__nothing_is_overwritten(linear, tmp_path, predictor):
         predict(linear.head, tmp_path / "a.png", tmp_path, predictor, overwrite=True)
     predict(linear.head, tmp_path / "a.png", tmp_path / "masks", predictor, overwrite=True)
     assert (tmp_path / "masks" / "a.png").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "classes.csv").write_text("index,name\n0,mine\n")
+    with pytest.raises(InputError, match="says something else"):
+        predict(linear.head, tmp_path / "a.png", tmp_path / "other", predictor)
+    assert not (tmp_path / "other" / "a.png").exists()
 
 
 def test_predict__masks_are_labels_again(linear, tmp_path, predictor):

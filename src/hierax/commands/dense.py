@@ -113,7 +113,7 @@ def _judge(
     **asked: Any,
 ) -> int:
     """Evaluate, print and draw."""
-    data, names = told_apart(data, models)
+    data, names = told_apart(data, models, "a folder of images and masks, or of clips and theirs")
     check_sources(names)
     with contextlib.ExitStack() as held:
         chart = None if plot is None else held.enter_context(claimed(plot, (".png",), overwrite=overwrite))

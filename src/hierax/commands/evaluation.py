@@ -212,7 +212,11 @@ def _judge(
     return exit_code(scores.total, len(scores.unreadable))
 
 
-def told_apart(data: str | None, models: Sequence[Sequence[str]]) -> tuple[str, list[str | None]]:
+def told_apart(
+    data: str | None,
+    models: Sequence[Sequence[str]],
+    what: str = "a folder with one sub-folder a class, a table, or shards",
+) -> tuple[str, list[str | None]]:
     """The data and the models; in `-m MODEL DATA` the data was taken for another model.
 
     Raises:
@@ -222,7 +226,7 @@ def told_apart(data: str | None, models: Sequence[Sequence[str]]) -> tuple[str, 
     if data is None:
         several = [group for group in groups if len(group) > 1]
         if not several:
-            raise InputError("Name the data: a folder with one sub-folder a class, a table, or shards.")
+            raise InputError(f"Name the data: {what}.")
         data = several[-1].pop()
     names = [name for group in groups for name in group]
     return data, [*names] or [None]

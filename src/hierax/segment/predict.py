@@ -66,6 +66,8 @@ def predict(
     head = head if isinstance(head, Head) else load_head(head)
     found = find_images(images)
     places = mask_places(found, Path(out).expanduser(), overwrite=overwrite)
+    if not overwrite:
+        _has_table(Path(out).expanduser(), head.classes)
     dense = head.dense(network_of(head, model))
     done = Written(Path(out).expanduser())
     values = {place: each.index for place, each in enumerate(head.classes)}
@@ -153,9 +155,21 @@ def write_table(folder: Path, classes: Sequence[MaskClass], *, overwrite: bool) 
         InputError: Another one is there, or the place cannot be written.
     """
     path, text = folder / TABLE, class_table(classes)
-    if not overwrite and os.path.lexists(path):
-        if path.is_file() and path.read_bytes() == text.encode():
-            return
-        raise InputError(f"{path} says something else and was left as it is. Pass --overwrite or name another folder.")
+    if not overwrite and _has_table(folder, classes):
+        return
     with writing(path), atomic_file(path, replace=overwrite) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _has_table(folder: Path, classes: Sequence[MaskClass]) -> bool:
+    """Whether this very table is there.
+
+    Raises:
+        InputError: Another one is.
+    """
+    path = folder / TABLE
+    if not os.path.lexists(path):
+        return False
+    if path.is_file() and path.read_bytes() == class_table(classes).encode():
+        return True
+    raise InputError(f"{path} says something else and was left as it is. Pass --overwrite or name another folder.")
