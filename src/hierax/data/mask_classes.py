@@ -120,7 +120,9 @@ def read_classes(path: Path) -> Classes:
         raise InputError(f"A file of classes is UTF-8 text; {str(path)!r} is not: {error}.") from error
     if path.suffix.lower() == ".txt":
         names = [line.strip() for line in text.splitlines() if line.strip()]
-        rows = [(line, number, None, name) for line, (number, name) in enumerate(enumerate(names), start=1)]
+        rows: list[tuple[int, int | None, int | None, str]] = [
+            (line, number, None, name) for line, (number, name) in enumerate(enumerate(names), start=1)
+        ]
         return _from_rows(rows, str(path))
     return _from_rows(list(_table_rows(text, str(path))), str(path))
 

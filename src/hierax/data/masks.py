@@ -48,7 +48,7 @@ class Mask:
         """The same by colours; numbers without a palette are grey."""
         if self.by_color:
             return self
-        colors = self.palette or tuple((level,) * 3 for level in range(256))
+        colors = self.palette or tuple((level, level, level) for level in range(256))
         table = np.full(257, TRANSPARENT, np.int32)  # the last is for pixels that are clear
         table[: len(colors)] = [packed(color) for color in colors]
         return Mask(table[self.values], True)

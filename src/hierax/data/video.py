@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -144,19 +145,26 @@ def _read_file(
     path: Any, size: int | None, wanted: Callable[[int], list[list[int]]], take: _Take, *, keeps: int
 ) -> None:
     """Hand over the frames that are wanted of as many as the file has; `keeps` are held in memory."""
+    with _opened(path) as container:
+        stream = _picture_stream(path, container)
+        times = _frame_times(container, stream)
+        views = wanted(len(times))
+        limits = _Limits()
+        with PIXELS.hold(_clip_bytes(path, stream, keeps, size)):
+            for view, indices in enumerate(views):
+                _pick(container, stream, times, indices, size, limits, functools.partial(take, view))
+
+
+@contextlib.contextmanager
+def _opened(path: Any) -> Iterator[Any]:
+    """A video file as PyAV has it; whatever it raises while the file is read becomes an InputError."""
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("video", "av") from error
     try:
         with open_regular(path) as file, av.open(file, options=_RESTRICTED) as container:
-            stream = _picture_stream(path, container)
-            times = _frame_times(container, stream)
-            views = wanted(len(times))
-            limits = _Limits()
-            with PIXELS.hold(_clip_bytes(path, stream, keeps, size)):
-                for view, indices in enumerate(views):
-                    _pick(container, stream, times, indices, size, limits, functools.partial(take, view))
+            yield container
     except InputError:
         raise
     except Exception as error:  # FFmpeg's errors, and whatever PyAV raises on hostile bytes
@@ -297,19 +305,9 @@ def each_frame(path: str | os.PathLike[str]) -> Iterator[UInt8[np.ndarray, "h w 
         InputError: It cannot be decoded, its frames differ in size, or it needs too much.
         MissingExtraError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("video", "av") from error
-    try:
-        with open_regular(path) as file, av.open(file, options=_RESTRICTED) as container:
-            limits = _Limits()
-            for index, frame in enumerate(container.decode(_picture_stream(path, container))):
-                limits.count(frame)
-                limits.check(index, frame)
-                yield _to_rgb(frame, None)
-    except InputError:
-        raise
-    except av.FFmpegError as error:
-        reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"A clip must be a video file; {os.fspath(path)!r} is not: {reason}.") from error
+    with _opened(path) as container:
+        limits = _Limits()
+        for index, frame in enumerate(container.decode(_picture_stream(path, container))):
+            limits.count(frame)
+            limits.check(index, frame)
+            yield _to_rgb(frame, None)

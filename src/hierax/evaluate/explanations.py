@@ -74,8 +74,8 @@ def explanations(  # noqa: PLR0913 - a signature is a command's options
         progress: A progress bar.
 
     Returns:
-        For each method, for random maps and for one that names the centre: the mean probability while the image is
-        deleted and inserted; the share of images with the largest value on the object; the share of the map on it.
+        A row a method, one of random maps, one that names the centre, with the mean probability while the image is
+        deleted and inserted, the share of images with the largest value on the object, the share of the map on it.
 
     Raises:
         UnknownNameError: No such method.

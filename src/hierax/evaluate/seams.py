@@ -58,7 +58,7 @@ def seams(
         progress: A progress bar.
 
     Returns:
-        For each network, stage and window: `ratio`, its `spread` (standard deviation over images), and `pixels`; where
+        A row a network, stage and window, with `ratio`, its `spread` (standard deviation over images), and `pixels`; where
         windows are filled up with padding the `strip`, and `strip_ratio` at its border.
 
     Raises:
