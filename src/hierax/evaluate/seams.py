@@ -58,8 +58,8 @@ def seams(
         progress: A progress bar.
 
     Returns:
-        A row a network, stage and window, with `ratio`, its `spread` (standard deviation over images), and `pixels`; where
-        windows are filled up with padding the `strip`, and `strip_ratio` at its border.
+        A row a network, stage and window, with `ratio`, its `spread` (standard deviation over images), and `pixels`;
+        where windows are filled up with padding the `strip`, and `strip_ratio` at its border.
 
     Raises:
         UnknownNameError: No such network.
