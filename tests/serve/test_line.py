@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hierax.serve import Settings
+from hierax.serve import line as watched
 from hierax.serve.line import Item, Line
 from hierax.serve.model import Failed, Model
 from hierax.serve.replies import Refusal
@@ -145,6 +146,21 @@ def _same(one: list[dict], other: list[dict]) -> bool:
     return all(
         a["label"] == b["label"] and abs(a["score"] - b["score"]) < 1e-5 for a, b in zip(one, other, strict=True)
     )
+
+
+def test_worker_that_cannot_be_understood__is_replaced(server, monkeypatch):
+    """An error in the thread that watches would leave a server that never gets ready again."""
+    line, real, spoilt = server.service.line, watched.receive, []
+
+    def once(connection):
+        found = real(connection)
+        spoilt.append(found)
+        return found if len(spoilt) > 1 else ({}, [])
+
+    lost = line.worker
+    monkeypatch.setattr(watched, "receive", once)
+    until(lambda: line.worker != lost and line.ready)
+    assert len(line.submit(inputs(1), ["embedding"])[0].answer.result(30)) == 1
 
 
 def test_silent_worker__is_not_ready(server):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import struct
@@ -33,6 +34,7 @@ from .replies import Refusal, invalid, overloaded, unhealthy
 from .settings import Settings
 from .wire import receive, send
 
+log = logging.getLogger("hierax")
 SILENCE_S, _LOST_S = 2.5, 10.0  # of a process that says four times a second how it is: not ready, and replaced
 _STALL_S, _LOOK_S = 10, 0.05
 _START_S = 900.0  # for a model to be fetched, loaded and converted
@@ -219,6 +221,9 @@ class Line:
             return "was stopped"
         except (EOFError, OSError):
             return "ended"
+        except Exception as error:  # nothing that it says may end the thread that replaces it
+            log.debug("the model's process was not understood", exc_info=error)
+            return f"said what cannot be read ({type(error).__name__})"
         finally:
             connection.close()
             process.kill()
