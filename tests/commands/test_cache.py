@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("HIERAX_CACHE_LIMIT", raising=False)
     monkeypatch.setattr(openvino, "has_openvino", lambda: True)
     monkeypatch.setattr(keeping, "_version", lambda package: "1")
-    monkeypatch.setattr(openvino, "_converted", lambda encoder, size, last: bytes(1000 * (last + 2)))
+    monkeypatch.setattr(openvino, "_convert", lambda encoder, size, last: bytes(1000 * (last + 2)))
     monkeypatch.setattr(keeping, "_save", lambda model, path: path.write_bytes(model))
     monkeypatch.setattr(keeping, "_load", lambda path: path.read_bytes())
     monkeypatch.setattr(keeping, "_fits", lambda model, program: True)
@@ -114,7 +114,7 @@ def test_commands__a_file_in_the_way(command: list[str], tmp_path: Path, monkeyp
     """It is said before a minute goes into a conversion, and the file stays."""
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("HIERAX_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(openvino, "_converted", None)
+    monkeypatch.setattr(openvino, "_convert", None)
     assert main(command) == 1
     said = capsys.readouterr().err
     assert "HIERAX_CACHE" in said

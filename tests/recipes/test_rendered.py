@@ -179,7 +179,7 @@ def test_a_class_that_never_occurs_is_named(recipes, tmp_path, caplog):
 
 def test_published_recipe_says_what_the_paper_says():
     """Settings with a lost value would be a run of nobody's; members that do not exist cannot be loaded."""
-    said = read_toml(RECIPES / "coco_hiera_mask_rcnn.toml", what="A recipe", error=hierax.RecipeError)
+    said = read_toml(RECIPES / "detectron2" / "coco_hiera_mask_rcnn.toml", what="A recipe", error=hierax.RecipeError)
     assert (said["epochs"], said["batch_size"], said["optimizer"]["weight_decay"], said["layer_decay"]) == (
         100,
         64,
@@ -190,7 +190,7 @@ def test_published_recipe_says_what_the_paper_says():
     assert rates["hiera_large_224"] == (3e-5, 0.4)
     assert rates["hiera_base_224"] == rates["hiera_base_plus_224"] == (3.5e-5, 0.2)
     assert {*rates} <= {*hierax.list_models()}
-    assert "NOT RUN" in (RECIPES / "coco_hiera_mask_rcnn.toml").read_text()
+    assert "NOT RUN" in (RECIPES / "detectron2" / "coco_hiera_mask_rcnn.toml").read_text()
 
 
 @pytest.mark.nightly

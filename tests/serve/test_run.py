@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from hierax.cli import main
+from hierax.serve import Settings, create_app
+from hierax.serve.run import configured
 
 from ..members import plain_image
 from .conftest import PATIENCE_S, until
@@ -129,6 +132,21 @@ def test_refused__before_a_model_is_loaded(arguments, words, capsys):
     said = capsys.readouterr().err
     assert words in said
     assert "internal error" not in said
+
+
+def test_handlers_of_others__stay_open():
+    """Configured as uvicorn does by itself, logging closes them all: one of absl's takes its stream along."""
+    closed = []
+
+    class Handler(logging.NullHandler):
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    handler = Handler()
+    configured(create_app(Settings()), host="127.0.0.1", port=0).load()
+    assert not closed
+    handler.close()
 
 
 def test_port_in_use(capsys):

@@ -57,6 +57,7 @@ def configured(app: Any, *, host: str, port: int) -> Any:
         http=http_protocol(limits),
         ws="none",
         lifespan="on",
+        log_config=None,  # its own would close every handler of this process, and some close what they write to
         log_level="error",
         access_log=False,
         server_header=False,
