@@ -119,6 +119,11 @@ def test_files(folder, said):
     assert mask.mode == "P"
     palette = np.array(mask.getpalette()[: 3 * (len(OUTLINES) + 1)]).reshape(-1, 3)
     assert len(np.unique(palette, axis=0)) == len(OUTLINES) + 1
+    rows = (folder / "classes.csv").read_text().splitlines()
+    assert rows[:2] == ["index,color,name", "0,#000000,ground"]
+    colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette]
+    names = [each["name"] for each in said["categories"]]
+    assert rows[2:] == [f"{number},{colours[number]},{name}" for number, name in enumerate(names, start=1)]
 
 
 def test_command(tmp_path, capsys):

@@ -20,6 +20,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from ...errors import InputError, nearest
+from ..mask_classes import MaskClass, class_table
 from . import paint
 from .paint import Points, Size
 from .shapes import IMAGE_FORMATS, OUTLINES, checked, new_set, outline
@@ -128,7 +129,8 @@ def render_scenes(
     Args:
         destination: Folder to create; it may exist if it is empty.
         task: "detection" writes `images/INDEX.FORMAT` and `annotations.json`, COCO's format with boxes and polygons;
-            "segmentation" also `masks/INDEX.png`, whose pixels are the categories of that file and 0 for the ground.
+            "segmentation" also `masks/INDEX.png`, whose pixels are the categories of that file and 0 for the ground,
+            and their names in `classes.csv`.
         count: Number of scenes.
         seed: Which set.
         size: Pixels, one side of a square or (height, width).
@@ -162,6 +164,8 @@ def render_scenes(
         kinds = [{"id": number, "name": name} for number, name in enumerate(OUTLINES, start=1)]
         said = {"info": info, "images": images, "annotations": annotations, "categories": kinds}
         (partial / "annotations.json").write_text(json.dumps(said), encoding="utf-8")
+        if task == "segmentation":
+            (partial / "classes.csv").write_text(class_table(_classes()), encoding="utf-8")
     return Path(destination)
 
 
@@ -183,7 +187,15 @@ def _annotations(scene: Scene, image: int, first: int) -> list[dict[str, Any]]:
 
 def _indexed(mask: UInt8[ndarray, "h w"]) -> Image.Image:
     """A mask as an image whose pixels are numbers of classes, and that viewers show in colours."""
-    image, count = Image.fromarray(mask, "P"), len(OUTLINES)
-    wheel = [colorsys.hsv_to_rgb(number / count, 0.8, 0.9) for number in range(count)]
-    image.putpalette([0, 0, 0, *(round(255 * part) for color in wheel for part in color)])
+    image = Image.fromarray(mask, "P")
+    image.putpalette([part for each in _classes() for part in each.color])
     return image
+
+
+def _classes() -> list[MaskClass]:
+    """The ground, and each kind of shape under its number in COCO's file."""
+    found, count = [MaskClass("ground", (0, 0, 0), 0)], len(OUTLINES)
+    for number, name in enumerate(OUTLINES):
+        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(number / count, 0.8, 0.9))
+        found.append(MaskClass(name, (red, green, blue), number + 1))
+    return found
