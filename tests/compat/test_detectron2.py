@@ -33,5 +33,5 @@ def test_contract(tmp_path):
 
 def test_without_detectron2(monkeypatch):
     monkeypatch.setitem(sys.modules, "detectron2.modeling", None)
-    with pytest.raises(hierax.MissingExtraError, match="detectron2"):
+    with pytest.raises(hierax.HieraxError, match="needs detectron2"):
         bottom_up()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..backbones import Backbone, backbone
 from ..config import STAGE_NAMES
-from ..errors import MissingExtraError
+from ..errors import HieraxError
 from ..predictor import Predictor
 from .names import refuse_unknown
 
@@ -54,8 +54,7 @@ def bottom_up(
         drop_path: Stochastic depth while training.
 
     Raises:
-        MissingExtraError: detectron2 is not installed.
-        HieraxError: As of `hierax.backbone`.
+        HieraxError: detectron2 is not installed, or as of `hierax.backbone`.
     """
     kind = _class()
     options: dict[str, Any] = {"frozen_until": frozen_until, "norm": norm, "input_size": input_size}
@@ -68,7 +67,10 @@ def _class() -> type[Any]:
         base = importlib.import_module("detectron2.modeling").Backbone
         spec = importlib.import_module("detectron2.layers").ShapeSpec
     except ImportError as error:
-        raise MissingExtraError("detectron2", "detectron2") from error
+        raise HieraxError(
+            "This needs detectron2, which is not installed and which no index has for today's torch. Build it from "
+            "https://github.com/facebookresearch/detectron2."
+        ) from error
 
     class HieraxBottomUp(base):  # type: ignore[misc, valid-type]
         """Stage maps by name, un-normed unless asked for.

@@ -102,7 +102,7 @@ class Service:
         self._facts: Facts | None = None
         self._expected = 0  # bytes of answers under way
         self._threads = settings.decoders or min(os.cpu_count() or 1, 4)
-        self._pool = ThreadPoolExecutor(self._threads, "hierax-decode", initializer=_prepare)
+        self._pool = ThreadPoolExecutor(self._threads, "hierax-serve", initializer=_prepare)
         self.metrics.watch("hierax_queue_depth", "Images that wait for the model.", lambda: self.line.depth)
         self.metrics.watch("hierax_active_requests", "Requests under way.", lambda: self.active)
         self.metrics.watch("hierax_worker_resident_bytes", "Memory of the model's process.", self.line.resident_bytes)
