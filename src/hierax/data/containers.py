@@ -13,6 +13,7 @@ from ..errors import InputError, MissingExtraError
 from ..net.address import is_address, shown
 from ..net.download import download
 from ..net.transfer import Kind
+from ..parquet import parquet_batches, parquet_file
 from . import remote
 from .datasets.places import PATH_COLUMNS
 from .datasets.shard_index import index_of, not_a_tar
@@ -115,13 +116,11 @@ class _Table:
     def _groups(self, file: BinaryIO) -> Iterator[tuple[int, Callable[[], Any]]]:
         """Groups of rows: how many, and what reads the column that matters in batches."""
         if self.place.lower().endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            table = pq.ParquetFile(file)
+            table = parquet_file(file)
             column = self._column(table.schema_arrow)
             for group in range(table.num_row_groups):
-                options = {"batch_size": _ROWS_AT_ONCE, "row_groups": [group], "columns": [column]}
-                yield table.metadata.row_group(group).num_rows, lambda options=options: table.iter_batches(**options)
+                rows = table.metadata.row_group(group).num_rows
+                yield rows, lambda group=group: parquet_batches(table, _ROWS_AT_ONCE, [column], [group])
             return
         try:
             reader = self._pa.ipc.open_file(file)

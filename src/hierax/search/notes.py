@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..atomic import atomic_file
 from ..errors import writing
+from ..parquet import parquet_file, parquet_table
 from ..regular import open_regular
 from ..store.layout import SEARCH
 
@@ -48,11 +49,9 @@ def digest_of(file: str) -> bytes | None:
 
 def read_notes(store: Path) -> dict[str, Note]:
     """By path; nothing where the notes are lost, which only costs time."""
-    import pyarrow.parquet as pq
-
     try:
         with open_regular(store / SEARCH / _FILES) as file:
-            table = pq.read_table(file)
+            table = parquet_table(parquet_file(file))
         columns = [table[name].to_pylist() for name in ("path", "bytes", "modified_ns")]
         digests = table["digest"].to_pylist() if "digest" in table.column_names else [None] * len(table)
         paths = map(os.fsdecode, columns[0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, MissingExtraError
+from ..parquet import parquet_file, parquet_table
 from .layout import Part, Spec
 from .tables import schema
 
@@ -30,21 +31,17 @@ def read_part(folder: Path, part: Part, spec: Spec, columns: Sequence[str]) -> p
         InputError: It is damaged, or holds something else than was committed.
         MissingExtraError: pyarrow is not installed.
     """
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("data", "pyarrow") from error
     path = folder / part.part
     try:
         with path.open("rb") as file:  # pyarrow takes no names that are not UTF-8
-            found = pq.ParquetFile(file)
+            found = parquet_file(file)
             if found.metadata.num_rows != part.rows:  # before any is read
                 raise InputError(_other(path, f"{found.metadata.num_rows:,} rows instead of {part.rows:,}"))
             missing = [name for name in columns if name not in found.schema_arrow.names]
             if missing:
                 raise InputError(_other(path, f"no column {missing[0]!r}"))
-            table = found.read(columns=list(columns)).select(columns)
-    except (MemoryError, InputError):
+            table = parquet_table(found, columns).select(columns)
+    except (MemoryError, InputError, MissingExtraError):
         raise
     except FileNotFoundError as error:
         raise InputError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingExtraError
+from ..parquet import parquet_file, parquet_table
 from .layout import SOURCE, Spec
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def reads_null_vectors() -> bool:
     file = io.BytesIO()
     pq.write_table(pa.table({"vector": pa.array([None], pa.list_(pa.float32(), 2))}), file)
     try:
-        return pq.read_table(file).num_rows == 1
+        return parquet_table(parquet_file(file)).num_rows == 1
     except pa.ArrowInvalid:
         return False
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MissingExtraError
+from ...parquet import parquet_batches, parquet_file
 from ..files import open_regular
 from .places import LABEL_COLUMNS, PATH_COLUMNS, locate
 from .samples import EVERYTHING, SPLITS, FileData, number_labels
@@ -192,21 +193,20 @@ def _lines(path: Path, newline: str) -> Iterator[str]:
 def _parquet(path: Path) -> Table:
     try:
         import pyarrow
-        import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingExtraError("data", "pyarrow") from error
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            schema = parquet.read_schema(stream)
+            schema = parquet_file(stream).schema_arrow
             table = _begun(path, schema.names)
             own = {name: own for own, name in zip(schema.names, table.names, strict=True) if name in table.columns}
             texts = [name for name in own.values() if pyarrow.types.is_string(schema.field(name).type)]
             stream.seek(0)
             # Equal cells stay one: a packed column of long texts would unpack to gigabytes.
-            file = parquet.ParquetFile(stream, read_dictionary=texts)
+            file = parquet_file(stream, read_dictionary=texts)
             _check_unpacked(path, file.metadata, size)
-            for batch in file.iter_batches(batch_size=65536, columns=list(own.values())):
+            for batch in parquet_batches(file, 65536, list(own.values())):
                 for name, column in own.items():
                     table.columns[name] += _cells(pyarrow, batch.column(column))
             table.lines = list(range(1, file.metadata.num_rows + 1))
