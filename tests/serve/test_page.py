@@ -178,6 +178,37 @@ def test_view__refuses(stored):
     assert "stage1, stage2, stage3, stage4" in wrong.json()["error"]
 
 
+def test_camera__waits_for_a_picture(page):
+    """A camera that starts slowly gives an empty canvas, which the server refuses as no image."""
+    page.evaluate(
+        """() => {
+          window.slow = Object.assign(document.createElement("canvas"), {width: 320, height: 240});
+          slow.getContext("2d");
+          slow.captured = slow.captureStream(0);
+          navigator.mediaDevices.getUserMedia = async () => slow.captured;
+        }"""
+    )
+    page.get_by_role("button", name="Camera").click()
+    take = page.get_by_role("button", name="Take the picture")
+    page.locator("#shot[open]").wait_for()
+    assert take.is_disabled()
+    page.evaluate(
+        """() => new Promise((done) => {
+          const take = document.querySelector("#take");
+          const frame = () => {
+            if (!take.disabled) return done();
+            slow.getContext("2d").fillRect(0, 0, 320, 240);
+            slow.captured.getVideoTracks()[0].requestFrame();
+            requestAnimationFrame(frame);
+          };
+          frame();
+        })"""
+    )
+    take.press("Enter")
+    shown(page)
+    assert page.locator("#told").inner_text().startswith("camera.jpg")
+
+
 def test_key__is_asked_for_once(stored, chromium):
     """A page that needs the key before it can ask for it is locked; one without classes still shows the maps."""
 

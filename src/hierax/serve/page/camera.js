@@ -12,6 +12,9 @@ Hierax.camera = async (dialog, taken, refused) => {
     return refused(navigator.mediaDevices ? `The camera cannot be opened: ${error.message}.`
       : "This browser gives no camera to a page without https. Choose a file instead: a phone offers its camera there.");
   }
+  const take = dialog.querySelector("#take");
+  take.disabled = true; // until there is a picture: before, the canvas would be empty
+  video.addEventListener("loadeddata", () => { take.disabled = false; take.focus(); }, {once: true});
   video.srcObject = stream;
   dialog.showModal();
   const end = () => {
@@ -20,7 +23,7 @@ Hierax.camera = async (dialog, taken, refused) => {
   };
   dialog.addEventListener("close", end, {once: true});
   dialog.querySelector("#close").onclick = () => dialog.close();
-  dialog.querySelector("#take").onclick = () => {
+  take.onclick = () => {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
     canvas.getContext("2d").drawImage(video, 0, 0);
