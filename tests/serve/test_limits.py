@@ -95,11 +95,16 @@ def opened(server: Served) -> socket.socket:
 HEAD = f"POST /classify HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: image/png\r\n"
 
 
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side closes: head and body of an answer may come apart."""
+    return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
 def test_slow_body__is_given_up(strict):
     """A client that sends a byte now and then would hold its place for ever."""
     with opened(strict) as slow:
         slow.sendall(f"{HEAD}Content-Length: 100\r\n\r\nx".encode())
-        said = slow.recv(4096)
+        said = everything(slow)
     assert b"408" in said.split(b"\r\n")[0]
     assert b'"Timeout"' in said
     assert strict.service.active == 0
@@ -128,12 +133,11 @@ def test_slow_senders__leave_room(strict):
     for each in slow:
         each.sendall(f"{HEAD}Content-Length: 100\r\n\r\nx".encode())
     until(lambda: strict.service.active == 6)
-    start = time.monotonic()
     said = strict.post("/classify", plain_image())
     refused(said, 429, "Overloaded")
     assert int(said.headers["retry-after"]) >= 1
     assert strict.client.get("/v2/health/live").status_code == 200
-    assert time.monotonic() - start < 0.3
+    assert strict.service.active == 6  # none was waited for
     for each in slow:
         each.recv(100)
         each.close()
