@@ -98,6 +98,11 @@ def load(  # noqa: PLR0913 - the public signature
     return predictor
 
 
+def predictor_of(source: Any) -> Predictor:
+    """A Predictor as it is, or what `load` makes of any other source."""
+    return source if isinstance(source, Predictor) else load(source)
+
+
 def open_program(
     path: Path,
     kind: str,

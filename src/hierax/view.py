@@ -14,15 +14,14 @@ from torch import Tensor
 
 from . import console
 from .basis import BasisFile
-from .config import STAGE_NAMES
 from .data.files import name_text
 from .data.rows import map_rows
 from .data.sources import IMAGE_EXTENSIONS, find_images
-from .errors import InputError, UnknownNameError, brief, nearest, writing
+from .errors import InputError, writing
 from .net.address import shown as public
 from .outputs import OutputFile, claimed
 from .predictor import Predictor
-from .registry import load
+from .registry import predictor_of
 from .visualize.sheets import seen_pixels
 from .visualize.viewer.data import BYTES_PER_IMAGE, Shown, map_bytes, view_data
 from .visualize.viewer.page import viewer_page
@@ -89,7 +88,7 @@ def view(
     """
     items = _listed(images)
     with claimed(Path(out), (".html", ".htm"), overwrite=overwrite) as file:
-        predictor = source if isinstance(source, Predictor) else load(source)
+        predictor = predictor_of(source)
         done = write_view(predictor, items, file, basis=basis, stages=stages, progress=False)
         console.name_problems(done.failed)
     return done.path
@@ -183,15 +182,12 @@ def _listed(images: Any) -> list[Any]:
 
 def _known(stages: Sequence[str] | None, predictor: Predictor) -> list[str]:
     """Names of stages in order; all that the network gives where none are asked for."""
-    known = STAGE_NAMES[: len(predictor.encoder.return_channels)]
+    known = predictor.encoder.config.stage_names
     given = [name for name in known if name in getattr(predictor.encoder, "outputs", known)]  # of a program, some
-    asked = given or list(known) if stages is None else [stages] if isinstance(stages, str) else list(stages)
+    asked = predictor.encoder.config.known_stages((given or None) if stages is None else stages)
     if not asked:
         raise InputError(f"stages must name at least one of {', '.join(known)}; got none.")
-    for name in asked:
-        if name not in known:
-            raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
-    return sorted(set(asked), key=STAGE_NAMES.index)
+    return [name for name in known if name in asked]
 
 
 def _rows(

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..config import STAGE_NAMES, PreprocessSpec
 from ..data.decode import decode_image
 from ..data.preprocess import preprocess
-from ..errors import InputError, UnknownNameError, brief, nearest
+from ..errors import InputError, brief
 from ..predictor import Predictor
 from .tiles import STEP, ramp, tiles
 
@@ -130,7 +130,7 @@ class Dense(CellMaps):
         stages: Which of its maps, finest first.
     """
 
-    def __init__(self, predictor: Predictor, stages: Sequence[str] = STAGE_NAMES, view: View | None = None) -> None:
+    def __init__(self, predictor: Predictor, stages: Sequence[str] | None = None, view: View | None = None) -> None:
         self.predictor = predictor
         self.stages = checked_stages(predictor, stages)
         self.view = view or default_view(predictor)
@@ -202,8 +202,8 @@ def read_image(path: Any) -> UInt8[ndarray, "h w 3"]:
     return decode_image(path)
 
 
-def checked_stages(predictor: Predictor, stages: Sequence[str]) -> tuple[str, ...]:
-    """Stages that the network has, finest first.
+def checked_stages(predictor: Predictor, stages: Sequence[str] | None) -> tuple[str, ...]:
+    """Stages that the network has, finest first; None is all.
 
     Raises:
         UnknownNameError: No such stage.
@@ -211,11 +211,8 @@ def checked_stages(predictor: Predictor, stages: Sequence[str]) -> tuple[str, ..
     """
     if predictor.encoder.config.is_video:
         raise InputError(f"Masks are of images; {predictor.card.name!r} takes clips. Choose an image member.")
-    known = STAGE_NAMES[: len(predictor.encoder.return_channels)]
-    asked = [stages] if isinstance(stages, str) else list(stages)
-    for name in asked:
-        if name not in known:
-            raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}")
+    known = predictor.encoder.config.stage_names
+    asked = predictor.encoder.config.known_stages(stages)
     if not asked:
         raise InputError(f"Name a stage at least: {', '.join(known)}.")
     return tuple(name for name in known if name in asked)

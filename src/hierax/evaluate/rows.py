@@ -14,7 +14,7 @@ from .. import console
 from ..data.datasets.seen import seen_in
 from ..errors import InputError, brief
 from ..predictor import Predictor
-from ..registry import load
+from ..registry import predictor_of
 from ..schema import positive
 from .accuracy import run_of
 from .features import Described, Describer, described, histograms, network, untrained
@@ -149,6 +149,6 @@ def named(models: Any) -> Iterator[tuple[str, Predictor]]:
         raise InputError(f"Models are sources, Predictors, or several of these; got {type(models).__name__}.")
     for model in models.items() if isinstance(models, Mapping) else models:
         named, source = model if isinstance(model, tuple) and len(model) == 2 else ("", model)
-        predictor = source if isinstance(source, Predictor) else load(source)  # type: ignore[arg-type]
+        predictor = predictor_of(source)
         told = str(source) if isinstance(source, (str, Path)) else predictor.card.name
         yield str(named or told), predictor

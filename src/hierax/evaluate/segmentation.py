@@ -16,7 +16,6 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from .. import console
-from ..config import STAGE_NAMES
 from ..data.ade20k import ade20k_classes
 from ..data.labelled import mask_meaning, read_pair
 from ..data.mask_classes import Classes, with_unlabelled
@@ -85,8 +84,7 @@ def segmentation(  # noqa: PLR0913 - a signature is a command's options
     settings = {"cells": cells, "seed": seed, "C": list(STRENGTHS), "size": size, "tile": tile, "stages": stages}
     results = []
     for name, predictor in predictors(models):
-        dense = Dense(predictor, stages or STAGE_NAMES[: len(predictor.encoder.return_channels)],
-                      default_view(predictor, size, tile))  # fmt: skip
+        dense = Dense(predictor, stages or None, default_view(predictor, size, tile))
         rows: list[tuple[str, str, CellMaps]] = [(name, ",".join(dense.stages), dense)]
         if baselines == "all":
             rows.append((f"{name}, random weights", rows[0][1], Dense(untrained(predictor), dense.stages, dense.view)))

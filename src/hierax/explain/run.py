@@ -17,7 +17,7 @@ from ..data.placing import placed
 from ..errors import InputError, UnknownNameError, brief, nearest
 from ..model.explainers import EXPLAINERS, heat_maps, predicted, readable, rollout, stage_index
 from ..predictor import Predictor, as_list
-from ..registry import load
+from ..registry import predictor_of
 from .target import check_cell, class_index, is_cell
 
 _PIXELS_AT_ONCE = 1 << 21  # of inputs
@@ -60,7 +60,7 @@ def explain(
         InputError: An image cannot be read or has another size than the first, a network of clips, an exported
             program, or a class is asked of a network without classes.
     """
-    predictor = source if isinstance(source, Predictor) else load(source)
+    predictor = predictor_of(source)
     question = Question(predictor, method, target, stage)
     items = as_list(images, rank=3)
     if not items:

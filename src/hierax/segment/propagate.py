@@ -15,8 +15,8 @@ from ..data.mask_classes import UNLABELLED_INDEX, classes_of
 from ..data.masks import read_mask, write_mask
 from ..dense.track import Following, Tracker, tracking_maps
 from ..errors import InputError, writing
+from ..registry import predictor_of
 from .predict import Written
-from .train import loaded
 
 
 def propagate(  # noqa: PLR0913 - a signature is a command's options
@@ -64,7 +64,7 @@ def propagate(  # noqa: PLR0913 - a signature is a command's options
         _check_free([folder / f"{path.stem}.png" for path in frames.paths], overwrite)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"Masks go into a folder; {str(folder)!r} is a file. Name another.")
-    maps = tracking_maps(loaded(model), stages, size, tile)
+    maps = tracking_maps(predictor_of(model), stages, size, tile)
     numbers = np.array([each.index for each in meaning.known], np.uint8)
     colors = {each.index: each.color for each in meaning.known}
     done, tracker = Written(folder), None

@@ -21,7 +21,7 @@ from ..dense.labels import balanced_choice
 from ..dense.linear import Linear, fit, need_scikit_learn, split_by_stage, standard
 from ..dense.maps import Dense, default_view
 from ..errors import UnknownNameError, nearest
-from ..predictor import Predictor
+from ..registry import predictor_of
 from .head import Head, described
 from .samples import Samples, read_samples
 from .votes import votes
@@ -145,9 +145,9 @@ def train(  # noqa: PLR0913 - a signature is a command's options
         raise UnknownNameError(f"Kinds of heads are {', '.join(KINDS)}; got {kind!r}. {nearest(kind, KINDS)}")
     if kind == "linear":
         need_scikit_learn()
-    predictor = loaded(model)
+    predictor = predictor_of(model)
     view = default_view(predictor, size, tile)
-    dense = Dense(predictor, tuple(predictor_stages(predictor)) if stages is None else stages, view)
+    dense = Dense(predictor, stages, view)
     samples = read_samples(labels, dense, classes=classes, unlabelled=unlabelled, seed=seed, progress=progress)
     learn = _Learn(samples, dense, balance, neighbours)
     strength = learn.strength(seed) if kind == "linear" else None
@@ -165,22 +165,6 @@ def train(  # noqa: PLR0913 - a signature is a command's options
     head = Head(record, trained) if trained else Head(record, *learn.space(rows, known))
     largest = samples.pixels_by_class().max() / samples.pixels_by_class().sum()
     return Trained(head, left, by_class, float(largest), tuple(samples.problems), strength)
-
-
-def loaded(model: Any) -> Predictor:
-    """A predictor of a source."""
-    if isinstance(model, Predictor):
-        return model
-    from ..registry import load
-
-    return load(model)
-
-
-def predictor_stages(predictor: Predictor) -> list[str]:
-    """Names of all stages of a network."""
-    from ..config import STAGE_NAMES
-
-    return list(STAGE_NAMES[: len(predictor.encoder.return_channels)])
 
 
 class _Learn:

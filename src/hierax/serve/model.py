@@ -11,7 +11,6 @@ import torch
 from numpy import ndarray
 
 from ..bulk.worker import checked_engine, in_engine
-from ..config import STAGE_NAMES
 from ..errors import HieraxError, InputError
 from ..model.programs.encoder import ProgramEncoder
 from ..predictor import Predictor
@@ -70,8 +69,8 @@ class Model:
     def __init__(self, settings: Settings) -> None:
         self._predictor = load(settings)
         encoder = self._predictor.encoder
-        stages = STAGE_NAMES[: len(encoder.return_channels)]
-        self._gives = [name for name in ("embedding", "logits", *stages) if name != "logits" or encoder.num_classes]
+        known = ("embedding", "logits", *encoder.config.stage_names)
+        self._gives = [name for name in known if name != "logits" or encoder.num_classes]
         if isinstance(encoder, ProgramEncoder):
             self._gives = [name for name in self._gives if name in encoder.outputs]
         # The first pass makes what later ones reuse.

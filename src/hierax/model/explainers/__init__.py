@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...config import STAGE_NAMES
-from ...errors import InputError, UnknownNameError, brief, nearest
+from ...errors import InputError
 from ..encoder import Encoder
 from .gradcam import gradcam
 from .occlusion import occlusion
@@ -108,11 +107,8 @@ def stage_index(encoder: Encoder, stage: Any) -> int:
     Raises:
         UnknownNameError: There is none of that name.
     """
-    known = STAGE_NAMES[: len(encoder.stage_ends)]
-    if stage not in known:
-        hint = nearest(str(stage), known)
-        raise UnknownNameError(f"Stages are {', '.join(known)}; got {brief(stage)}. {hint}".strip())
-    return known.index(stage)
+    (name,) = encoder.config.known_stages([stage])
+    return encoder.config.stage_names.index(name)
 
 
 def predicted(encoder: Encoder, x: Float[Tensor, "b 3 h w"]) -> Classes:
