@@ -311,10 +311,11 @@ class Predictor:
             return self._checked(image)
         return network_input(image, self.encoder.config, self.preprocess, self._views(views))
 
-    def not_finite(self, dtype: str, which: str = "") -> str:
+    def not_finite(self, dtype: torch.dtype | str, which: str = "") -> str:
         """What to say of an answer that holds NaN or infinity."""
+        number = str(dtype).removeprefix("torch.")
         return (
-            f"Answers must be finite; {self.card.name!r} in {dtype} gives NaN or infinity{which}. Numbers overflow, "
+            f"Answers must be finite; {self.card.name!r} in {number} gives NaN or infinity{which}. Numbers overflow, "
             "or the input is not finite: pass finite pixels, load it with dtype='float32', or use other weights."
         )
 
@@ -329,7 +330,7 @@ class Predictor:
         if good.all():
             return
         which = f" for item {start + int(good.int().argmin())} of this call" if len(good) > 1 else ""
-        raise InputError(self.not_finite(str(next(self.model.parameters()).dtype).removeprefix("torch."), which))
+        raise InputError(self.not_finite(next(self.model.parameters()).dtype, which))
 
     def _views(self, views: int | None) -> int:
         """How many clips to take of each video."""

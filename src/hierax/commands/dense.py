@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from .. import console
-from ..outputs import claimed
-from .common import Device, Dtype, MaxPixels, exit_code, table
-from .evaluation import Format, Models, Overwrite, Plot, check_sources, loaded, told_apart
+from .common import Device, Dtype, MaxPixels
+from .evaluation import Format, Models, Overwrite, Plot, check_sources, loaded, told, told_apart
 from .segment import ClassFile, Size, Tile, Unlabelled, size_of, stages_of
+
+if TYPE_CHECKING:
+    from ..evaluate.result import Scores
 
 Masked = Annotated[
     Positional[str | None],
@@ -59,7 +58,8 @@ def segmentation(
     asked: dict[str, Any] = {"classes": classes, "unlabelled": unlabelled, "reduce_zero_label": reduce_zero_label}
     asked |= {"stages": stages_of(stages), "size": size_of(size), "tile": tile, "cells": cells, "seed": seed}
     loading = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    return _judge(judged, data, model, loading, plot, overwrite, format, baselines=baselines, **asked)
+    judge = _judge(judged, data, model, loading, baselines=baselines, **asked)
+    return told(judge, format, plot, overwrite=overwrite)
 
 
 def propagation(
@@ -99,32 +99,18 @@ def propagation(
     asked: dict[str, Any] = {"split": split, "how": Following(frames, radius, top_k, temperature)}
     asked |= {"stages": stages_of(stages), "size": size_of(size), "tile": tile}
     loading = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    return _judge(judged, data, model, loading, plot, overwrite, format, baselines=baselines, **asked)
+    judge = _judge(judged, data, model, loading, baselines=baselines, **asked)
+    return told(judge, format, plot, overwrite=overwrite)
 
 
 def _judge(
-    judged: Callable[..., Any],
+    judged: Callable[..., Scores],
     data: str | None,
     models: Sequence[Sequence[str]],
     loading: dict[str, Any],
-    plot: Path | None,
-    overwrite: bool,
-    format: str,
     **asked: Any,
-) -> int:
-    """Evaluate, print and draw."""
+) -> Callable[[], Scores]:
+    """What evaluates, with all that it takes."""
     data, names = told_apart(data, models, "a folder of images and masks, or of clips and theirs")
     check_sources(names)
-    with contextlib.ExitStack() as held:
-        chart = None if plot is None else held.enter_context(claimed(plot, (".png",), overwrite=overwrite))
-        scores = judged(data, loaded(names, loading), **asked, progress=True)
-        if format == "json":
-            console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
-        else:
-            table(scores.table())
-        if chart is not None:
-            scores.plot(chart.partial)
-    if plot is not None:
-        console.say(f"{plot}: a chart of the table")
-    console.name_problems(scores.unreadable)
-    return exit_code(scores.total, len(scores.unreadable))
+    return partial(judged, data, loaded(names, loading), **asked, progress=True)

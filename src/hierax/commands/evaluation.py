@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from ..errors import InputError
 from .common import BatchSize, Device, Dtype, Engine, Fast, InputSize, MaxPixels, Model, exit_code, load, table
 
 if TYPE_CHECKING:
+    from ..evaluate.result import Scores
     from ..predictor import Predictor
 
 Labelled = Annotated[
@@ -180,7 +182,7 @@ def _judge(
     options: Mapping[str, Any],
     **own: Any,
 ) -> int:
-    """Evaluate, print and draw.
+    """Evaluate features.
 
     Args:
         judged: What evaluates.
@@ -189,23 +191,27 @@ def _judge(
         options: All of the command's, by name.
         own: What only this evaluation takes.
     """
-    from ..outputs import claimed
-
     data, names = told_apart(data, models)
     check_sources(names)
     how = {name: options[name] for name in ("features", "split", "baselines", "batch_size")}
     loading = {name: options[name] for name in ("device", "dtype", "fast", "engine", "input_size", "max_pixels")}
-    plot: Path | None = options["plot"]
-    with contextlib.ExitStack() as held:
-        chart = None if plot is None else claimed(plot, (".png",), overwrite=options["overwrite"])
-        picture = None if chart is None else held.enter_context(chart)
-        scores = judged(data, loaded(names, loading), **how, **own, cache=not options["no_cache"], progress=True)
-        if options["format"] == "json":
+    how |= {**own, "cache": not options["no_cache"], "progress": True}
+    judge = partial(judged, data, loaded(names, loading), **how)
+    return told(judge, options["format"], options["plot"], overwrite=options["overwrite"])
+
+
+def told(judge: Callable[[], Scores], format: str, plot: Path | None = None, *, overwrite: bool = False) -> int:
+    """Evaluate, print and draw; the exit code. The chart's place is claimed before the first model is at work."""
+    from ..outputs import claimed
+
+    with contextlib.nullcontext() if plot is None else claimed(plot, (".png",), overwrite=overwrite) as chart:
+        scores = judge()
+        if format == "json":
             console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
         else:
             table(scores.table())
-        if picture is not None:
-            scores.plot(picture.partial)
+        if chart is not None:
+            scores.plot(chart.partial)
     if plot is not None:
         console.say(f"{plot}: a chart of the table")
     console.name_problems(scores.unreadable)

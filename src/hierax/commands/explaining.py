@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,11 +15,10 @@ from ..errors import InputError, writing
 from ..outputs import OutputFile, claimed
 from . import common
 from .common import Device, Dtype, Inputs, InputSize, MaxPixels, Model, Output
-from .evaluation import Format, Models, check_sources, loaded, told_apart
+from .evaluation import Format, Models, check_sources, loaded, told, told_apart
 
 if TYPE_CHECKING:
     from ..bulk.run import Row
-    from ..evaluate.result import Scores
     from ..explain.run import Question
 
 _DRAWN = 48  # images on a sheet
@@ -122,8 +121,7 @@ def explanations(
     check_sources(names)
     loading = {"device": device, "dtype": dtype, "input_size": input_size, "max_pixels": max_pixels}
     how = {"methods": methods, "stage": stage, "images": images, "seeds": seeds, "steps": steps, "masks": masks}
-    scores = judged(data, loaded(names, loading), **how, progress=True)
-    return _told(scores, format)
+    return told(partial(judged, data, loaded(names, loading), **how, progress=True), format)
 
 
 def seams(
@@ -159,18 +157,8 @@ def seams(
     if not random_weights:
         check_sources(names)
         models = loaded(names, {"device": device, "dtype": dtype, "max_pixels": max_pixels})
-    scores = judged(models, size=sides, data=data, images=images, random_weights=random_weights, progress=True)
-    return _told(scores, format)
-
-
-def _told(scores: Scores, format: Format) -> int:
-    """Print what was found; the exit code."""
-    if format == "json":
-        console.emit(json.dumps(scores.to_dict(), indent=2), as_json=True)
-    else:
-        common.table(scores.table())
-    console.name_problems(scores.unreadable)
-    return common.exit_code(scores.total, len(scores.unreadable))
+    how = {"size": sides, "data": data, "images": images, "random_weights": random_weights}
+    return told(partial(judged, models, **how, progress=True), format)
 
 
 def _draw(question: Question, rows: Sequence[Row], picture: OutputFile) -> None:

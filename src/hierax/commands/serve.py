@@ -14,8 +14,6 @@ from ..serve.settings import Limits
 from . import Exit, common
 from .common import Device, Dtype, InputSize, Model
 
-_KEY = "HIERAX_SERVE_KEY"
-
 
 def serve(
     model: Model = None,
@@ -104,8 +102,10 @@ def serve(
 
 
 def _key(path: Path | None) -> str | None:
+    from ..serve.settings import KEY_VARIABLE
+
     if path is None:
-        return os.environ.get(_KEY) or None
+        return os.environ.get(KEY_VARIABLE) or None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -189,7 +189,7 @@ class Dense(CellMaps):
             if weights is not None:
                 found = {stage: torch.einsum("kc,chw->khw", weights[stage], value) for stage, value in found.items()}
         if not all(bool(value.isfinite().all()) for value in found.values()):
-            raise InputError(self.predictor.not_finite(str(parameter.dtype).removeprefix("torch.")))
+            raise InputError(self.predictor.not_finite(parameter.dtype))
         return {stage: value.clone() for stage, value in found.items()}  # no inference tensors
 
 

@@ -179,7 +179,7 @@ class _Judge:
         for method in self.methods:
             cells = heat_maps(method, self.encoder, sample.x, classes, self.stage)[0].cpu().numpy()
             if not np.isfinite(cells).all():
-                raise InputError(self.predictor.not_finite(str(sample.x.dtype).removeprefix("torch.")))
+                raise InputError(self.predictor.not_finite(sample.x.dtype))
             yield method, seeds, cells
         stride = self.encoder.strides[-2]
         grid = (sample.x.shape[2] // stride, sample.x.shape[3] // stride)

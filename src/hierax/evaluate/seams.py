@@ -100,7 +100,7 @@ def _ratios(network: Predictor, x: Float[Tensor, "1 3 h w"]) -> _Ratios:
     """What the borders of every stage show in one image."""
     maps = network.encoder.stages(x)
     if not maps[-1].isfinite().all():
-        raise InputError(network.not_finite(str(x.dtype).removeprefix("torch.")))
+        raise InputError(network.not_finite(x.dtype))
     found = {}
     for stage, grid in zip(stages_of(network.encoder.config), maps, strict=True):
         pixels = F.avg_pool2d(x.float(), stage.stride).movedim(1, -1)[0]

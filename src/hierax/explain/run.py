@@ -156,7 +156,7 @@ class Question:
             classes = self._classes(x)
             maps = self._maps(x, classes)
             if not maps.isfinite().all():
-                raise InputError(self.predictor.not_finite(str(parameter.dtype).removeprefix("torch.")))
+                raise InputError(self.predictor.not_finite(parameter.dtype))
             labels = [None] * len(x) if classes is None else [self.predictor.label(int(index)) for index in classes]
             found += map(Answer, maps.cpu().numpy(), labels)
         return found

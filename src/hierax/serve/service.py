@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy import ndarray
 
+from ..config import STAGE_NAMES
 from ..errors import HieraxError, InputError
 from .line import Line
 from .metrics import Metrics
@@ -70,16 +71,17 @@ class Facts:
         return cls(name=name, names=frozenset(names), preprocess=spec, card=card, **kept)
 
     @property
-    def stages(self) -> list[str]:
-        """Names of the maps."""
-        return [name for name in self.gives if name.startswith("stage")]
+    def stages(self) -> dict[str, tuple[int, int]]:
+        """Channels and stride of each map that it gives, by name."""
+        sizes = zip(STAGE_NAMES, self.channels, self.strides, strict=False)  # some models have fewer stages
+        return {name: (channels, stride) for name, channels, stride in sizes if name in self.gives}
 
     def answer_bytes(self, name: str, size: tuple[int, ...]) -> int:
         """Bytes of a float32 answer to an input of (height, width)."""
         if name not in self.stages:
             return 4 * (self.embedding_size if name == "embedding" else len(self.labels))
-        stage = int(name.removeprefix("stage")) - 1
-        return 4 * self.channels[stage] * (size[0] // self.strides[stage]) * (size[1] // self.strides[stage])
+        channels, stride = self.stages[name]
+        return 4 * channels * (size[0] // stride) * (size[1] // stride)
 
 
 class Service:

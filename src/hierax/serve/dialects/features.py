@@ -53,7 +53,7 @@ async def features(service: Service, ask: Ask) -> Reply:
 
 def _wanted(service: Service, ask: Ask) -> _Wanted:
     known = service.facts.stages
-    stages = [name.strip() for value in ask.values("stage") for name in value.split(",")] or known
+    stages = [name.strip() for value in ask.values("stage") for name in value.split(",")] or [*known]
     for name in stages:
         if name not in known:
             raise invalid(f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(name, known)}")

@@ -25,7 +25,7 @@ async def metrics(service: Service, ask: Ask) -> Reply:
 async def server(service: Service, ask: Ask) -> Reply:
     """Name and version of the server, and what is known of its model."""
     facts = service.facts
-    stages = {name: {"channels": c, "stride": s} for name, c, s in _maps(service)}
+    stages = {name: {"channels": c, "stride": s} for name, (c, s) in facts.stages.items()}
     return Reply.of(
         {
             "name": "hierax",
@@ -36,12 +36,6 @@ async def server(service: Service, ask: Ask) -> Reply:
             "store": None if service.store is None else {"rows": service.store.rows},
         }
     )
-
-
-def _maps(service: Service) -> list[tuple[str, int, int]]:
-    facts = service.facts
-    pairs = zip(facts.channels, facts.strides, strict=False)
-    return [(f"stage{n}", c, s) for n, (c, s) in enumerate(pairs, start=1) if f"stage{n}" in facts.gives]
 
 
 ROUTES = [

@@ -30,7 +30,7 @@ async def model(service: Service, ask: Ask) -> Reply:
     facts = _named(service, ask)
     height, width = facts.preprocess.size
     sizes = {"embedding": [-1, facts.embedding_size], "logits": [-1, len(facts.labels)]}
-    for name, channels, stride in zip(("stage1", "stage2", "stage3", "stage4"), facts.channels, facts.strides):  # noqa: B905
+    for name, (channels, stride) in facts.stages.items():
         sizes[name] = [-1, channels, height // stride, width // stride]
     return Reply.of(
         {

@@ -65,8 +65,8 @@ async def asset(service: Service, ask: Ask) -> Reply:
 async def view(service: Service, ask: Ask) -> Reply:
     """Stage maps of one to four images, packed as the page's viewer takes them; programs want /features."""
     ask.known("stage")
-    stages = ask.values("stage") or service.facts.stages
-    if not stages or set(stages) - set(service.facts.stages):
+    stages = ask.values("stage") or list(service.facts.stages)
+    if not stages or set(stages) - service.facts.stages.keys():
         raise invalid(f"Stages are {', '.join(service.facts.stages) or 'none of this model'}; got {stages}.")
     images, _, _ = await service.apart(image_or_json, ask)
     if len(images) > MOST_IMAGES:
