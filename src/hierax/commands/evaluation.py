@@ -204,6 +204,7 @@ def told(judge: Callable[[], Scores], format: str, plot: Path | None = None, *, 
     """Evaluate, print and draw; the exit code. The chart's place is claimed before the first model is at work."""
     from ..outputs import claimed
 
+    scores: Any  # only those of features can be drawn, and only their commands take a place for it
     with contextlib.nullcontext() if plot is None else claimed(plot, (".png",), overwrite=overwrite) as chart:
         scores = judge()
         if format == "json":
