@@ -108,9 +108,10 @@ def require(found: Compared, dtype: str) -> None:
     """
     if found.difference <= TOLERANCE[dtype] and found.cosine >= FEWEST_COSINE[dtype]:
         return
+    within = f"within {TOLERANCE[dtype]:g} and " if math.isfinite(TOLERANCE[dtype]) else ""
     raise ExportError(
-        f"An exported program must answer as its network does, within {TOLERANCE[dtype]:g} and at a cosine of "
-        f"{FEWEST_COSINE[dtype]:g} in {dtype}; got {found.difference:.3g} in {found.where}, and {found.cosine:.5f}. "
+        f"An exported program must answer as its network does, {within}at a cosine of {FEWEST_COSINE[dtype]:g} or more "
+        f"in {dtype}; {found.where} differs by {found.difference:.3g}, at a cosine of {found.cosine:.5f}. "
         "Nothing was written. "
         + ("Use --dtype float32." if dtype != "float32" else "Try another version of the exporter's packages.")
     )
