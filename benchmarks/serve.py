@@ -285,7 +285,9 @@ def slow(host: str, seconds: float) -> None:
     """Send the head of a request, and then a byte now and then."""
     name, port = host.split(":")
     with contextlib.suppress(OSError), socket.create_connection((name, int(port)), 10) as sender:
-        sender.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n")
+        sender.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
+        )
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             sender.sendall(b"x")

@@ -85,6 +85,12 @@ HELD_BY: dict[str, tuple[str, ...]] = {
         "faults/test_two_runs.py::test_save_and_convert__while_another_writes",
         "train/test_resume.py::test_twenty_kills_leave_no_trace",
     ),
+    "No web page reaches a server on this machine": (
+        "serve/test_hosts.py::test_other_names__are_refused",
+        "serve/test_hosts.py::test_pages_of_elsewhere__are_refused",
+        "serve/test_hosts.py::test_refusal__is_told_and_costs_nothing",
+        "serve/test_hosts.py::test_form_of_another_page__is_refused_before_it_is_read",
+    ),
     "No secrets in outputs": (
         "net/secrets",
         "net/test_download.py::test_secrets_in_a_query_stay_secret",

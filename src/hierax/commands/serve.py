@@ -26,6 +26,7 @@ def serve(
     input_size: InputSize = None,
     batch_size: Annotated[int, arg(help="Most images that the model is given at a time.")] = 8,
     key_file: Path | None = None,
+    allow_host: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = (),
     max_bytes: int = Limits.body_bytes,
     max_pixels: int = Limits.pixels,
     max_items: int = Limits.items,
@@ -48,6 +49,8 @@ def serve(
         port: 0 takes a free one.
         key_file: A file whose first line clients must send as `Authorization: Bearer KEY`; HIERAX_SERVE_KEY does the
             same.
+        allow_host: Names under which a proxy sends others here; "*" is any. Without a key, a server that listens on
+            this machine alone answers only under names of this machine, such as localhost.
         max_bytes: Of one request.
         max_pixels: Of one image.
         max_items: Images in one request.
@@ -71,6 +74,7 @@ def serve(
         input_size=None if input_size is None else common.sides(input_size),
         batch_size=batch_size,
         key=_key(key_file),
+        hosts=allow_host or None,
         notice_s=notice,
         drain_s=drain,
         limits=Limits(

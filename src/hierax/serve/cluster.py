@@ -14,6 +14,7 @@ from .. import console
 from ..bulk.ray_cluster import Cluster, connected, first_line, needs, size_of
 from ..errors import HieraxError, MissingExtraError
 from .gate import send_reply
+from .hosts import bound_to
 from .replies import unhealthy
 from .settings import Settings
 
@@ -128,7 +129,7 @@ def serve(settings: Settings, *, host: str, port: int, replicas: int, gpus: floa
         cpus = max(1.0, min(size.cpus, sum(node.cpus for node in nodes) // replicas))
         if sum(node.holds(cpus, size.gpus) for node in nodes) < replicas:
             raise HieraxError(needs(nodes, size))
-        app = deployment(settings, replicas=replicas, cpus=cpus, gpus=size.gpus)
+        app = deployment(bound_to(settings, host), replicas=replicas, cpus=cpus, gpus=size.gpus)
         try:
             _run(cluster, app, host, port)
             console.say(f"{replicas} replicas are served at http://{host}:{port}")

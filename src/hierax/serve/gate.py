@@ -1,4 +1,4 @@
-"""What stands before every address: the key, the limits on reading and on answering, and an end for who went away."""
+"""What stands before every address: names, the key, limits on reading and on answering, an end for who went away."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from . import hosts
 from .replies import Refusal, Reply, overloaded, unhealthy
 from .service import Service
 
@@ -36,7 +37,8 @@ class Gate:
             return
         if scope["type"] != "http":
             return  # no other protocol is spoken; the server closes the connection
-        if scope["path"].startswith(_HEALTH):  # answered whatever else is under way
+        foreign = hosts.foreign(scope, self._service.settings)
+        if foreign is None and scope["path"].startswith(_HEALTH):  # answered whatever else is under way
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
@@ -50,6 +52,8 @@ class Gate:
         held = _Held()
         self._service.active += 1
         try:
+            if foreign is not None:
+                raise foreign
             body = await self._admitted(scope, receive, held)
             await self._run(scope, body, receive, noted)
         except Refusal as refusal:

@@ -17,6 +17,7 @@ from typing import Any
 from .. import console
 from ..errors import HieraxError, InputError, MissingExtraError
 from .app import create_app
+from .hosts import bound_to
 from .protocol import http_protocol
 from .service import Service
 from .settings import Settings
@@ -33,7 +34,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> b
     """
     if importlib.util.find_spec("uvicorn") is None:
         raise MissingExtraError("serve", "uvicorn")
-    app = create_app(settings)
+    app = create_app(bound_to(settings, host))
     service: Service = app.state.service
     config = configured(app, host=host, port=port)
     server, ending = _server(config, service)

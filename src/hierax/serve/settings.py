@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from ..schema import Between, NonNegative, Positive, conform, parse_json, plain, read
 
 VARIABLE = "HIERAX_SERVE"  # settings as JSON, for servers that take an application by name
 KEY_VARIABLE = "HIERAX_SERVE_KEY"
+ANY_HOST = "*"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}\Z")
 Seconds = Annotated[float, Between(above=0, most=86_400)]
 Count = Annotated[int, Between(least=1, most=1 << 20)]
 
@@ -67,6 +71,8 @@ class Settings:
         input_size: Pixels, one side or (height, width); None is the model's own.
         store: A store of embeddings to search.
         key: What a client must send as `Authorization: Bearer KEY`; None asks for none.
+        hosts: Names under which it is asked for, beside those of this machine; "*" is any. None is any as well, but for
+            a server without a key that is reached on a loopback address: under names of this machine alone.
         batch_size: Most images that the model is given at a time.
         decoders: Threads that decode; None is one for each processor, up to 4.
         notice_s: Seconds from "not ready" to refusing new work, for a balancer to take notice.
@@ -81,6 +87,7 @@ class Settings:
     input_size: int | tuple[int, int] | None = None
     store: str | None = None
     key: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...] | None = None
     batch_size: Count = 8
     decoders: Count | None = None
     notice_s: NonNegative = 0.0
@@ -91,6 +98,9 @@ class Settings:
         conform(self)
         if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip()):
             raise InputError("A key is printable ASCII, as it travels in a header; got another. Choose another key.")
+        for host in self.hosts or ():
+            if host != ANY_HOST and not _NAME.match(host) and not _is_address(host):
+                raise InputError(f"A host is a name or an address, without port or scheme, or *; got {brief(host)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able data; `from_dict` inverts it."""
@@ -116,3 +126,11 @@ class Settings:
         if isinstance(data, dict) and os.environ.get(KEY_VARIABLE):
             data = {"key": os.environ[KEY_VARIABLE], **data}
         return cls.from_dict(data)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
