@@ -1,11 +1,14 @@
-"""The command line in a process that signals are sent to at a chosen moment: when it touches what it is writing.
+"""The command line in a process that signals are sent to at a chosen moment: when it touches what it is writing, or
+after a step of a training run.
 
 python -m tests.faults.signalled '{"signals": ["SIGTERM"], "at": 1}' ARGUMENTS...
+python -m tests.faults.signalled '{"signals": ["SIGTERM"], "step": 1}' ARGUMENTS...
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -42,6 +45,38 @@ def arm(signals: list[str], at: int, *, ignored: list[str] | None = None, group:
     sys.addaudithook(touched)
 
 
+def arm_step(signals: list[str], step: int, *, ignored: str = "", group: bool = False, worker: bool = False) -> None:
+    """Send signals together once a training run has said that a step is done.
+
+    Args:
+        signals: Their names.
+        step: Counted from 1.
+        ignored: The name of one that whoever started this process has it ignore.
+        group: Whether all processes of the group get them.
+        worker: Whether a process that reads for this one gets them in its place.
+    """
+    from hierax.train.report import Report
+
+    if ignored:
+        signal.signal(getattr(signal, ignored), signal.SIG_IGN)
+    numbers = [getattr(signal, name) for name in signals]
+    real = Report.step
+
+    def stepped(report: Report, at: int, *arguments: Any, **options: Any) -> None:
+        real(report, at, *arguments, **options)
+        if at != step:
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            if group:
+                os.killpg(0, number)
+            else:
+                os.kill(multiprocessing.active_children()[0].pid if worker else os.getpid(), number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+    Report.step = stepped
+
+
 def _is_partial(part: Any) -> bool:
     return isinstance(part, (str, bytes, Path)) and b"hierax-partial" in os.fsencode(part)
 
@@ -49,5 +84,6 @@ def _is_partial(part: Any) -> bool:
 if __name__ == "__main__":
     from hierax.cli import main
 
-    arm(**json.loads(sys.argv[1]))
+    moment = json.loads(sys.argv[1])
+    (arm_step if "step" in moment else arm)(**moment)
     sys.exit(main(sys.argv[2:]))

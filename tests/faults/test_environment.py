@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,18 +70,15 @@ def child(
     code = COMMANDS + textwrap.dedent(code)
     if fresh:
         command = [sys.executable, "-c", code, *arguments]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=300, cwd=out, env=changed)
-        ended, printed, said = done.returncode, done.stdout, done.stderr
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, cwd=out, env=changed
+        )
     else:
-        with tempfile.NamedTemporaryFile() as out_file, tempfile.NamedTemporaryFile() as err_file:
-            files = {"out": Path(out_file.name), "err": Path(err_file.name)}
-            ended = warm.run(arguments, code=code, cwd=out, environment=changed, **files)
-            printed, said = out_file.read(), err_file.read()
-    said = said.decode(errors="replace")
-    assert "Traceback" not in said
-    assert "internal error" not in said
-    assert ended == 0, said
-    return json.loads(printed.splitlines()[-1]), out, said
+        done = warm.captured(arguments, code=code, cwd=out, environment=changed)
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), out, done.stderr
 
 
 RUN_ALL = "print(json.dumps(codes(*sys.argv[1:])))"

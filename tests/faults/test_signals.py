@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from .. import warm
 from ..members import coloured_classes, save_learner, write_png
 from ..train import runs
-from .fuzz.target import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="other signals")]
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -32,18 +31,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _heeded():
-    """What ignores a signal passes that on to what it starts: these tests may run under nohup or in a background."""
-    before = {name: signal.getsignal(getattr(signal, name)) for name in STOPS}
-    for name, handler in before.items():
-        if handler is signal.SIG_IGN:
-            signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
-    yield
-    for name, handler in before.items():
-        signal.signal(getattr(signal, name), handler)
-
-
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A working folder with a model and images."""
@@ -57,10 +44,8 @@ def desk(tmp_path, monkeypatch):
 
 def signalled(arguments, **moment):
     """A command that gets signals while it writes: its exit code and what it said."""
-    # ROOT is where `tests` lies; the process is in a session of its own, as a service is.
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import runpy; runpy.run_module('tests.faults.signalled', run_name='__main__')"
-    command = [sys.executable, "-c", code, json.dumps(moment), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, start_new_session=True)
+    code = "import runpy; runpy.run_module('tests.faults.signalled', run_name='__main__')"
+    done = warm.captured([json.dumps(moment), *arguments], code=code)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr
 
@@ -101,8 +86,7 @@ def test_write__what_is_ignored_stays_so(desk, stop):
 
 def test_classify__stopped_between_lines(desk):
     """Lines that came are whole, so that a consumer can take them."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.faults import test_signals as t; t.classify_and_stop()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.captured([], code="from tests.faults import test_signals as t; t.classify_and_stop()")
     assert done.returncode == 130, done.stderr
     assert done.stderr == "hierax: interrupted\n"
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [f"images/{n}.png" for n in (0, 1)]
@@ -134,26 +118,16 @@ def course(tmp_path_factory):
     place = tmp_path_factory.mktemp("course")
     coloured_classes(place / "data", per_class=4)
     save_learner(place / "tiny", drop_path=0.2)
-    assert finetuning(place, "whole").wait(120) == 0
+    code, said = finetuned(place, "whole")
+    assert code == 0, said
     return place
 
 
-def finetuning(place: Path, out: str, *more: str, ignored: str | None = None) -> subprocess.Popen[str]:
-    """A run with workers, in a session of its own."""
-    ignore = f"import signal; signal.signal(signal.{ignored}, signal.SIG_IGN); " if ignored else ""
-    code = f"{ignore}import sys; from hierax.cli import main; sys.exit(main(sys.argv[1:]))"
-    settings = ["--steps", "60", "--batch-size", "4", "--device", "cpu", "--set", "workers=2", "checkpoint_every=0"]
+def finetuned(place: Path, out: str, *more: str, **moment) -> tuple[int, str]:
+    """A run with workers, in a session of its own, that gets signals after a step: its exit code and what it said."""
+    settings = ["--steps", "30", "--batch-size", "4", "--device", "cpu", "--set", "workers=2", "checkpoint_every=0"]
     command = ["finetune", str(place / "data"), str(place / out), "-m", str(place / "tiny"), *settings]
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen([sys.executable, "-c", code, *command, "log_every=1", *more], **options)
-
-
-def until_first_step(process: subprocess.Popen[str]) -> None:
-    """Wait until the run says that it is learning."""
-    for line in process.stderr:
-        if "step 1/" in line:
-            return
-    raise AssertionError("the run ended before its first step")
+    return signalled([*command, "log_every=1", *more], **{"signals": [], "step": 4, **moment})
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["one process", "all processes"])
@@ -163,36 +137,26 @@ def until_first_step(process: subprocess.Popen[str]) -> None:
 def test_finetune__saves_and_goes_on(course, stop, group):
     """systemd, batch schedulers and terminals signal every process: workers that die of it take the run with them."""
     out = f"{stop} {group}"
-    with finetuning(course, out) as process:
-        until_first_step(process)
-        (os.killpg if group else os.kill)(process.pid, getattr(signal, stop))
-        said = process.stderr.read().splitlines()
-        assert process.wait(60) == 130, said
+    code, said = finetuned(course, out, signals=[stop], group=group)
+    assert code == 130, said
     saved = [path.name for path in (course / out / "checkpoints").iterdir()]
     assert len(saved) == 1
     step = int(saved[0].removeprefix("step-"))
-    assert 0 < step < 60
-    assert f"stopped after step {step} of 60" in said[-2]
-    assert "--resume" in said[-2]
-    assert said[-1] == "hierax: interrupted"
-    with finetuning(course, out, "--resume") as process:
-        said = process.stderr.read()
-        assert process.wait(120) == 0, said
-    assert f"going on after step {step} of 60" in said
+    assert 4 <= step < 30
+    last = said.splitlines()
+    assert f"stopped after step {step} of 30" in last[-2]
+    assert "--resume" in last[-2]
+    assert last[-1] == "hierax: interrupted"
+    code, said = finetuned(course, out, "--resume")
+    assert code == 0, said
+    assert f"going on after step {step} of 30" in said
     assert runs.identical(runs.result(course / "whole"), runs.result(course / out))
 
 
 def test_finetune__a_second_signal_does_not_save(course):
     """Saving may be what hangs."""
-    with finetuning(course, "twice") as process:
-        until_first_step(process)
-        os.kill(process.pid, signal.SIGSTOP)  # both arrive together, whatever the machine does meanwhile
-        os.kill(process.pid, signal.SIGTERM)
-        os.kill(process.pid, signal.SIGINT)
-        os.kill(process.pid, signal.SIGCONT)
-        said = process.stderr.read()
-        assert process.wait(30) == 130
-    assert "Traceback" not in said
+    code, said = finetuned(course, "twice", signals=["SIGTERM", "SIGINT"])
+    assert code == 130, said
     assert "stopped after" not in said
     assert not (course / "twice" / "checkpoints").exists()
 
@@ -200,24 +164,14 @@ def test_finetune__a_second_signal_does_not_save(course):
 @pytest.mark.parametrize("stop", ["SIGINT", "SIGHUP"])
 def test_finetune__what_is_ignored_stays_so(course, stop):
     """A loop that takes every signal ends with the terminal in spite of nohup."""
-    with finetuning(course, f"ignored {stop}", ignored=stop) as process:
-        until_first_step(process)
-        os.killpg(process.pid, getattr(signal, stop))
-        said = process.stderr.read()
-        assert process.wait(120) == 0, said
+    code, said = finetuned(course, f"ignored {stop}", signals=[stop], ignored=stop, group=True)
+    assert code == 0, said
     assert runs.identical(runs.result(course / "whole"), runs.result(course / f"ignored {stop}"))
 
 
 def test_finetune__a_worker_that_is_killed_is_named(course):
     """torch raises that anywhere in the main thread, between two reads as well; it was an internal error."""
-    with finetuning(course, "killed") as process:
-        until_first_step(process)
-        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        if not listed.exists():
-            process.kill()
-            pytest.skip("the system does not tell which processes are whose")
-        os.kill(int(listed.read_text().split()[0]), signal.SIGKILL)
-        said = process.stderr.read()
-        assert process.wait(60) == 1
+    code, said = finetuned(course, "killed", signals=["SIGKILL"], worker=True)
+    assert code == 1, said
     assert "The processes that read must live; one died" in said
     assert "internal error" not in said
