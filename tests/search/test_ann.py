@@ -12,7 +12,7 @@ import pytest
 
 import hierax
 from hierax.errors import MissingExtraError
-from hierax.search import ann, library
+from hierax.search import ann, graph, library
 from hierax.store import exact
 
 from .stores import write_store
@@ -85,12 +85,69 @@ def test_ann__is_made_anew_for_other_rows(tmp_path):
     assert new != old
     new[0].write_bytes(new[0].read_bytes()[:-100])  # cut off
     assert hierax.open_store(place).search(second[7], k=1, engine="ann")[0].row == 7
+    new[0].write_bytes(new[0].read_bytes()[:-100] + b"\xff" * 100)  # names rows that are not there
+    assert hierax.open_store(place).search(second[7], k=1, engine="ann")[0].row == 7
+    assert b"\xff" * 100 not in new[0].read_bytes()
     assert not [name for name in os.listdir(place / "_vectors") if "partial" in name]
+
+
+def test_ann__an_index_is_opened_once(store, monkeypatch):
+    """Looking through a million rows' index takes most of a second: not at each search."""
+    opened = []
+    whole = ann.open_index
+    monkeypatch.setattr(ann, "open_index", lambda *a, **k: opened.append(1) or whole(*a, **k))
+    fresh = hierax.open_store(store.path)
+    assert [fresh.search(row, k=1, engine="ann")[0].row for row in (1, 2, 3)] == [1, 2, 3]
+    assert len(opened) == 1
+
+
+def change_bytes(data, *changes):
+    """A copy with other numbers at places: (offset, little-endian type, value)."""
+    copy = bytearray(data)
+    for at, kind, value in changes:
+        copy[at : at + np.dtype(kind).itemsize] = np.asarray(value, kind).tobytes()
+    return bytes(copy)
+
+
+def test_graph__what_usearch_would_follow_out_of_a_file(tmp_path):
+    """A list of neighbours that is too long, or names a row that is not there or has no list on that level, ends the
+    process by a signal; sizes and kinds of another index raise what nobody catches. The whole file passes."""
+    rows, width = 300, 8
+    index, other = ann._empty(width), ann._empty(4)
+    random = np.random.default_rng(0)
+    index.add(np.arange(rows, dtype=np.uint64), random.standard_normal((rows, width)).astype(np.float32), threads=1)
+    other.add(np.arange(rows, dtype=np.uint64), random.standard_normal((rows, 4)).astype(np.float32), threads=1)
+    data, path = bytes(index.save()), tmp_path / "one.usearch"
+
+    def sound(changed, count=rows):
+        path.write_bytes(changed)
+        return graph.is_sound(path, ann._empty(width), count)
+
+    head = 8 + 2 * width * rows
+    numbers, levels, nodes = head + 64, head + 104, head + 104 + 2 * rows
+    high = np.frombuffer(data, "<i2", rows, levels).astype(int)
+    starts = nodes + np.concatenate([[0], np.cumsum(142 + 68 * high)[:-1]])
+    tall = int(starts[high.argmax()])
+    low, last = int(np.flatnonzero(high == 0)[0]), int(starts[-1])
+    assert sound(data)
+    assert high.max() > 0
+    assert not sound(data, rows + 1)
+    for broken in (b"", data[:-1], data + b"\0", bytes(len(data)), bytes(other.save())):
+        assert not sound(broken)
+    for change in (
+        (0, "<u4", rows + 1), (4, "<u4", 4 * width), (head, "u1", 0), (head + 7, "<u2", 3), (head + 13, "u1", 105),
+        (head + 14, "u1", 11), (head + 33, "<u8", width + 1), (head + 41, "u1", 1), (numbers, "<u8", rows - 1),
+        (numbers + 8, "<u8", 17), (numbers + 24, "<u8", 30), (numbers + 32, "<u8", rows), (numbers + 32, "<u8", low),
+        (levels, "<i2", -1), (levels, "<i2", 9), (last + 8, "<i2", 1), (last + 10, "<u4", 33), (last + 14, "<u4", rows),
+        (last + 14, "<u4", 2**32 - 1), (tall + 142, "<u4", 17), (tall + 146, "<u4", low), (tall + 146, "<u4", rows),
+    ):  # fmt: skip
+        assert not sound(change_bytes(data, change)), change
 
 
 def test_ann__auto_is_exact_up_to_a_size(store, monkeypatch):
     """Building an index for what takes milliseconds would take minutes; above the size it must be used."""
     asked = []
+    store = hierax.open_store(store.path)  # that has no index open
     monkeypatch.setattr(ann, "open_index", lambda *a, **k: asked.append(k) or None)
     store.search(0)
     assert not asked
@@ -119,6 +176,7 @@ def test_ann__vectors_that_no_index_finds(tmp_path, monkeypatch, capsys):
 
 def test_ann__without_usearch(store, monkeypatch):
     """What is missing is named with the command that installs it."""
+    store = hierax.open_store(store.path)  # that has no index open
     monkeypatch.setitem(sys.modules, "usearch", None)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
     with pytest.raises(MissingExtraError, match="ann"):

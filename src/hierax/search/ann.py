@@ -2,7 +2,7 @@
 
 The index only proposes rows: they are compared exactly, so scores and order are those of `exact`. How far it looks is
 chosen by measurement when it is built: far enough to find 99.5 % of the ten nearest of some 200 rows moved a little.
-It belongs to the rows of one commit, by their fingerprint; of another state it is made anew.
+It belongs to the rows of one commit, by their fingerprint; of another state, or damaged, it is made anew.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..errors import HieraxError, InputError, MissingExtraError, writing
 from ..schema import read_json
 from ..store import exact
 from ..store.layout import VECTORS
+from .graph import is_sound
 
 if TYPE_CHECKING:
     from .library import Store
@@ -111,12 +112,12 @@ def open_index(store: Store, column: str, *, required: bool = True) -> Index | N
 
     vectors, lengths = store.vectors(column), store.lengths(column)
     file = store.path / VECTORS / f"{column}-{store.fingerprint}.usearch"
-    about = _about(file)
+    about = _usable(file, vectors)
     if about is None:
         with writing(file):
             file.parent.mkdir(exist_ok=True)
             with locked(file.parent / f"{column}.index.lock", waiting=_say_waiting):
-                about = _about(file) or _built_apart(store.path, file, column)
+                about = _usable(file, vectors) or _built_apart(store.path, file, column)
     if about["expansion"] is None:
         if required:
             console.say(
@@ -126,8 +127,26 @@ def open_index(store: Store, column: str, *, required: bool = True) -> Index | N
     return Index(vectors, lengths, Found.restore(str(file), view=True), about["expansion"], about["recall"])
 
 
+def _empty(width: int) -> Any:
+    """An index without rows, of the settings that all have."""
+    from usearch.index import Index as Found
+
+    # Half precision is enough to propose by; bfloat16 is not (recall 0.91).
+    return Found(ndim=width, metric="cos", dtype="f16", connectivity=_CONNECTIVITY, expansion_add=_EXPANSION_ADD)
+
+
 def _say_waiting() -> None:
     console.say("another process is building the index; waiting for it")
+
+
+def _usable(file: Path, vectors: ndarray) -> dict[str, Any] | None:
+    """What was measured of an index that is whole, and safe to open."""
+    about = _about(file)
+    with contextlib.suppress(OSError):
+        if about is None or is_sound(file, _empty(vectors.shape[1]), len(vectors)):
+            return about
+    _log.warning("the index %s is damaged, or another version of usearch made it: it is made anew", file)
+    return None
 
 
 def _about(file: Path) -> dict[str, Any] | None:
@@ -173,11 +192,7 @@ def build(path: str, column: str) -> None:
 
 
 def _built(file: Path, vectors: ndarray, lengths: ndarray, column: str) -> dict[str, Any]:
-    from usearch.index import Index as Found
-
-    options = {"metric": "cos", "connectivity": _CONNECTIVITY, "expansion_add": _EXPANSION_ADD}
-    # Half precision is enough to propose by; bfloat16 is not (recall 0.91).
-    index = Found(ndim=vectors.shape[1], dtype="f16", **options)
+    index = _empty(vectors.shape[1])
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     console.say(f"building the index of {len(vectors):,} rows in {file.parent}; an exact search needs none")
     with console.bar("index", total=len(vectors), unit="row") as bar:

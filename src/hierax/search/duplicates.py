@@ -49,9 +49,7 @@ def find_duplicates(
     vectors, lengths = store.vectors(column), store.lengths(column)
     groups = None
     if uses_index(engine, len(vectors)) and len(vectors):
-        from .ann import open_index
-
-        index = open_index(store, column, required=engine == "ann")
+        index = store.index(column, required=engine == "ann")
         groups = None if index is None else _proposed(index, threshold, progress=progress)
     if groups is None:
         groups = duplicate_groups(vectors, threshold, lengths=lengths, progress=progress)

@@ -19,6 +19,8 @@ from ..store import exact, read
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from .ann import Index
+
 Engine = Literal["auto", "exact", "ann"]
 ENGINES = ("auto", "exact", "ann")
 LARGE = 1_000_000  # rows beyond which "auto" asks an index; benchmarks/search.py has the measurements
@@ -54,6 +56,7 @@ class Store(read.Store):
         super().__init__(path)
         self._lengths: dict[str, ndarray] = {}
         self._names: dict[int, pa.Table] = {}
+        self._indexes: dict[str, Index] = {}
 
     def search(
         self,
@@ -102,9 +105,7 @@ class Store(read.Store):
         """
         vectors = self.vectors(column)
         if uses_index(engine, len(vectors)) and len(vectors):
-            from .ann import open_index
-
-            index = open_index(self, column, required=engine == "ann")
+            index = self.index(column, required=engine == "ann")
             if index is not None:
                 return index.nearest(queries, k=k)
         return exact.nearest(vectors, queries, k=k, lengths=self.lengths(column))
@@ -137,6 +138,17 @@ class Store(read.Store):
         if column not in self._lengths:
             self._lengths[column] = exact.lengths_of(self.vectors(column))
         return self._lengths[column]
+
+    def index(self, column: str = "embedding", *, required: bool = True) -> Index | None:
+        """The index of a column, as `ann.open_index` gives it; looked through and opened once."""
+        if column not in self._indexes:
+            from .ann import open_index
+
+            found = open_index(self, column, required=required)
+            if found is None:
+                return None
+            self._indexes[column] = found
+        return self._indexes[column]
 
     def hits(self, rows: Sequence[int] | ndarray, cosines: Sequence[float] | ndarray) -> list[Hit]:
         """Hits of rows and their cosines."""
