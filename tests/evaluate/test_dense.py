@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import numpy as np
@@ -212,6 +213,31 @@ def test_propagation__still_by_hand(tmp_path):
     ]
     found = propagation(tmp_path, hierax.load(), size=64, how=Following(frames=1)).results[1]
     assert found["j"] == pytest.approx(np.mean(wanted))
+
+
+def test_propagation__void_of_the_first_mask(tmp_path, monkeypatch):
+    """Pixels that belong to nothing are -1 for who follows; NumPy up to 2.4 makes 255 of them in bytes, later ones
+    refuse."""
+    moving_clip(tmp_path, "clip", 4)
+    path = tmp_path / "Annotations" / "480p" / "clip" / "00000.png"
+    pixels = np.array(Image.open(path))
+    pixels[:2] = 255
+    path.unlink()
+    write_mask(pixels, {1: (128, 0, 0), 2: (0, 128, 0), 255: (9, 9, 9)}, path)
+    given = []
+
+    def judged(clips, follow, title, progress):
+        def followed(frames, classes, count):
+            given.append(classes)
+            return [classes] * len(frames.paths)
+
+        return whole(clips, followed, title, progress)
+
+    propagating = importlib.import_module("hierax.evaluate.propagation")  # the package has a function of that name
+    whole = propagating._judged
+    monkeypatch.setattr(propagating, "_judged", judged)
+    propagation(tmp_path, hierax.load(), size=64, how=Following(frames=1))
+    assert np.unique(given[0]).tolist() == [-1, 0, 1, 2]
 
 
 @pytest.mark.parametrize("spoil", ["masks", "first", "size", "layout"])

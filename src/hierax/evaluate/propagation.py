@@ -180,7 +180,7 @@ def _tracks(clip: Clip, follow: _Follow) -> list[tuple[Track, Track]]:
     count = int(first[first != VOID].max(initial=0)) + 1
     if count < 2:
         raise InputError(f"A first mask has an object; that of {clip.name!r} has none: {str(clip.masks[names[0]])!r}.")
-    classes = np.where(first == VOID, -1, first).astype(np.int64)
+    classes = np.where(first == VOID, -1, first.astype(np.int64))
     values: list[tuple[list[float], list[float]]] = [([], []) for _ in range(count - 1)]
     last = len(names) - 1 if len(names) > 2 else len(names)  # nobody judges the last frame, but of two
     for place, (name, answer) in enumerate(zip(names, follow(clip.frames, classes, count), strict=True)):
