@@ -36,6 +36,7 @@ class Served:
     url: str
     app: Any
     client: Any
+    server: Any
 
     @property
     def service(self) -> Any:
@@ -59,7 +60,7 @@ def served(settings: Settings, *, wait: bool = True) -> Iterator[Served]:
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
         with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
-            found = Served(url, app, client)
+            found = Served(url, app, client, server)
             if wait:
                 until(lambda: found.service.ready)
             yield found

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hierax.serve.line import Item, Line
 from hierax.serve.model import Failed, Model
 from hierax.serve.replies import Refusal
 
-from .conftest import until
+from .conftest import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,43 @@ def test_silent_worker__is_not_ready(server):
     finally:
         os.kill(server.service.line.worker, signal.SIGCONT)
     until(lambda: server.client.get("/v2/health/ready").status_code == 200)
+
+
+def test_worker_that_stays_silent__is_replaced(server, monkeypatch):
+    """Not ready for ever is no end: what it was at is refused, and what waits goes to the next one."""
+    line = server.service.line
+    lost = line.worker
+    os.kill(lost, signal.SIGSTOP)
+    [at] = line.submit(inputs(1), ["embedding"])
+    until(lambda: line.depth == 0)
+    [waits] = line.submit(inputs(1), ["embedding"])
+    with monkeypatch.context() as short:  # for this one alone: the next one may be slow to say how it is
+        short.setattr(watched, "_LOST_S", 0.5)
+        short.setattr(watched, "_PAUSES_S", (0.0,))
+        until(lambda: line.worker != lost)
+    with pytest.raises(Refusal) as refused:
+        at.answer.result(PATIENCE_S)
+    assert (refused.value.status, refused.value.retry_after) == (503, 2)
+    assert waits.answer.result(PATIENCE_S)[0].shape == (256,)
+    assert not os.path.exists(f"/proc/{lost}")
+    until(lambda: line.ready)
+
+
+def test_worker_that_is_too_long_at_a_batch__is_replaced(server, monkeypatch):
+    """It says four times a second that it lives, and would hold everybody up for ever."""
+    line = server.service.line
+    lost, settings = line.worker, line._settings
+    with monkeypatch.context() as short:
+        short.setattr(watched, "_PAUSES_S", (0.0,))
+        short.setattr(line, "_settings", replace(settings, limits=replace(settings.limits, batch_s=1e-3)))
+        items = line.submit(inputs(4, 1024), ["stage1"])
+        until(lambda: line.worker != lost)
+    for each in items:
+        with pytest.raises(Refusal) as refused:
+            each.answer.result(PATIENCE_S)
+        assert refused.value.status == 503
+    until(lambda: line.ready)
+    assert line.submit(inputs(1), ["embedding"])[0].answer.result(PATIENCE_S)[0].shape == (256,)
 
 
 def test_model_that_cannot_be_loaded__is_said_once(tmp_path):

@@ -45,9 +45,10 @@ class Process:
 
 
 @pytest.fixture
-def command() -> Iterator[Process]:
+def command(request) -> Iterator[Process]:
+    """The command, with the options that a test names."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hierax", "serve", "--port", "0"],
+        [sys.executable, "-m", "hierax", "serve", "--port", "0", *getattr(request, "param", [])],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -94,6 +95,21 @@ def test_second_signal__ends_at_once(command):
     command.process.send_signal(signal.SIGTERM)
     assert command.process.wait(2) == 130
     until(lambda: not os.path.exists(f"/proc/{worker}"))
+
+
+@pytest.mark.parametrize("command", [["--drain", "0.3"]], indirect=True)
+def test_what_is_left_at_the_end__is_told(command):
+    """Cut off in the midst, a client would not know that it may ask again, and the log would be full of our own code."""
+    os.kill(command.worker(), signal.SIGSTOP)
+    said = []
+    asked = threading.Thread(target=lambda: said.append(_classify(command.url)))
+    asked.start()
+    until(lambda: "hierax_active_requests 2.0" in httpx.get(f"{command.url}/metrics").text)
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(PATIENCE_S) == 1
+    asked.join(PATIENCE_S)
+    assert (said[0].status_code, said[0].json()["error_type"]) == (503, "Unhealthy")
+    assert "Traceback" not in "".join(command.lines)
 
 
 def _classify(url):

@@ -7,18 +7,18 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from . import hosts
 from .replies import Refusal, Reply, overloaded, unhealthy
 from .service import Service
+from .taking import Message, Taking
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 log = logging.getLogger("hierax")
 _LINGER_S = 1.0
+ABORT = "hierax.abort"  # an extension of a connection's scope: a function that ends it at once
 _HEALTH, _PAGE = "/v2/health/", "/page/"
 _OPEN = ("/", "/docs", "/openapi.json")  # without a key: nothing of the model's or the store's is there
 
@@ -41,35 +41,30 @@ class Gate:
         if foreign is None and scope["path"].startswith(_HEALTH):  # answered whatever else is under way
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await asyncio.wait_for(send(message), self._service.settings.limits.send_s)
-
-        held = _Held()
+        start, taking, held = time.perf_counter(), Taking(send, self._service), _Held()
         self._service.active += 1
         try:
             if foreign is not None:
                 raise foreign
             body = await self._admitted(scope, receive, held)
-            await self._run(scope, body, receive, noted)
+            await self._run(scope, body, receive, taking)
         except Refusal as refusal:
             self._service.metrics.rejected(refusal.kind)
             if not held.whole and refusal.status != 408:
                 await _read_away(scope, receive, 4 * self._service.settings.limits.body_bytes)
-            await send_reply(refusal.reply(), noted, close=refusal.status == 408)
+            await send_reply(refusal.reply(), taking, close=refusal.status == 408)
         except asyncio.TimeoutError:
+            taking.status = 499
             log.debug("a client did not take its answer")
+            await _end(scope, receive)
         except _Gone:
-            status = 499
+            taking.status = 499
         finally:
+            taking.done()
             self._service.active -= 1
             self._held -= held.bytes
             route = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.request(route, status, time.perf_counter() - start)
+            self._service.metrics.request(route, taking.status, time.perf_counter() - start)
 
     async def _admitted(self, scope: Message, receive: Receive, held: _Held) -> bytes:
         """The body of a request that may be answered.
@@ -173,6 +168,15 @@ async def _read_away(scope: Message, receive: Receive, most: int) -> None:
 
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(read(), _LINGER_S)
+
+
+async def _end(scope: Message, receive: Receive) -> None:
+    """End a connection with an answer that is not taken, where the server has a way to."""
+    abort = (scope.get("extensions") or {}).get(ABORT)
+    if abort is not None:
+        abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 async def send_reply(reply: Reply, send: Send, *, close: bool = False) -> None:

@@ -23,6 +23,7 @@ from .service import Service
 from .settings import Settings
 
 _TICK_S = 0.05
+_LAST_WORDS_S = 0.5
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> bool:
@@ -99,11 +100,19 @@ def _server(config: Any, service: Service) -> tuple[Any, _Ending]:
                 console.say("stopping: not ready, what was accepted is answered; again to stop at once")
                 await asyncio.sleep(service.settings.notice_s)
                 service.closed = True
-                end = loop.time() + service.settings.drain_s
+                await idle(service.settings.drain_s)
+                ending.left = service.active
+                if ending.left:  # what waits for the model is told so; who does not take an answer is cut off
+                    await loop.run_in_executor(None, service.line.close)
+                    await idle(_LAST_WORDS_S)
+                    for connection in list(self.server_state.connections):
+                        connection.transport.abort()
+                self.should_exit = True
+
+            async def idle(seconds: float) -> None:
+                end = loop.time() + seconds
                 while (service.active or service.line.pending) and loop.time() < end:
                     await asyncio.sleep(_TICK_S)
-                ending.left = service.active
-                self.should_exit = True
 
             try:
                 yield

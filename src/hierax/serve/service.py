@@ -94,13 +94,14 @@ class Service:
         draining: Whether it was asked to stop: it is not ready, and still answers.
         closed: Whether new work is refused.
         active: Requests under way.
+        leaving: Bytes of answers that clients are taking.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
         self.line = Line(settings, self.metrics)
         self.draining = self.closed = False
-        self.active = 0
+        self.active = self.leaving = 0
         self._facts: Facts | None = None
         self._expected = 0  # bytes of answers under way
         self._threads = settings.decoders or min(os.cpu_count() or 1, 4)
@@ -234,8 +235,7 @@ class Service:
         if expected > limits.answer_bytes:
             words = f"The maps for a request may take at most {limits.answer_bytes:,} bytes; these take {expected:,}."
             raise Refusal(413, "TooLarge", f"{words} Ask for fewer images or stages.")
-        if self._expected + expected > limits.held_bytes and self._expected:
-            raise overloaded("Answers under way hold all the memory there is for them. Try again in a moment.")
+        self.room(expected)
         items = self.line.submit(inputs, names)
         futures = [asyncio.wrap_future(item.answer) for item in items]
         self._expected += expected
@@ -248,6 +248,16 @@ class Service:
             for future in futures:
                 future.cancel()
         return [dict(zip(names, each, strict=True)) for each in found]
+
+    def room(self, size: int) -> None:
+        """Refuse an answer of so many bytes while others hold the memory for them, made or being taken.
+
+        Raises:
+            Refusal: They do.
+        """
+        held = self._expected + self.leaving
+        if held and held + size > self.settings.limits.held_bytes:
+            raise overloaded("Answers under way hold all the memory there is for them. Try again in a moment.")
 
 
 def _prepare() -> None:

@@ -35,7 +35,7 @@ class Limits:
         queue_bytes: Of their inputs.
         headers_s: Seconds for a client to send the head of a request.
         receive_s: Seconds for a client to send the rest.
-        send_s: Seconds for a client to take a part of an answer.
+        send_s: Seconds for a client to take an answer, and again as many for each 8 MiB of it.
         answer_s: Seconds for an image to wait and be answered.
         batch_s: Seconds for the model to answer one batch, after which it is started again.
     """
