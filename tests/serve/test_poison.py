@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -74,25 +75,31 @@ def test_poison__five_hundred_mutations_between_sixteen_clients(right):
 
 
 @pytest.mark.nightly
-def test_memory__is_flat_over_ten_thousand_requests(right):
-    """Anything kept of a request would be ten thousand of it."""
-    vectors, images = right
+def test_memory__is_flat_over_ten_thousand_requests(predictor):
+    """Anything kept of a request would be ten thousand of it. Small images, and clients enough to fill batches."""
+    images, clients = load.pictures(side=96), 8
+    right = predictor.embed([Image.open(io.BytesIO(each)) for each in images])
     with load.server() as running:
-        connection = running.connection()
 
-        def ask(count: int) -> None:
-            for number in range(count):
+        def ask(numbers: range) -> None:
+            connection = running.connection()
+            for number in numbers:
                 if number % 10 == 9:
                     load.poison(running.host, images[number % 16], 64 * number + 5)
                     continue
                 answer = load.asked(connection, images[number % 16])
                 assert not isinstance(answer, int)
-                assert np.abs(answer - vectors[number % 16]).max() < load.TOLERANCE
+                assert np.abs(answer - right[number % 16]).max() < load.TOLERANCE
 
-        ask(1000)
-        before = running.resident_mb()
-        ask(9000)
-        assert running.resident_mb() - before < 50
+        def all_of(first: int, end: int) -> float:
+            with ThreadPoolExecutor(clients) as pool:
+                for each in [pool.submit(ask, range(first + own, end, clients)) for own in range(clients)]:
+                    each.result()
+            return running.resident_mb()
+
+        memory = [all_of(first, first + 1000) for first in range(0, 10_000, 1000)]
+        print("MB after each 1000 requests:", [round(each) for each in memory])
+        assert memory[-1] - memory[0] < 50
 
 
 @pytest.mark.nightly
