@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,6 +149,13 @@ def test_refused__before_a_model_is_loaded(arguments, words, capsys):
     said = capsys.readouterr().err
     assert words in said
     assert "internal error" not in said
+
+
+def test_windows__is_refused(monkeypatch, capsys):
+    """A thread that dies there would leave a server that never gets ready."""
+    monkeypatch.setattr("hierax.serve.app.sys", SimpleNamespace(platform="win32"))
+    assert main(["serve", "--port", "0"]) == 1
+    assert "needs Linux or macOS" in capsys.readouterr().err
 
 
 def test_handlers_of_others__stay_open():

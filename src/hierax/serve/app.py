@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
+from ..errors import HieraxError, MissingExtraError
 from . import reference
 from .gate import Gate
 from .replies import Ask, Refusal, Reply, Route, unhealthy
@@ -25,6 +26,7 @@ def application() -> FastAPI:
 
     Raises:
         InputError: As `Settings.of_environment`.
+        HieraxError: As `create_app`.
         MissingExtraError: FastAPI is not installed.
     """
     return create_app(Settings.of_environment())
@@ -38,8 +40,11 @@ def create_app(settings: Settings | None = None, *, wait: bool = False) -> FastA
         wait: Have the server wait for the model before it answers anything, instead of saying that it is not ready.
 
     Raises:
+        HieraxError: This is Windows, where a process cannot be handed the socket that the model's is.
         MissingExtraError: FastAPI is not installed.
     """
+    if sys.platform == "win32":
+        raise HieraxError("A server needs Linux or macOS; this is Windows. Run it in WSL or in a container.")
     try:
         from fastapi import FastAPI
         from starlette.exceptions import HTTPException
