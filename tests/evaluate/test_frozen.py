@@ -199,7 +199,7 @@ def test_several_models__one_table(predictor, shapes, tmp_path):
     trained, random, again, *_ = (row["top1"] for row in scores.results)
     assert trained == again > random
     assert [row["model"] for row in knn(shapes / "whole", [predictor, predictor], k=5).results][1].endswith("(2)")
-    assert str(scores).splitlines()[0].split() == ["model", "features", "size", "top-1", "top-5", "images"]
+    assert str(scores).splitlines()[0].split() == ["model", "features", "numbers", "top-1", "top-5", "images"]
 
 
 def test_unreadable__rows_with_errors(predictor, shapes, tmp_path, capsys):

@@ -81,7 +81,7 @@ class FeatureScores(Scores):
         """The rows as text for people, in percent."""
         rows = []
         for found in self.results:
-            known = {"model": found["model"], "features": found["features"], "size": str(found["dimensions"])}
+            known = {"model": found["model"], "features": found["features"], "numbers": str(found["dimensions"])}
             measures = {title: _percent(found[key]) for key, title in COLUMNS[self.task] if key in found}
             rows.append({**known, **measures, "images": str(found["images"])})
         return rows
