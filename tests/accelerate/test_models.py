@@ -104,19 +104,32 @@ def test_image_predictor__batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mask_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SAM2AutomaticMaskGenerator holds a predictor that holds the model; its own filters need torchvision's nms."""
-    generator = peer("sam2.automatic_mask_generator").SAM2AutomaticMaskGenerator(sam2_model(), points_per_side=2)
+    """SAM2AutomaticMaskGenerator holds a predictor that holds the model; it asks for the image and for four crops."""
+    module = peer("sam2.automatic_mask_generator")
+    monkeypatch.setattr(module, "batched_nms", greedy_nms)  # torchvision's needs its compiled half
+    every = {"pred_iou_thresh": -1e9, "stability_score_thresh": -1.0, "box_nms_thresh": 1.0, "crop_nms_thresh": 1.0}
+    generator = module.SAM2AutomaticMaskGenerator(sam2_model(), points_per_side=2, crop_n_layers=1, **every)
     generator.predictor._bb_feat_sizes = [(SIDE // stride, SIDE // stride) for stride in (4, 8, 16)]
 
     def ask(generator: Any) -> Any:
-        generator.predictor.set_image(PHOTOGRAPH)
-        return generator._process_batch(
-            np.array([[30.0, 20.0]]), PHOTOGRAPH.shape[:2], [0, 0, 96, 80], PHOTOGRAPH.shape[:2]
-        )._stats
+        found = generator.generate(PHOTOGRAPH)
+        assert len(found) > 3
+        return [{name: torch.as_tensor(np.asarray(value)).float() for name, value in each.items()} for each in found]
 
-    generator.pred_iou_thresh, generator.stability_score_thresh = -1e9, -1.0
-    generator.output_mode = "uncompressed_rle"
     said_alike(generator, ask, monkeypatch)
+
+
+def greedy_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """The boxes to keep, best first: each one drops those of its group that cover it too much."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    kept, left = [], scores.argsort(descending=True, stable=True)
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        corners = torch.max(boxes[best, :2], boxes[left, :2]), torch.min(boxes[best, 2:], boxes[left, 2:])
+        both = (corners[1] - corners[0]).clamp(min=0).prod(1)
+        left = left[(both <= iou_threshold * (areas[best] + areas[left] - both)) | (groups[left] != groups[best])]
+    return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
 
 
 def test_base__forward_image(monkeypatch: pytest.MonkeyPatch) -> None:
