@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 
@@ -33,6 +34,17 @@ def seeded() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs draw no pictures but in tests marked `drawn`: they are most of the time of a run of seconds."""
+    run = importlib.import_module("hierax.train.run")  # the package has a function of this name
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("drawn") is None:
+            patch.setattr(run, "draw_run", lambda *arguments, **options: [])
+            patch.setattr(run, "write_page", lambda *arguments: False)
+        yield
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def start(tmp_path_factory):
     ],
     ids=["healthy", "hot teacher", "no centring"],
 )
+@pytest.mark.drawn
 def test_collapse(start, tmp_path, capsys, changes, finding, setting):
     """A warning that a healthy run gets is ignored the next time; one that never comes costs a week."""
     hierax.pretrain("shapes:256@3x64", tmp_path / "out", model=start, **{**SETTINGS, "steps": 16, **changes})

@@ -238,6 +238,7 @@ def test_large_probes_are_sampled(tmp_path):
     assert "of 1300 images" in str(probe)
 
 
+@pytest.mark.drawn
 def test_a_collapse_is_said_loudly_in_the_run(place, tmp_path, capsys, monkeypatch):
     """What only a log holds is found the next morning."""
     bound = Bound("gradient_norm", most=0.0, steps=2, means="it moves", remedy="Do nothing.")

@@ -23,6 +23,7 @@ from hierax.visualize import figures
 from ..members import coloured_classes, noise, save_learner
 from . import runs
 
+pytestmark = pytest.mark.drawn
 PLAIN = {**runs.SETTINGS, "drop_path": 0.0, "ema_decay": 0.0, "layer_decay": 1.0}
 EMPTY = {"meta", "link", "img", "br", "path", "use", "image", "rect"}
 

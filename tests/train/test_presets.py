@@ -94,7 +94,13 @@ def test_preset_resolves_to_a_network_that_it_fits(name):
     )
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+# One of each method and kind of data: whose pictures the rest would draw again.
+DRAWN = {"small_pretrain", "small_finetune", "small_dinov2", "kinetics_pretrain_base", "kinetics_finetune_base"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.drawn] if name in DRAWN else []) for name in sorted(PRESETS)]
+)
 def test_preset_trains(tmp_path, name):
     """Two steps of everything that the preset turns on, over a tiny network of its kind: weights move and stay finite."""
     recipe = recipe_of(PRESETS[name])
@@ -124,4 +130,4 @@ def test_preset_trains(tmp_path, name):
     assert any("decoder" in key for key in after) == (recipe.method == "mae")
     own = {"mae": {"reconstructions.png"}, "supervised": {"confusion.png"}}
     expected = {"curves.png"} | own.get(recipe.method, set())
-    assert expected <= {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert name not in DRAWN or expected <= {path.name for path in (tmp_path / "out").glob("*.png")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from hierax.cli import main
 from hierax.model.metrics import Accuracy
 from hierax.train.report import Report
@@ -35,6 +37,7 @@ def test_a_learning_autoencoder_is_not_told_that_it_learned_nothing(tmp_path, mo
     assert re.search(r"step 2/2  loss [\d.]+ \(predicting zero: 0\.99\d\d\)", said)
 
 
+@pytest.mark.drawn
 def test_mistakes_name_the_file_and_both_classes(tmp_path, monkeypatch):
     """A picture of mistakes said "97% dog, is cat" of images that nobody could find again, out of nobody knew how many."""
     from hierax.visualize import sheets
@@ -59,6 +62,7 @@ def test_mistakes_name_the_file_and_both_classes(tmp_path, monkeypatch):
     assert notes == [f"{len(captions)} of 6 answered wrong; the surest first."]
 
 
+@pytest.mark.drawn
 def test_curves_show_validation_and_learning_rate(tmp_path, monkeypatch):
     """The loss alone tells neither overfitting nor a rate that was still warming up."""
     from matplotlib.figure import Figure

@@ -43,6 +43,7 @@ def start(tmp_path):
     )
 
 
+@pytest.mark.drawn
 def test_learns_and_everything_is_written(tmp_path, start):
     """Colours are separable in a few dozen steps; a trainer with a wrong sign, label or rate stays at 1/3."""
     settings = {**PLAIN, "lr": 4e-3, "validation_fraction": 0.34}
@@ -146,6 +147,7 @@ def broken(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["finetune", "pretrain"])
 @pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.drawn
 def test_two_processes_equal_one(tmp_path, start, task, sharding):
     """Unequal shares (18 samples in steps of 8, two of them unreadable) make a plain mean of means wrong."""
     train = finetune if task == "finetune" else pretrain
@@ -268,6 +270,7 @@ def test_reconstructions_are_shown_during_the_run(tmp_path, start, monkeypatch):
     assert not (tmp_path / "unseen" / "reconstructions.png").exists()
 
 
+@pytest.mark.drawn
 def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog, drawn):
     """A full disk or a strange image in the last second would throw the trained model's summary away."""
     with caplog.at_level(logging.WARNING):
@@ -285,6 +288,7 @@ def test_a_picture_that_fails_stops_nothing(tmp_path, start, caplog, drawn):
     assert [step for step, _ in curves["below"]["Learning rate"]] == [1]
 
 
+@pytest.mark.drawn
 def test_a_missing_matplotlib_is_one_note(tmp_path, start, capsys, monkeypatch):
     """Two warnings for one missing package are one too many; an exception would cost the run."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -295,6 +299,7 @@ def test_a_missing_matplotlib_is_one_note(tmp_path, start, capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.drawn
 def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     """Two processes that write one file make a broken picture; one that waits for the other's forward pass hangs."""
 
@@ -311,6 +316,7 @@ def test_only_the_main_process_draws(tmp_path, start, monkeypatch, sharding):
     assert marks == ["curves.png", *over_time, "reconstructions.png"]
 
 
+@pytest.mark.drawn
 def test_a_picture_that_cannot_be_is_missed_aloud(tmp_path, start, monkeypatch, capsys):
     """A confusion matrix that is silently absent looks like a bug of the run."""
     monkeypatch.setattr("hierax.train.pictures._CLASSES", 2)

@@ -41,6 +41,7 @@ def scored(monkeypatch, best):
     return seen
 
 
+@pytest.mark.drawn
 def test_the_best_rate_is_taken(tmp_path, start, monkeypatch, capsys):
     """A candidate at another length than said, or a run at another rate than the best, fails."""
     seen = scored(monkeypatch, 2e-3)

@@ -36,6 +36,7 @@ def clips(folder):
     return folder
 
 
+@pytest.mark.drawn
 def test_clips_train_both_ways(tmp_path):
     """Frames on the wrong axis, or a broken clip that stops the run, fails."""
     data, model = clips(tmp_path / "data"), save_video_learner(tmp_path / "model")

@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from hierax.errors import IntegrityError
 from hierax.weights.catalog import resolve
 from hierax.weights.hub import fetch
 
+from .. import warm
 from ..net import server
 from ..net.server import COMMIT, Hub
 
@@ -66,29 +66,42 @@ def hub(web):
     return web
 
 
-def start(hub, home, code, **extra):
+def start(hub, home, code, *, patience_s=20, **extra):
+    """A process that begins with our environment, forked from one that has torch; and the files that it prints to."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": SOURCE,
+        "OMP_NUM_THREADS": "1",
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_ETAG_TIMEOUT": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "HF_HUB_ETAG_TIMEOUT": str(patience_s),
+        "HF_HUB_DOWNLOAD_TIMEOUT": str(patience_s),
         **extra,
     }
-    script = PRELUDE.format(hub=hub.url) + code
-    return subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    nothing, printed, said = files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115  `answers` closes them
+    child = warm.start(
+        [],
+        code=PRELUDE.format(hub=hub.url) + code,
+        files=tuple(file.fileno() for file in files),
+        environment=environment,
+        forget=("hierax", "huggingface_hub"),
     )
+    nothing.close()
+    return child, printed, said
 
 
-def answers(process):
+def answers(started):
     """Each `tell` of a process as (kind, text), and its stderr."""
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return [tuple(json.loads(line)) for line in out.splitlines()], err
+    child, *files = started
+    code, texts = child.wait(), []
+    for file in files:
+        with file:
+            file.seek(0)
+            texts.append(file.read().decode())
+    assert code == 0, texts[1]
+    return [tuple(json.loads(line)) for line in texts[0].splitlines()], texts[1]
 
 
 def run(hub, home, code, **extra):
@@ -266,9 +279,9 @@ def test_fetch_url__resumes_a_short_body_and_gives_up_on_a_stall(hub, tmp_path):
     hub.plain["cut.pth"] = WEIGHTS
     hub.faults["GET /plain/cut.pth"] = [500, 503, "right"]
     hub.faults["GET /plain/toy.pth"] = ["stall"]
-    code = "transfer.ATTEMPTS = 3\n"
-    code += "".join(f'tell(lambda: fetch_url(HUB + "/plain/{n}.pth"))\n' for n in ("big", "cut", "toy"))
-    [(_, path), (kind, _), (stalled, text)], _ = run(hub, tmp_path, code)
+    first, second, third = (f'tell(lambda: fetch_url(HUB + "/plain/{n}.pth"))\n' for n in ("big", "cut", "toy"))
+    [(_, path), (kind, _)], _ = run(hub, tmp_path, f"transfer.ATTEMPTS = 3\n{first}{second}")
+    [(stalled, text)], _ = run(hub, tmp_path, f"transfer.ATTEMPTS = 2\n{third}", patience_s=1)
     assert Path(path).read_bytes() == WEIGHTS * 20
     ranges = [h.get("Range") for _, p, h in hub.log if p.endswith("big.pth")]
     assert ranges[0] is None
@@ -283,8 +296,8 @@ def test_fetch_repo__stall_and_redirect_loop_end(hub, tmp_path):
     hub.repos["org/loop"] = {"model.safetensors": WEIGHTS}
     hub.faults["* /org/loop/resolve/main/model.safetensors"] = ["loop"]
     hub.faults[f"HEAD {RESOLVE}model.safetensors"] = ["stall"]
-    code = "transfer.ATTEMPTS = 2\n" + REPO + '\ntell(lambda: fetch_repo("org/loop"))'
-    [(stalled, text), (looped, loop_text)], _ = run(hub, tmp_path, code)
+    [(stalled, text)], _ = run(hub, tmp_path, "transfer.ATTEMPTS = 2\n" + REPO, patience_s=1)
+    [(looped, loop_text)], _ = run(hub, tmp_path, 'tell(lambda: fetch_repo("org/loop"))')
     assert (stalled, looped) == ("CheckpointError", "CheckpointError")
     assert "reachable" in text
     assert "circle" in loop_text

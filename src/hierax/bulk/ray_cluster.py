@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 
 from ..errors import HieraxError, MissingExtraError
 
-_CHECKED_S, _ANSWER_S = 5.0, 15.0  # how often it is looked at, and within which it says what its nodes are
+_CHECKED_S, _ASKED_S = 5.0, 15.0  # how often it is looked at, and asked what its nodes are
+_ANSWER_S = 30.0  # within which it says so, also on a machine that is busy; together less than the minute of `check`
 _REACH_S, _CONNECT_S = 10.0, 45.0  # within which its port opens, and it lets a run in
 _CLOSING_S, _LOST_S = 20.0, 4.0  # for its end, in order and else
 _STORE = 128 << 20  # bytes of shared memory beside the model
@@ -124,7 +125,7 @@ class Cluster:
         self._checked = moment
         for place in self._places:
             in_time(functools.partial(_knock, place), _REACH_S)
-        if moment - self._answered > _ANSWER_S:
+        if moment - self._answered > _ASKED_S:
             self.nodes()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 
-def _nothing(folder: Path) -> None:
-    pass
+def nothing(folder: Path) -> None:
+    """Of a case that needs no files."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Case:
 
     name: str
     act: Callable[[Path], Any]
-    make: Callable[[Path], None] = _nothing
+    make: Callable[[Path], None] = nothing
     raises: type[Exception] | None = None
     match: str = "."
     expect: Callable[[Any], bool] | None = None

@@ -58,10 +58,12 @@ def _folder(kind: str, folder: Path) -> None:
         files.write_safetensors(path, {key: tensor.clone() for key, tensor in raw.tensors.items()}, {"format": "pt"})
 
 
-def _as_file(content: str | bytes, name: str = "config.json") -> Callable[[Path], None]:
+def _as_file(content: str | bytes, name: str = "config.json", times: int = 1) -> Callable[[Path], None]:
+    """Content repeated only when it is written: every case is forked from a process that holds all of them."""
+
     def make(folder: Path) -> None:
         _folder("hierax", folder)
-        data = content.encode() if isinstance(content, str) else content
+        data = (content.encode() if isinstance(content, str) else content) * times
         (folder / "model" / name).write_bytes(data)
 
     return make
@@ -193,7 +195,6 @@ _FOREIGN = [
 _FILES = {
     "deep": (DEEP, "nested too deeply"),
     "many_values": ("[" + "[]," * 2_000_000 + "[]]", "values"),
-    "large": (b" " * 400_000_000, "smaller than"),
     "not_utf8": (b'{"model_type": "\xff"}', "UTF-8"),
     "twice": ('{"model_type": "hierax", "model_type": "timm"}', "stands twice"),
     "no_object": ("[1, 2]", "JSON object"),
@@ -231,6 +232,7 @@ CASES = [
         _compat,
     ),
     *(_refused(f"config_{name}", _as_file(*content[:1]), content[1]) for name, content in _FILES.items()),
+    _refused("config_large", _as_file(b" ", times=400_000_000), "smaller than"),
     *(
         _refused(f"{file.partition('.')[0]}_{name}", _as_link(target, file), "regular file|readable")
         for file in ("config.json", "preprocessor_config.json")

@@ -5,11 +5,8 @@ A request is a line of JSON with a case's name and folder on stdin, the answer a
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import os
-import pkgutil
 import re
 import resource
 import signal
@@ -23,8 +20,9 @@ from typing import Any
 
 from PIL import Image
 
+from ...warm import import_all
 from . import all_cases
-from .case import Case
+from .case import Case, nothing
 
 ROOM_TO_MEASURE = (
     6 << 30
@@ -37,8 +35,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    _import_what_cases_import()
+    Image.init()
     cases = all_cases()
+    import_all()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a case prints must not be taken for an answer
     for line in sys.stdin:
@@ -47,41 +46,9 @@ def main() -> None:
         answers.flush()
 
 
-def _import_what_cases_import() -> None:
-    """Once here, instead of up to half a second in each of two children a case."""
-    import hierax.commands
-
-    for module in pkgutil.iter_modules(hierax.commands.__path__, "hierax.commands."):
-        importlib.import_module(module.name)
-    for name in (
-        "bulk.embed",
-        "bulk.local",
-        "predictor",
-        "registry",
-        "search",
-        "train",
-        "weights.hub",
-        "weights.repository",
-    ):
-        importlib.import_module(f"hierax.{name}")
-    others = (
-        "pyarrow.parquet",
-        "pandas",
-        "huggingface_hub.file_download",
-        "tyro",
-        "sympy",
-        "accelerate",
-        "matplotlib.figure",
-    )
-    for name in (*others, "torch.utils.tensorboard"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    Image.init()
-
-
 def run(case: Case, folder: Path) -> dict[str, Any]:
     """What a case came to: `verdict` "as expected" or what went wrong, `megabytes` and `seconds`."""
-    made = _in_child(lambda: case.make(folder), folder)
+    made = {} if case.make is nothing else _in_child(lambda: case.make(folder), folder)
     if "error" in made or "died" in made:
         return {"verdict": f"the file could not be made: {made}"}
     outcome = _in_child(lambda: case.act(folder), folder, case)
