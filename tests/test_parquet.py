@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 
 import pytest
 
 import hierax
+from hierax import parquet
+from hierax.data.containers import in_tables
+from hierax.errors import InputError
 from hierax.search.fresh import look
 from hierax.search.notes import write_notes
 
@@ -58,3 +62,36 @@ def test_read__starts_no_thread(folder, read):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+
+
+def test_unpacked__is_known_before(tmp_path, monkeypatch):
+    """A cell of 1.5 GB took 4.7 GB, from a file of 46 KB; images that take their bytes in the file stay welcome."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def table(cells):
+        pq.write_table(pa.table({"n": range(len(cells)), "image": cells}), tmp_path / "t.parquet", compression="zstd")
+        return in_tables(str(tmp_path / "t.parquet"), bool)
+
+    monkeypatch.setattr(parquet, "_UNPACKED", 1 << 20)
+    noise = random.Random(0).randbytes(2 << 20)
+    assert [len(item.data) for item in table([noise, b"x"])] == [2 << 20, 1]
+    assert len(list(table([bytes(1000)] * 100))) == 100
+    with pytest.raises(InputError, match=r"'image' unpacks from [\d,]+ to 2,\d+,\d+ bytes.*smaller row groups"):
+        next(table([bytes(1 << 20), bytes([1]) * (1 << 20)]))
+
+
+def test_rows_at_once__fewer_of_a_large_column(tmp_path):
+    """A cell that is in the file once may be each of a batch's rows: 64 of 40 MB took 5.8 GB."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def most(bytes_each, distinct):
+        cells = [bytes([n]) * bytes_each for n in range(distinct)]
+        pq.write_table(pa.table({"image": [cells[n % distinct] for n in range(8)]}), tmp_path / "t.parquet")
+        with open(tmp_path / "t.parquet", "rb") as file:
+            return parquet.rows_at_once(parquet.parquet_file(file), 0, "image", 64, "t")
+
+    assert most(1000, 8) == 64
+    assert 1 < most(1 << 20, 1) <= 16
+    assert most(3 << 20, 8) == 1

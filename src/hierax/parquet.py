@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import MissingExtraError
+from .errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # interpreter is ending by then, waiting for its lock kills the process ("terminate called without an active
 # exception", exit code 134), with all work done. Threads share columns out, and one column holds nearly all bytes here.
 _HERE = {"use_threads": False}
+_ROWS_PER_BYTE = 16  # images and paths differ, so that no true table packs more rows into its bytes
+_UNPACKED, _RATIO = 256 << 20, 16  # bytes of a column in a group of rows that may unpack to more than so many times
+_SIZES = ("compressed", "uncompressed")
+_AT_ONCE = 16 << 20  # bytes of a batch, if each of its rows were all that its group holds
 
 
 def parquet_file(file: BinaryIO, **options: Any) -> Any:
@@ -27,6 +31,39 @@ def parquet_file(file: BinaryIO, **options: Any) -> Any:
     except ImportError as error:
         raise MissingExtraError("data", "pyarrow") from error
     return pq.ParquetFile(file, pre_buffer=False, **options)
+
+
+def check_rows(file: Any, size: int, name: str) -> None:
+    """Refuse a `parquet_file` of so many bytes that declares more rows than a true table of files has.
+
+    Raises:
+        InputError: It does.
+    """
+    rows = file.metadata.num_rows
+    if rows > _ROWS_PER_BYTE * size:
+        raise InputError(
+            f"A Parquet table may hold at most {_ROWS_PER_BYTE} rows a byte; {name!r} has {size:,} bytes and declares "
+            f"{rows:,} rows. Write one row for each image."
+        )
+
+
+def rows_at_once(file: Any, group: int, column: str, most: int, name: str) -> int:
+    """How many rows of a group of a `parquet_file` may be unpacked together; a column's cells may all be one.
+
+    Raises:
+        InputError: The column unpacks to far more than images do.
+    """
+    metadata = file.metadata.row_group(group)
+    leaves = [metadata.column(number) for number in range(metadata.num_columns)]
+    leaves = [leaf for leaf in leaves if leaf.path_in_schema.split(".")[0] == column]
+    packed, unpacked = (sum(getattr(leaf, f"total_{kind}_size") for leaf in leaves) for kind in _SIZES)
+    if unpacked > max(_UNPACKED, _RATIO * packed):
+        raise InputError(
+            f"Images of a table may unpack to {_UNPACKED >> 20} MiB in a group of rows, or to {_RATIO} times what they "
+            f"take in the file; in group {group} of {name!r} the column {column!r} unpacks from {packed:,} to "
+            f"{unpacked:,} bytes. Write it with smaller row groups."
+        )
+    return max(1, min(most, _AT_ONCE // max(unpacked, 1)))
 
 
 def parquet_table(file: Any, columns: Sequence[str] | None = None) -> pa.Table:

@@ -396,6 +396,23 @@ def test_tables(album, predictor, kind):
     assert found[1]["error"].null_count == 1
 
 
+def test_tables__large_images_are_not_kept(album, monkeypatch):
+    """Whether there are few inputs is asked before the model is loaded: 63 images of 40 MB were kept for it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from hierax.data import stream
+
+    pq.write_table(pa.table({"image": read("album", 5)}), "t.parquet")
+    few = stream.Source("t.parquet")
+    assert few.fewer_than(64)
+    monkeypatch.setattr(stream, "_KEPT_BYTES", 1)
+    many = stream.Source("t.parquet")
+    assert not many.fewer_than(64)
+    assert len(many._first or ()) == 2
+    assert [item.data for item in many] == [item.data for item in few]
+
+
 def test_fsspec(album, predictor):
     """Objects in a place that fsspec has a driver for; one that it has none for is told."""
     fsspec = pytest.importorskip("fsspec")

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
@@ -34,10 +33,11 @@ _MOST_WORKERS = 16
 _LEAST_SLOT = 16 << 20  # bytes: memory that is never touched costs nothing, and the bytes of most images fit
 _LARGE = 1 << 18  # bytes of an image that lay in a slot, after which its memory is given back
 _CLOSING_S = 1.0
+_AHEAD_BYTES = 128 << 20  # of images that are here already, after which no more are drawn
 
 
 class Ready(NamedTuple):
-    """A prepared item; the input is gone when the next one is asked for."""
+    """A prepared item, without its bytes; the input is gone when the next one is asked for."""
 
     item: Item
     made: Made
@@ -73,15 +73,18 @@ def prepared(
 def _in_threads(items: Iterator[Item], make: Callable[[Item], Made], ahead: int) -> Iterator[Ready]:
     pool = ThreadPoolExecutor(default_workers(), thread_name_prefix="hierax-decode")
     waiting: deque[tuple[Item, Future[Made]]] = deque()
+    held = 0
     try:
         while True:
-            for item in islice(items, max(ahead, 1) - len(waiting)):
+            while len(waiting) < max(ahead, 1) and held < _AHEAD_BYTES and (item := next(items, None)) is not None:
                 waiting.append((item, pool.submit(make, item)))
+                held += len(item.data or b"")
             if not waiting:
                 return
             item, future = waiting.popleft()
             made = future.result()
-            yield Ready(item, made, None if made.input is None else made.input.numpy())
+            held -= len(item.data or b"")
+            yield Ready(_without_bytes(item), made, None if made.input is None else made.input.numpy())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -116,7 +119,7 @@ class _Pool:
         self._order: deque[_Task] = deque()
         self._context = multiprocessing.get_context("fork")
         self._workers: list[_Worker] = []
-        self._wanted = workers
+        self._wanted, self._held = workers, 0
 
     def close(self) -> None:
         """End the processes."""
@@ -142,7 +145,8 @@ class _Pool:
                 self._collect(self._patience())
             self._order.popleft()
             view = self._view(task.slot) if task.made.error is None else None
-            yield Ready(task.item, task.made, view)
+            yield Ready(_without_bytes(task.item), task.made, view)
+            self._held -= len(task.item.data or b"")
             if len(task.item.data or b"") > _LARGE and hasattr(mmap, "MADV_REMOVE"):
                 self._memory.madvise(mmap.MADV_REMOVE, task.slot * self._bytes, self._bytes)
             self._free.append(task.slot)
@@ -153,10 +157,11 @@ class _Pool:
 
     def _fill(self, items: Iterator[Item]) -> None:
         """Give the workers what there is room for."""
-        while self._free:
+        while self._free and self._held < _AHEAD_BYTES:
             item = next(items, None)
             if item is None:
                 return
+            self._held += len(item.data or b"")
             task = _Task(item, self._free.pop())
             self._order.append(task)
             if item.error is not None or len(item.data or b"") > self._bytes:
@@ -182,7 +187,7 @@ class _Pool:
         if item.data is not None:
             self._memory[start : start + len(item.data)] = item.data
         with contextlib.suppress(OSError):  # it is dead, which `_collect` finds
-            worker.pipe.send((replace(item, data=None), task.slot, -1 if item.data is None else len(item.data)))
+            worker.pipe.send((_without_bytes(item), task.slot, -1 if item.data is None else len(item.data)))
 
     def _patience(self) -> float:
         """Seconds until a worker is overdue."""
@@ -256,6 +261,10 @@ class _Pool:
                     self._view(slot)[...] = made.input.numpy()
                 pipe.send((made.error, made.size, made.reading_s, made.decoding_s))
         os._exit(0)
+
+
+def _without_bytes(item: Item) -> Item:
+    return item if item.data is None else replace(item, data=None)
 
 
 def _how(code: int | None) -> str:

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +14,7 @@ from ..errors import InputError, MissingExtraError
 from ..net.address import is_address, shown
 from ..net.download import download
 from ..net.transfer import Kind
-from ..parquet import parquet_batches, parquet_file
+from ..parquet import check_rows, parquet_batches, parquet_file, rows_at_once
 from . import remote
 from .datasets.places import PATH_COLUMNS
 from .datasets.shard_index import index_of, not_a_tar
@@ -28,6 +29,7 @@ _WEB = ("http://", "https://")
 # What a column of images is called; the first that is there is taken, else the only one that holds bytes.
 _IMAGE_COLUMNS = ("image", "img", "image_bytes", "bytes", "data", "content", "jpg", "jpeg", "png", "webp")
 _ROWS_AT_ONCE = 64
+_NAME_CHARACTERS = 1 << 15
 _LOOKED_AT = 10_000  # names in a folder, in search of one that says what it holds
 
 
@@ -117,10 +119,13 @@ class _Table:
         """Groups of rows: how many, and what reads the column that matters in batches."""
         if self.place.lower().endswith(".parquet"):
             table = parquet_file(file)
+            check_rows(table, file.seek(0, os.SEEK_END), self.name)
             column = self._column(table.schema_arrow)
-            for group in range(table.num_row_groups):
+            groups = range(table.num_row_groups)
+            most = [rows_at_once(table, group, column, _ROWS_AT_ONCE, self.name) for group in groups]
+            for group in groups:
                 rows = table.metadata.row_group(group).num_rows
-                yield rows, lambda group=group: parquet_batches(table, _ROWS_AT_ONCE, [column], [group])
+                yield rows, partial(parquet_batches, table, most[group], [column], [group])
             return
         try:
             reader = self._pa.ipc.open_file(file)
@@ -131,7 +136,7 @@ class _Table:
             batches = iter(reader)
         column = self._column(reader.schema)
         for batch in batches:
-            yield batch.num_rows, lambda batch=batch: (batch.select([column]),)
+            yield batch.num_rows, partial(_slices, batch.select([column]))
 
     def _column(self, schema: Any) -> str:
         """The column of images, or of their paths; sets what kind it is."""
@@ -164,9 +169,12 @@ class _Table:
 
     def _item(self, row: int, value: Any) -> Item:
         where = {"shard": self.name, "offset": row}
+        inner = value if self.kind == "path" else value.get("path") if isinstance(value, dict) else None
+        if len(inner or "") > _NAME_CHARACTERS:
+            reason = f"names a file by {len(inner):,} characters; {_NAME_CHARACTERS:,} are the most."
+            return Item(self._row(row), **where, error=f"{self._row(row)} {reason}")
         if self.kind == "path":
-            return self._file(value) if value else Item(self._row(row), **where, error=f"{self._row(row)} has no path.")
-        inner = value.get("path") if isinstance(value, dict) else None
+            return self._file(inner) if inner else Item(self._row(row), **where, error=f"{self._row(row)} has no path.")
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None and inner:
             return self._file(inner)
@@ -183,6 +191,11 @@ class _Table:
 
     def _row(self, row: int) -> str:
         return f"{self.name}#{row}"
+
+
+def _slices(batch: Any) -> Iterator[Any]:
+    """A few rows at a time: as Python's objects they take as much memory again."""
+    return (batch.slice(start, _ROWS_AT_ONCE) for start in range(0, batch.num_rows, _ROWS_AT_ONCE))
 
 
 def _is_remote(place: str) -> bool:

@@ -30,6 +30,7 @@ from .sources import (
 from .walk import Walk
 
 _LOOKED_AT = 1000  # inputs, in search of one that is there, before a run begins
+_KEPT_BYTES = 64 << 20  # of images that are here already
 _ALL = (1, 1)
 
 
@@ -81,12 +82,17 @@ class Source:
             raise InputError(nothing_found(self.named, found, self.walk, IMAGE_EXTENSIONS))
 
     def fewer_than(self, count: int) -> bool:
-        """Whether there are fewer inputs; draws as many of them."""
+        """Whether there are fewer inputs, and not too large ones to be kept; draws as many of them."""
         self.look()
         first, self._looking = self._first or [], True
-        first.extend(islice(self._entries, max(count - len(first), 0)))
+        held = sum(len(item.data or b"") for item in first)
+        for item in islice(self._entries, max(count - len(first), 0)):
+            first.append(item)
+            held += len(item.data or b"")
+            if held > _KEPT_BYTES:
+                break
         self._looking = False
-        return len(first) < count
+        return len(first) < count and held <= _KEPT_BYTES
 
     def only(self, extensions: frozenset[str]) -> None:
         """Pass over videos, or images, that were found rather than named: a model takes one of the two."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hierax as library
 
@@ -29,7 +30,21 @@ def table(*, values: Callable[[bytes], Sequence[object]], kind: str, column: str
     return make
 
 
-def rows(name: str, make: Callable[[Path], None], good: int, bad: int) -> Case:
+def repeated(cell: bytes, count: int, *, column: str = "image") -> Callable[[Path], None]:
+    """A table of equal cells, of which the file holds one."""
+
+    def make(folder: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        one = pa.array([cell], pa.string() if column == "path" else pa.binary())
+        made = pa.DictionaryArray.from_arrays(pa.array(bytes(count), pa.uint8()), one)
+        pq.write_table(pa.table({column: made}), folder / "t.parquet", compression="zstd", store_schema=False)
+
+    return make
+
+
+def rows(name: str, make: Callable[[Path], None], good: int, bad: int, **bounds: Any) -> Case:
     """Each row is accounted for."""
 
     def act(folder: Path) -> tuple[int, int, int]:
@@ -37,7 +52,7 @@ def rows(name: str, make: Callable[[Path], None], good: int, bad: int) -> Case:
         found = library.open_store("out")
         return ran.code, found.rows, found.errors
 
-    return Case(name, act, make, expect=lambda found: found == (3, good, bad), seconds=10)
+    return Case(name, act, make, expect=lambda found: found == (3, good, bad), **{"seconds": 10, **bounds})
 
 
 def refuses(name: str, make: Callable[[Path], object]) -> Case:
@@ -65,6 +80,9 @@ CASES = [
         1,
         3,
     ),
+    rows("a cell that is many rows", repeated(b"x" * (6 << 20), 60), 0, 60, megabytes=500),
+    rows("a name that is many rows", repeated(b"x" * (1 << 20), 150, column="path"), 0, 150),
+    refuses("rows without end", repeated(b"", 3_000_000)),
     refuses("table of numbers", table(values=lambda image: [1, 2], kind="int64")),
     refuses("table of no rows", table(values=lambda image: [], kind="binary")),
     refuses("table cut off", cut),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MissingExtraError
-from ...parquet import parquet_batches, parquet_file
+from ...parquet import check_rows, parquet_batches, parquet_file
 from ..files import open_regular
 from .places import LABEL_COLUMNS, PATH_COLUMNS, locate
 from .samples import EVERYTHING, SPLITS, FileData, number_labels
@@ -21,7 +21,6 @@ TABLES = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst")
 _USED = frozenset((*PATH_COLUMNS, *LABEL_COLUMNS, "split"))
 _ROW_CHARACTERS = 1 << 20  # of one row; a quote that is never closed would take in the rest of the file
-_PARQUET_ROWS_PER_BYTE = 16  # paths differ, so that no true table packs more rows into its bytes
 _PARQUET_BYTES = 1 << 30  # of one group of rows, unpacked
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 
@@ -205,7 +204,8 @@ def _parquet(path: Path) -> Table:
             stream.seek(0)
             # Equal cells stay one: a packed column of long texts would unpack to gigabytes.
             file = parquet_file(stream, read_dictionary=texts)
-            _check_unpacked(path, file.metadata, size)
+            check_rows(file, size, str(path))
+            _check_unpacked(path, file.metadata)
             for batch in parquet_batches(file, 65536, list(own.values())):
                 for name, column in own.items():
                     table.columns[name] += _cells(pyarrow, batch.column(column))
@@ -219,14 +219,13 @@ def _parquet(path: Path) -> Table:
     return table
 
 
-def _check_unpacked(path: Path, metadata: Any, size: int) -> None:
+def _check_unpacked(path: Path, metadata: Any) -> None:
     """Refuse what would unpack to far more than a table of paths."""
-    groups = (metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    if metadata.num_rows > _PARQUET_ROWS_PER_BYTE * size or max(groups, default=0) > _PARQUET_BYTES:
+    groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
+    if max(groups, default=0) > _PARQUET_BYTES:
         raise InputError(
-            f"A Parquet table may hold at most {_PARQUET_ROWS_PER_BYTE} rows a byte, and {_PARQUET_BYTES >> 30} GiB in "
-            f"a group of rows; {str(path)!r} has {size:,} bytes and declares {metadata.num_rows:,} rows. Write it with "
-            "smaller row groups."
+            f"A Parquet table of paths may hold at most {_PARQUET_BYTES >> 30} GiB in a group of rows; {str(path)!r} "
+            f"has a group of {max(groups):,} bytes. Write it with smaller row groups."
         )
 
 
