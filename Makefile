@@ -22,10 +22,10 @@ demo: $(VENV)/.package
 # Everything that needs no GPU; `check` leaves out the comparisons with the original packages and what
 # is slow, and ends in 90 s.
 test: $(VENV)/.tests
-	$(PYTEST) -n auto --dist loadfile
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.check
-	$(PYTEST) -n auto --dist loadfile -m "not slow and not parity and not nightly and not gpu"
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not parity and not nightly and not gpu"
 
 # The site, strictly: a warning is an error. Offline once installed.
 docs: $(VENV)/.docs
@@ -42,7 +42,7 @@ oldest:
 	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install -c .venv-oldest/oldest.txt $(OLDEST_TORCH)
 	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install -c .venv-oldest/oldest.txt \
 		-e ".[data,train,video,viz]" --group dev
-	.venv-oldest/bin/python -m pytest -n auto --dist loadfile -m "not parity and not nightly and not gpu"
+	.venv-oldest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not parity and not nightly and not gpu"
 
 # What users get: a wheel in an empty environment, away from this folder, offline.
 wheel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -13,6 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HIERAX_CACHE_LIMIT", "0")  # no test may find what an earlier one converted
 os.environ.pop("HIERAX_CATALOG", None)  # a developer's private weights are no part of what is tested
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,22 @@ torch.set_num_threads(1)
 # No time limit an example: on a busy machine it would fail tests at random.
 hypothesis.settings.register_profile("hierax", deadline=None)
 hypothesis.settings.load_profile("hierax")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that take long come first where processes share the tests: one that comes last keeps all but one waiting."""
+    if not hasattr(config, "workerinput"):
+        return
+    weights: Counter[Path] = Counter()
+    for item in items:
+        weights[item.path] += 20 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: to go through it for garbage takes a second each time, in the midst of what is timed."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ RUN = [page for page in written_pages() if any(block.language in ("sh", "python"
 
 
 # Their commands start a cluster, or convert networks: ten to twenty seconds each, and tested where they live.
-LONG = ("tasks/ray.md", "tasks/prepare.md", "tasks/export-openvino.md", "tasks/export-torch.md")
+LONG = ("tasks/ray.md", "tasks/prepare.md", "tasks/export-onnx.md", "tasks/export-openvino.md", "tasks/export-torch.md")
 
 
 def marked(page: Path) -> Any:

@@ -18,6 +18,7 @@ from hierax.serve.run import configured
 from ..members import encoded, picture
 
 PATIENCE_S = 120.0  # on a machine with other work
+SOON_S = 15.0  # at once, on such a machine; less than anything waits by itself
 
 
 def until(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:

@@ -182,7 +182,7 @@ def test_full_line__is_told(strict):
     try:
         with ThreadPoolExecutor(6) as pool:
             under_way = [pool.submit(strict.post, "/classify", image) for _ in range(4)]
-            until(lambda: strict.service.line.depth == 3, 5)
+            until(lambda: strict.service.line.depth == 3)
             refused(strict.post("/classify", image), 429, "Overloaded")
             assert strict.client.get("/v2/health/ready").status_code == 503
             os.kill(strict.service.line.worker, signal.SIGCONT)
@@ -205,9 +205,9 @@ def test_client_that_goes_away__is_not_worked_for(strict):
         leaving = opened(strict)
         image = encoded_one()
         leaving.sendall(f"{HEAD}Content-Length: {len(image)}\r\n\r\n".encode() + image)
-        until(lambda: strict.service.line.pending == 1, 5)
+        until(lambda: strict.service.line.pending == 1)
         leaving.close()
-        until(lambda: strict.service.active == 0, 5)
+        until(lambda: strict.service.active == 0)
     finally:
         os.kill(strict.service.line.worker, signal.SIGCONT)
     until(lambda: strict.service.line.pending == 0)

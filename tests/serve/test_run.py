@@ -21,7 +21,7 @@ from hierax.serve import Settings, create_app
 from hierax.serve.run import configured
 
 from ..members import plain_image
-from .conftest import PATIENCE_S, until
+from .conftest import PATIENCE_S, SOON_S, until
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
@@ -94,7 +94,7 @@ def test_second_signal__ends_at_once(command):
     command.process.send_signal(signal.SIGINT)
     until(lambda: httpx.get(f"{command.url}/v2/health/ready").status_code == 503)
     command.process.send_signal(signal.SIGTERM)
-    assert command.process.wait(2) == 130
+    assert command.process.wait(SOON_S) == 130
     until(lambda: not os.path.exists(f"/proc/{worker}"))
 
 
