@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 
@@ -212,6 +213,7 @@ def test_source__facts_come_along():
     ("options", "error", "words"),
     [
         ({"stages": ["stage5"]}, hierax.UnknownNameError, "stage1, stage2, stage3, stage4; got 'stage5'"),
+        ({"stages": 3}, hierax.UnknownNameError, "got 3"),
         ({"stages": []}, hierax.InputError, "a stage at least"),
         ({"frozen_until": "stage0"}, hierax.UnknownNameError, "frozen_until is one of"),
         ({"input_size": 50}, hierax.InputError, "32"),
@@ -224,11 +226,21 @@ def test_bad_options(options, error, words):
 
 
 @pytest.mark.parametrize(
-    "rates", [{"lr": 0}, {"lr": float("nan")}, {"lr": 1, "layer_decay": 0}, {"lr": 1, "layer_decay": 2}]
+    "rates",
+    [
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"lr": "1e-3"},
+        {"lr": 1, "layer_decay": 0},
+        {"lr": 1, "layer_decay": 2},
+        {"lr": 1, "layer_decay": None},
+        {"lr": 1, "weight_decay": -1},
+        {"lr": 1, "weight_decay": "0.05"},
+    ],
 )
 def test_bad_rates(rates):
-    """A decay above 1 trains the first layers fastest."""
-    with pytest.raises(hierax.InputError, match="lr|layer_decay"):
+    """A decay above 1 trains the first layers fastest; a weight decay below 0 lets weights grow without an end."""
+    with pytest.raises(hierax.InputError, match="lr|layer_decay|weight_decay"):
         hierax.backbone(None).parameter_groups(**rates)
 
 
@@ -237,6 +249,9 @@ def test_bad_input(det):
         Backbone(det)(torch.randn(1, 3, 50, 64))
     with pytest.raises(hierax.InputError, match="3, h, w"):
         Backbone(det)(torch.randn(1, 1, 64, 64))
+    for wrong, name in ((torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "uint8"), (np.zeros((1, 3, 64, 64)), "ndarray")):
+        with pytest.raises(hierax.InputError, match=f"tensor of floats.* got .*{name}"):
+            Backbone(det)(wrong)
     clips = weights_of(hierax.ModelConfig(**{**SMALL, **FAMILIES["hiera_video"]}))
     with pytest.raises(hierax.InputError, match="takes clips"):
         Backbone(clips)

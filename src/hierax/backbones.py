@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -123,8 +124,13 @@ class Backbone(nn.Module):
                 maps then have every cell that the image touches, h / s_i rounded up.
 
         Raises:
-            InputError: Another rank or number of channels, or a size that is no multiple of 32.
+            InputError: No tensor of floats, another rank or number of channels, or a size that is no multiple of 32.
         """
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise InputError(
+                f"A backbone takes a tensor of floats, normalised by its preprocess.mean and .std of 0..1; got "
+                f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}."
+            )
         height, width = x.shape[-2:]
         down, right = -height % self.size_divisibility, -width % self.size_divisibility
         if self.pad and (down or right):
@@ -155,13 +161,15 @@ class Backbone(nn.Module):
             Groups with `params`, `names`, `lr` and `weight_decay`, from the pixels up.
 
         Raises:
-            InputError: A rate that is not positive, or a decay outside 0..1.
+            InputError: A rate that is not positive, a decay of the layers outside 0..1, or of the weights below 0.
 
         Source: layer decay of BEiT (arXiv:2106.08254).
         """
-        if not 0 < lr < math.inf:
+        if not _is_number(lr) or not 0 < lr < math.inf:
             raise InputError(f"lr must be a positive number; got {brief(lr)}. Common ones lie between 1e-5 and 1e-3.")
-        if not 0 < layer_decay <= 1:
+        if not _is_number(weight_decay) or not 0 <= weight_decay < math.inf:
+            raise InputError(f"weight_decay must be a number of at least 0; got {brief(weight_decay)}. 0.05 is common.")
+        if not _is_number(layer_decay) or not 0 < layer_decay <= 1:
             raise InputError(
                 f"layer_decay must be above 0 and at most 1; got {brief(layer_decay)}. 1 is the same rate."
             )
@@ -254,6 +262,10 @@ def source_weights(source: str | Path | Predictor | None) -> Weights:
     weights = source.weights()
     copied = {name: tensor.cpu().clone() for name, tensor in weights.tensors.items()}
     return dataclasses.replace(weights, tensors=copied)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _in_order(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -252,7 +252,8 @@ class ModelConfig:
             UnknownNameError: A stage that the network does not have.
         """
         known = self.stage_names
-        asked = known if names is None else [names] if isinstance(names, str) else names
+        single = isinstance(names, str) or not isinstance(names, Iterable)
+        asked: Sequence[Any] = known if names is None else [names] if single else names
         for name in asked:
             if name not in known:
                 said = f"Stages are {', '.join(known)}; got {brief(name)}. {nearest(str(name), known)}"

@@ -276,6 +276,8 @@ def _neck(
         raise UnknownNameError(f"{NECK!r} takes source, trunk and high_res; got {', '.join(wrong)}. Leave it out.")
     if source is None:
         config = architecture(catalog.resolve(trunk or "sam2_hiera_tiny").architecture)
+        if config.is_video:
+            raise InputError(f"A neck is for images; {trunk!r} takes clips. Name the trunk of an image member.")
         return Sam2Neck(config.channels, high_res=high_res is not False)
     if trunk is not None:
         raise InputError(f"source= says which trunk it is; got trunk={brief(trunk)} too. Leave one of them out.")

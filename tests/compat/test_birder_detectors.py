@@ -125,6 +125,8 @@ def test_refusals(path, monkeypatch):
         detector_backbone(path, size=(50, 50))
     with pytest.raises(hierax.UnknownNameError, match="stage9"):
         detector_backbone(path, stages=["stage9"])
+    with pytest.raises(hierax.InputError, match="height, width"):
+        detector_backbone(path).adjust_size(64)
     ours._class.cache_clear()
     monkeypatch.setitem(sys.modules, "birder.net.base", None)
     with pytest.raises(hierax.MissingExtraError, match="birder"):

@@ -187,6 +187,8 @@ def test_refusals(checkpoint, tmp_path):
         use_in(resnet, checkpoint)
     with pytest.raises(hierax.InputError, match="one backbone; Linear has 0"):
         use_in(torch.nn.Linear(1, 1), checkpoint)
+    with pytest.raises(hierax.InputError, match="that is built; got None"):
+        use_in(None, checkpoint)
     with torch.device("meta"):
         empty = built("upernet", checkpoint)
     with pytest.raises(hierax.InputError, match="meta device"):

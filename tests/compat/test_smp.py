@@ -90,7 +90,7 @@ def test_refusals(path):
         smp.PSPNet(name, encoder_weights=None, encoder_depth=1)
     with pytest.raises(hierax.InputError, match="multiple"):
         smp.Unet(name, encoder_weights=None)(torch.randn(1, 3, 50, 64))
-    for taken in ("resnet18", "tu-hierax", ""):
+    for taken in ("resnet18", "tu-hierax", "", 3):
         with pytest.raises(hierax.InputError, match="name must be one that smp does not have"):
             ours.register(path, taken)
     with pytest.raises(hierax.UnknownNameError, match="frozen_until"):

@@ -9,6 +9,7 @@ import torch
 
 import hierax
 from hierax.compat import timm as ours
+from hierax.weights.formats.timm import evaluated_at
 
 from ..peers import peer
 from .loud import SIZES, STAGES, WIDTHS, checkpoint, same_maps
@@ -52,6 +53,20 @@ def test_feature_info_is_that_of_a_timm_network(path):
     assert {*mine.get_dicts()[0]} >= {"num_chs", "reduction", "module", "index"}
 
 
+def test_data_config__is_the_checkpoint_s(tmp_path):
+    """timm's own defaults, ImageNet's colours at 224, are what an encoder of another origin was never trained on."""
+    timm = peer("timm")
+    spec = hierax.PreprocessSpec(size=(64, 96), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), interpolation="bilinear")
+    path = checkpoint(tmp_path)
+    body = timm.create_model(ours.register(path), features_only=True)
+    found = timm.data.resolve_model_data_config(body)
+    own = hierax.load(path).preprocess
+    assert (found["mean"], found["std"]) == (list(own.mean), list(own.std))
+    assert (found["input_size"], found["interpolation"]) == ([3, *own.size], own.interpolation)
+    told = evaluated_at(spec, hierax.load(path).encoder.config)
+    assert (told["mean"], told["interpolation"], told["crop_pct"]) == ([0.5, 0.4, 0.3], "bilinear", 0.875)
+
+
 def test_who_builds_through_timm(path):
     """transformers' TimmBackbone and smp's `tu-` encoders read feature_info, and nothing else says what is inside."""
     name = ours.register(path, "hierax_loud")
@@ -91,7 +106,10 @@ def test_refusals(path):
     for wrong in ((4,), (-5,), (), 0, 5, ("stage1",)):
         with pytest.raises(hierax.InputError, match="out_indices are stages"):
             ours.features(path, out_indices=wrong)
-    for taken in ("resnet18", "two words"):
+    for options in ({"norms": True}, {"out_indices": (1,)}):  # the latter is of create_model, and would be given twice
+        with pytest.raises(hierax.UnknownNameError, match="Options of an encoder are frozen_until, norm"):
+            ours.register(path, "another", **options)
+    for taken in ("resnet18", "two words", 3):
         with pytest.raises(hierax.InputError, match="name must be a word that timm has no model by"):
             ours.register(path, taken)
 

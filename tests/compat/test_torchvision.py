@@ -120,5 +120,8 @@ def test_refusals(path):
         with_fpn(body, torch.nn.Identity())
     with pytest.raises(hierax.InputError, match="hierax.backbone"):
         with_fpn(hierax.load(path).encoder, fpn)  # pyright: ignore[reportArgumentType]
+    for wrong in (None, pyramids.FeaturePyramidNetwork):
+        with pytest.raises(hierax.InputError, match="a pyramid that is built"):
+            with_fpn(body, wrong)
     with pytest.raises(hierax.UnknownNameError, match="take the rest from torchvision"):
         importlib.import_module("hierax.compat.torchvision").ops  # noqa: B018

@@ -167,6 +167,9 @@ def test_fresh():
     assert hierax.create("sam2_neck", high_res=False).channels == [256] * 3
     with pytest.raises(hierax.InputError, match="144, 288, 576, 1152 wide; got 288, 576"):
         neck(maps[1:3])
+    cropped = [maps[0], maps[1][..., :7], *maps[2:]]  # as pad=True of the backbone gives them
+    with pytest.raises(hierax.InputError, match="twice the cells .* 16x16, 8x7, 4x4, 2x2"):
+        neck(cropped)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,7 @@ def test_fresh():
         ({"source": "x.pt", "trunk": "sam2_hiera_tiny"}, "Leave one of them out"),
         ({"source": "no_such_model"}, "no_such_model"),
         ({"trunk": "resnet"}, "resnet"),
+        ({"trunk": "hiera_base_16x224"}, "takes clips"),
     ],
 )
 def test_bad_options(options, words):

@@ -45,6 +45,8 @@ def bottom_up(
 ) -> Any:
     """A `Backbone` of detectron2 with the weights of a checkpoint: maps by name, widths and strides beforehand.
 
+    Untested: detectron2 could not be installed where this was written.
+
     Args:
         source: As for `hierax.load`.
         stages: As for `hierax.backbone`, like the others.

@@ -116,9 +116,9 @@ def register(
         known: dict[str, Any] = importlib.import_module("segmentation_models_pytorch.encoders").encoders
     except ImportError as error:
         raise MissingExtraError("smp", "segmentation_models_pytorch") from error
-    before = known.get(name, {}).get("encoder")
+    before = known.get(name, {}).get("encoder") if isinstance(name, str) else None
     ours = isinstance(before, functools.partial) and before.func is SmpEncoder
-    if not name or name.startswith(("tu-", "timm-")) or (before and not ours):
+    if not isinstance(name, str) or not name or name.startswith(("tu-", "timm-")) or (before and not ours):
         raise InputError(
             f"name must be one that smp does not have, and without its tu- and timm-; got {brief(name)}. Try 'hierax'."
         )

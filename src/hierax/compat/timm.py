@@ -10,6 +10,7 @@ body.feature_info.channels()  # [192, 384, 768]
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone, backbone
 from ..config import STAGE_NAMES
-from ..errors import InputError, MissingExtraError, brief
+from ..errors import InputError, MissingExtraError, UnknownNameError, brief, nearest
 from ..predictor import Predictor
+from ..weights.formats.timm import evaluated_at
 from .names import refuse_unknown
 
 Source = str | Path | Predictor | None
@@ -43,6 +45,7 @@ class TimmFeatures(nn.Module):
         body: The backbone, a `hierax.Backbone`.
         feature_info: timm's `FeatureInfo`: `channels()`, `reduction()` and `module_name()` of the maps that are given.
         output_fmt: "NCHW".
+        pretrained_cfg: Size, mean, deviation and resizing of the checkpoint, for `timm.data.resolve_model_data_config`.
     """
 
     output_fmt = "NCHW"
@@ -50,6 +53,7 @@ class TimmFeatures(nn.Module):
     def __init__(self, body: Backbone, info: Any) -> None:
         super().__init__()
         self.body, self.feature_info = body, info
+        self.pretrained_cfg = self.default_cfg = evaluated_at(body.preprocess, body.encoder.config)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory while training."""
@@ -118,11 +122,14 @@ def register(source: Source = None, name: str = "hierax", **options: Any) -> str
     Raises:
         MissingExtraError: timm is not installed.
         InputError: A name that timm has already.
+        UnknownNameError: No such option.
         HieraxError: As of `features`.
     """
     timm = _timm("timm.models")
-    if not name.isidentifier() or (timm.is_model(name) and timm.model_entrypoint(name).__module__ != __name__):
+    word = isinstance(name, str) and name.isidentifier()
+    if not word or (timm.is_model(name) and timm.model_entrypoint(name).__module__ != __name__):
         raise InputError(f"name must be a word that timm has no model by; got {brief(name)}. Try 'hierax'.")
+    _known(options)
     features(source, **options)  # what is wrong with them is said now
 
     def build(*, features_only: bool = False, out_indices: Any = (0, 1, 2, 3), **others: Any) -> TimmFeatures:
@@ -135,6 +142,13 @@ def register(source: Source = None, name: str = "hierax", **options: Any) -> str
         timm.register_model(build)
     __all__[:] = [each for each in __all__ if each != name]  # where timm writes it, though it is no name of this module
     return name
+
+
+def _known(options: dict[str, Any]) -> None:
+    names = [name for name in inspect.signature(features).parameters if name not in ("source", "out_indices")]
+    for name in options:
+        if name not in names:
+            raise UnknownNameError(f"Options of an encoder are {', '.join(names)}; got {name}. {nearest(name, names)}")
 
 
 def _check(features_only: bool, others: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..errors import InputError
+from ..errors import InputError, brief
 from .names import refuse_unknown
 
 __all__ = ["FpnBackbone", "with_fpn"]
@@ -65,10 +65,12 @@ def with_fpn(body: Backbone, fpn: nn.Module) -> FpnBackbone:
             of maps to one whose maps all have the same width.
 
     Raises:
-        InputError: No backbone, or a pyramid for maps of other widths, or whose levels differ in width.
+        InputError: No backbone, no module, or a pyramid for maps of other widths, or whose levels differ in width.
     """
     if not isinstance(body, Backbone):
         raise InputError(f"with_fpn takes what hierax.backbone(source) gives; got {type(body).__name__}.")
+    if not isinstance(fpn, nn.Module):
+        raise InputError(f"with_fpn takes a pyramid that is built; got {brief(fpn)}. {_REMEDY}")
     probe = copy.deepcopy(fpn).eval()  # statistics of norms must not see the probe
     some = next(fpn.parameters(), torch.empty(0))
     sides = [256 // stride for stride in body.strides]  # so that extra blocks have something left to pool

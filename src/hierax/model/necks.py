@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -95,13 +96,20 @@ class Sam2Neck(nn.Module):
             maps: Un-normed maps of all stages, finest first: what `hierax.backbone(source)` gives.
 
         Raises:
-            InputError: Another number of maps, or others than of its widths.
+            InputError: Another number of maps, others than of its widths, or not each twice as fine as the next.
         """
         found, wanted = [each.shape[1] for each in maps], [conv.in_channels for conv in self.fpn.convs][::-1]
         if found != wanted:
             raise InputError(
                 f"The neck takes the maps of all stages, finest first, {', '.join(map(str, wanted))} wide; got "
                 f"{', '.join(map(str, found)) or 'none'}. Take them from hierax.backbone of the same checkpoint."
+            )
+        sizes = [tuple(each.shape[-2:]) for each in maps]
+        if any(fine != (2 * h, 2 * w) for fine, (h, w) in itertools.pairwise(sizes)):
+            raise InputError(
+                f"Each map of the neck has twice the cells of the next, in height and width; got "
+                f"{', '.join(f'{h}x{w}' for h, w in sizes)}. Pad images to multiples of 32 before the backbone: "
+                "pad=True crops its maps."
             )
         features, positions = self.fpn(maps)
         fine, middle, coarse = features[:3]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...config import block_table
-from ...errors import InputError
+from ...errors import InputError, brief
 from ...model.encoder import Block, Encoder
 from ...weights.adapt import to_input_size
 from ...weights.card import ModelCard, Weights
@@ -121,6 +121,8 @@ def resized(encoder: Encoder, new_size: tuple[int, int]) -> tuple[int, int]:
     Raises:
         InputError: Not (height, width) in multiples of 32.
     """
+    if not isinstance(new_size, (tuple, list)) or len(new_size) != 2:
+        raise InputError(f"A size is (height, width) in pixels; got {brief(new_size)}.")
     before = from_module(encoder, Weights(card=ModelCard(config=encoder.config, origin="birder")))
     after = to_input_size(before, (int(new_size[0]), int(new_size[1])))
     encoder.config, encoder.input_size = after.config, after.config.input_size

@@ -24,7 +24,7 @@ from torch import nn
 
 from ...backbones import Backbone, backbone, source_weights
 from ...config import STAGE_NAMES, ModelConfig
-from ...errors import InputError
+from ...errors import InputError, brief
 from ...predictor import Predictor
 from ...weights.adapt import at_size, to_encoder
 from ...weights.card import Weights
@@ -85,6 +85,8 @@ def use_in(detector: nn.Module, source: Source = None) -> Any:
     """
     register()
     mixin = importlib.import_module("transformers.backbone_utils").BackboneMixin
+    if not isinstance(detector, nn.Module):
+        raise InputError(f"use_in takes a detector or segmenter that is built; got {brief(detector)}. {_REMEDY}")
     found = {name: module for name, module in detector.named_modules() if isinstance(module, mixin)}
     # DETR and Deformable DETR unwrap what timm made, so its outer module is gone.
     found = found or {n: m for n, m in detector.named_modules() if n.endswith("backbone.conv_encoder.model")}

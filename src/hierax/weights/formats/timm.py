@@ -170,12 +170,7 @@ class Timm(Format):
         theirs = _model_for(config) or ""
         settings: dict[str, Any] = {
             "num_classes": config.num_classes,
-            "input_size": [config.in_channels, *config.input_size],
-            "crop_pct": spec.crop_ratio if spec.resize_to is None else min(spec.size) / spec.resize_to,
-            "crop_mode": "squash" if spec.resize == "squash" else "center",
-            "interpolation": spec.interpolation,
-            "mean": list(spec.mean),
-            "std": list(spec.std),
+            **evaluated_at(spec, config),
             "fixed_input_size": config.family != "hieradet",
             "first_conv": "patch_embed.proj",
             "classifier": "head.fc",
@@ -194,6 +189,18 @@ class Timm(Format):
         write_safetensors(destination / "model.safetensors", state)
         write_json(destination / "config.json", data)
         return destination
+
+
+def evaluated_at(spec: PreprocessSpec, config: ModelConfig) -> dict[str, Any]:
+    """How timm makes an image this network's input, as its `pretrained_cfg` says it."""
+    return {
+        "input_size": [config.in_channels, *config.input_size],
+        "crop_pct": spec.crop_ratio if spec.resize_to is None else min(spec.size) / spec.resize_to,
+        "crop_mode": "squash" if spec.resize == "squash" else "center",
+        "interpolation": spec.interpolation,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
 
 
 def _input_size(raw: RawCheckpoint) -> tuple[int, ...] | None:
