@@ -17,6 +17,7 @@ import pytest
 from hierax.serve import Settings
 
 from ..members import plain_image
+from ..ports import free_port
 from .conftest import PATIENCE_S, until
 
 ray = pytest.importorskip("ray")
@@ -104,7 +105,7 @@ def replicas() -> list[int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_killed_replica__loses_nothing_unsaid():
     """`hierax serve --ray` with two replicas, one killed under load: every request is answered or may be asked again."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "hierax", "serve", "--ray", "--replicas", "2", "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     lines: list[str] = []
@@ -143,11 +144,3 @@ def test_killed_replica__loses_nothing_unsaid():
         stop.set()
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

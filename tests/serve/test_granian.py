@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from hierax.errors import InputError
 from hierax.serve import application
 
 from ..members import plain_image
+from ..ports import free_port
 from .conftest import until
 
 httpx = pytest.importorskip("httpx")
@@ -39,9 +39,7 @@ def test_settings_come_by_the_environment(monkeypatch):
 @pytest.mark.nightly
 def test_granian(predictor):
     """Settings come by the environment; SIGTERM ends it and the model's process."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     settings = {"batch_size": 2, "key": "k", "limits": {"body_bytes": 50_000}}
     process = subprocess.Popen(
         [

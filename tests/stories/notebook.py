@@ -17,10 +17,11 @@ def show(value: Any) -> str:
 
 
 # In [1]: an import that does not make me wait.
-started = time.perf_counter()
+started = time.process_time()
 import hierax  # noqa: E402
 
-assert time.perf_counter() - started < 1.0
+assert time.process_time() - started < 1.0
+assert "torch" not in sys.modules
 subprocess.run([sys.executable, os.environ["STORIES"] + "/photos.py", "photos"], check=True)  # stands in for mine
 
 # In [2]: what is there?

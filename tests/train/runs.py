@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+
+from ..ports import free_port
 
 SETTINGS = {"workers": 0, "device": "cpu", "batch_size": 8, "lr": 1e-3, "checkpoint_every": 0, "warmup_epochs": 0.0}
 
@@ -55,10 +56,12 @@ def finished(child: int) -> int:
 
 def in_processes(work: Callable[[], None], world: int) -> list[int]:
     """Run work in several processes that know of each other; their exit codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(world),
+        "ACCELERATE_USE_CPU": "true",
+    }
     children = [
         in_child(work, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world), **shared)
         for rank in range(world)
