@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -32,8 +34,17 @@ class Scenes:
     """
 
     def __init__(self, folder: Path, spec: hierax.PreprocessSpec) -> None:
-        self.coco = COCO(str(folder / "annotations.json"))
-        check(folder, self.coco.dataset)
+        file = folder / "annotations.json"
+        try:
+            self.coco = COCO(str(file))
+            check(folder, self.coco.dataset)
+        except hierax.HieraxError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise hierax.InputError(
+                f"{folder} must hold what `hierax render --task segmentation` writes: annotations.json in COCO's form, "
+                f"images and masks; got {type(error).__name__}: {error}."
+            ) from error
         self.ids = sorted(self.coco.imgs)
         self.names = {kind["id"] - 1: kind["name"] for kind in self.coco.dataset["categories"]}
         files = [folder / "images" / self.coco.imgs[each]["file_name"] for each in self.ids]
@@ -114,17 +125,53 @@ def arguments(description: str, epochs: int) -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, help="folder with train and held_out, each as render writes; else rendered"
     )
-    parser.add_argument("--scenes", type=int, default=200, help="scenes to learn from")
-    parser.add_argument("--held-out", type=int, default=100, help="scenes to measure on")
-    parser.add_argument("--size", type=int, default=192, help="pixels of a side")
-    parser.add_argument("--epochs", type=int, default=epochs)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--backbone-lr", type=float, default=5e-5)
+    parser.add_argument("--scenes", type=count, default=200, help="scenes to learn from")
+    parser.add_argument("--held-out", type=count, default=100, help="scenes to measure on")
+    parser.add_argument("--size", type=count, default=192, help="pixels of a side, a multiple of 32")
+    parser.add_argument("--epochs", type=count, default=epochs)
+    parser.add_argument("--batch-size", type=count, default=8)
+    parser.add_argument("--lr", type=rate, default=5e-4)
+    parser.add_argument("--backbone-lr", type=rate, default=5e-5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=10, help="epochs between two measurements")
+    parser.add_argument("--every", type=count, default=10, help="epochs between two measurements")
     parser.add_argument("--random-backbone", action="store_true", help="no pretrained weights, for comparison")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out.exists():
+        parser.error(f"out must be a new folder; {args.out} is there. Name another or remove it")
+    if args.size % 32:
+        parser.error(f"--size must be a multiple of 32; got {args.size}")
+    if args.data is None and args.batch_size > args.scenes:
+        parser.error(f"--batch-size may be at most --scenes, {args.scenes}; got {args.batch_size}")
+    return args
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text}")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A positive number."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number; got {text}")
+    return value
+
+
+def main(
+    description: str,
+    epochs: int,
+    build: Callable[[dict[int, str], bool], nn.Module],
+    loss_of: Callable[[nn.Module, Scenes, list[int]], Tensor],
+    measure: Callable[[nn.Module, Scenes], dict[str, float]],
+) -> None:
+    """Run a recipe as its command line says; what is wrong is told in one line."""
+    try:
+        run(arguments(description, epochs), build, loss_of, measure)
+    except (hierax.HieraxError, ImportError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def run(
@@ -143,7 +190,6 @@ def run(
     """
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True)
     options: dict[str, Any] = {"task": "segmentation", "size": args.size}
     data = args.data or args.out
     if args.data is None:
@@ -151,6 +197,9 @@ def run(
         render_scenes(data / "held_out", count=args.held_out, seed=12, **options)
     spec = hierax.load().preprocess
     train, test = (Scenes(data / part, spec) for part in ("train", "held_out"))
+    if args.batch_size > len(train):
+        raise hierax.InputError(f"A batch may have at most the scenes there are, {len(train)}; got {args.batch_size}.")
+    args.out.mkdir(parents=True, exist_ok=True)
     model = build(train.names, not args.random_backbone)
     body = next(module for module in model.modules() if isinstance(module, hierax.Backbone))
     inside = {id(parameter) for parameter in body.parameters()}

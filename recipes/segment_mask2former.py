@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from faster_coco_eval.core import mask as rle
-from rendered import Scenes, arguments, precision, run
+from rendered import Scenes, main, precision
 from torch import Tensor, nn
 
 from hierax.compat.transformers import backbone_config, use_in
@@ -88,4 +88,4 @@ def measure(segmenter: nn.Module, scenes: Scenes) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run(arguments("Mask2Former on rendered scenes.", epochs=25), build, loss_of, measure)
+    main("Mask2Former on rendered scenes.", 25, build, loss_of, measure)

@@ -211,6 +211,8 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     if given.tiny != (given.images is None and given.data is None) or (given.images is None) != (given.data is None):
         parser.error("give --tiny alone, or --images and --data")
+    if given.processes < 1:
+        parser.error(f"--processes must be at least 1; got {given.processes}")
     if given.tiny:
         run_tiny(given.out, Tiny())
     else:

@@ -170,6 +170,60 @@ def test_annotations_that_contradict_the_images(spoil, words, recipes, tmp_path)
         recipes["rendered"].Scenes(folder, hierax.load().preprocess)
 
 
+def _unreadable(folder: Path) -> None:
+    (folder / "images" / "1.jpg").write_bytes(b"nothing")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "annotations.json").unlink(),
+        lambda folder: (folder / "annotations.json").write_text("["),
+        lambda folder: (folder / "annotations.json").write_text("[]"),
+        _changed(lambda said: said.pop("images")),
+        _changed(lambda said: said["annotations"][0].pop("bbox")),
+        _changed(lambda said: said["annotations"][0].update(bbox="wide")),
+        _unreadable,
+    ],
+)
+def test_annotations_that_are_none(spoil, recipes, tmp_path):
+    """A file of another program's would end in the midst of ours."""
+    folder = render_scenes(tmp_path / "set", task="segmentation", count=2, seed=3, size=96)
+    spoil(folder)
+    with pytest.raises(hierax.InputError, match="must hold what `hierax render --task segmentation` writes"):
+        recipes["rendered"].Scenes(folder, hierax.load().preprocess)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", "50"], "multiple of 32; got 50"),
+        (["--batch-size", "9"], "at most --scenes, 8; got 9"),
+        (["--epochs", "0"], "at least 1; got 0"),
+        (["--every", "0"], "at least 1; got 0"),
+        (["--lr", "-1"], "positive number; got -1"),
+        (["--lr", "nan"], "positive number; got nan"),
+        (["--data", "/nowhere"], "annotations.json"),
+    ],
+)
+def test_wrong_arguments__are_told_before_anything_is_made(words, said, recipes, tmp_path, monkeypatch, capsys):
+    """After a traceback, or a run of minutes, nobody knows which argument it was."""
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["detect_rtdetr.py", str(out), *SMALLEST, *words])
+    recipe = recipes["detect_rtdetr"]
+    with pytest.raises(SystemExit) as ended:
+        recipe.main("", 1, recipe.build, recipe.loss_of, recipe.measure)
+    assert said in f"{ended.value} {capsys.readouterr().err}"
+    assert not out.exists()
+
+
+def test_a_folder_that_is_there_is_kept(recipes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["detect_rtdetr.py", str(tmp_path), *SMALLEST])
+    with pytest.raises(SystemExit):
+        recipes["rendered"].arguments("", epochs=1)
+    assert "must be a new folder" in capsys.readouterr().err
+
+
 def test_a_class_that_never_occurs_is_named(recipes, tmp_path, caplog):
     folder = render_scenes(tmp_path / "set", task="segmentation", count=2, seed=3, size=96)
     recipes["rendered"].Scenes(folder, hierax.load().preprocess)
