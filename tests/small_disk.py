@@ -59,7 +59,7 @@ def on_small_disk(folder: Path, code: str, *, size: str = "1m", **options: Any) 
     folder.mkdir(exist_ok=True)
     python = [sys.executable, "-c", _HELPERS + textwrap.dedent(code), str(folder)]
     command = ["unshare", "-rm", "sh", "-c", _MOUNT, "sh", size, str(folder), *python]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800, **options)
 
 
 def result_of(done: subprocess.CompletedProcess[str]) -> Any:

@@ -348,7 +348,7 @@ def test_keep__two_at_once(root: Path, caplog: pytest.LogCaptureFixture) -> None
     assert not kept.keep("a", {"a": 1}, writes())
     assert kept.keep("b", KEY, writes())
     assert kept.clear()[0] == 1
-    assert process.communicate("\n", timeout=60)[0] == "True\n"
+    assert process.communicate("\n", timeout=600)[0] == "True\n"
     assert kept.find("a", {"a": 1}) is not None
     assert os.listdir(root) == ["a"]
     assert not caplog.records

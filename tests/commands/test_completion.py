@@ -77,7 +77,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def read_until(self, wanted: re.Pattern[str], seconds: float = 30.0) -> str:
+    def read_until(self, wanted: re.Pattern[str], seconds: float = 120.0) -> str:
         """What is shown until something is, or until the time is over."""
         got, end = "", time.monotonic() + seconds
         while not wanted.search(got) and time.monotonic() < end:
@@ -98,7 +98,7 @@ def test_key(script, shell):
     try:
         for typed, wanted in TYPED:
             terminal.type(f"{typed}\t")
-            shown = terminal.read_until(re.compile(re.escape(wanted.strip())), seconds=20.0)
+            shown = terminal.read_until(re.compile(re.escape(wanted.strip())))
             assert wanted.strip() in shown, f"{shell}: {typed!r} gave {shown!r}"
             terminal.type("\x15printf 'do%s\\n' ne\n")
             terminal.read_until(re.compile("done\r?\n"))

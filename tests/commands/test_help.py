@@ -136,7 +136,7 @@ def test_narrow_terminals__get_help(columns):
     """Below 4 columns lines were broken for ever; Python 3.10 says 0 where a terminal states no width."""
     command = [sys.executable, "-m", "hierax", "embed", "--help"]
     known = {**os.environ, "COLUMNS": str(columns)}
-    done = subprocess.run(command, capture_output=True, text=True, env=known, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=known, timeout=600, check=True)
     assert "--overwrite" in done.stdout
 
 

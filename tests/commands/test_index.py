@@ -100,7 +100,7 @@ def test_watch__ends_in_order(album):  # noqa: F811
         if "30 new" in line:
             break
     process.send_signal(signal.SIGTERM)
-    rest = process.communicate(timeout=60)[1]
+    rest = process.communicate(timeout=600)[1]
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert main(["index", "photos", "watched"]) == 0

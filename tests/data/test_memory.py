@@ -90,7 +90,7 @@ def test_fork_while_others_decode():
     entered.wait(60)
     child = os.fork()
     if child == 0:
-        threading.Timer(30, os._exit, (9,)).start()
+        threading.Timer(120, os._exit, (9,)).start()
         os._exit(0 if decode_image(data).shape == (32, 48, 3) else 1)
     _, status = os.waitpid(child, 0)
     leave.set()

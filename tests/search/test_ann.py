@@ -200,5 +200,5 @@ def test_ann__two_processes_build_one(tmp_path):
     hierax.open_store(place).vectors()
     code = f"import hierax; print(hierax.open_store({str(place)!r}).search(3, k=1, engine='ann')[0].row)"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=120)[0].strip() for process in both] == ["3", "3"]
+    assert [process.communicate(timeout=600)[0].strip() for process in both] == ["3", "3"]
     assert [process.returncode for process in both] == [0, 0]

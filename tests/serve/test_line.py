@@ -77,11 +77,11 @@ def test_batches_take_what_waits(server):
         more = line.submit(inputs(2), ["logits", "embedding"])
     finally:
         os.kill(line.worker, signal.SIGCONT)
-    found = [each.answer.result(30) for each in (*first, *small, *large, *more)]
+    found = [each.answer.result(PATIENCE_S) for each in (*first, *small, *large, *more)]
     assert [len(each) for each in found] == [1, 1, 1, 1, 1, 1, 2, 2]
     # 1 alone; of the size in front the next four, then the other size, then what is left.
     assert [a - b for a, b in zip(_batches(server), before, strict=True)] == [2, 3, 4]
-    again = [each.answer.result(30)[0] for each in line.submit(inputs(3), ["embedding"])]
+    again = [each.answer.result(PATIENCE_S)[0] for each in line.submit(inputs(3), ["embedding"])]
     assert np.abs(np.array(again) - np.array([each[0] for each in found[1:4]])).max() < 1e-5
 
 
@@ -103,7 +103,7 @@ def test_cancelled_items__are_passed_over(server):
         assert all(each.answer.cancel() for each in left)
     finally:
         os.kill(line.worker, signal.SIGCONT)
-    first[0].answer.result(30)
+    first[0].answer.result(PATIENCE_S)
     until(lambda: line.pending == 0)
 
 
@@ -158,7 +158,7 @@ def test_worker_that_cannot_be_understood__is_replaced(server, monkeypatch):
     lost = line.worker
     monkeypatch.setattr(watched, "receive", once)
     until(lambda: line.worker != lost and line.ready)
-    assert len(line.submit(inputs(1), ["embedding"])[0].answer.result(30)) == 1
+    assert len(line.submit(inputs(1), ["embedding"])[0].answer.result(PATIENCE_S)) == 1
 
 
 def test_silent_worker__is_not_ready(server):

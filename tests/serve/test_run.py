@@ -115,7 +115,7 @@ def test_what_is_left_at_the_end__is_told(command):
 
 def _classify(url):
     try:
-        return httpx.post(f"{url}/classify", content=plain_image(), headers={"Content-Type": "image/png"}, timeout=60)
+        return httpx.post(f"{url}/classify", content=plain_image(), headers={"Content-Type": "image/png"}, timeout=600)
     except httpx.HTTPError as error:
         return httpx.Response(599, text=str(error))
 

@@ -66,7 +66,7 @@ print(found.to_table()["embedding"].to_pylist())
 def by_lance(module, store):
     """In a process of its own: its threads do not survive the forks of other tests."""
     command = [sys.executable, "-c", LANCE, store.path, store.path.parent / "x.lance", str(reads_null_vectors())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return ast.literal_eval(done.stdout)
 

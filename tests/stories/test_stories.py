@@ -57,7 +57,7 @@ def test_story(story, tmp_path):
     shell = ["bash", "-euo", "pipefail", str(story)]
     command = shell if story.suffix == ".sh" else [sys.executable, str(story)]
     done = subprocess.run(
-        command, cwd=work, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=300
+        command, cwd=work, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=1800
     )
     assert done.returncode == 0, f"{story.name}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     # A story reads as a user writes: public names only, and what it looks at is said.

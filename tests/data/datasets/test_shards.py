@@ -245,7 +245,7 @@ def test_processes_fetch_a_shard_once(web, served, tmp_path):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "HF_HOME": str(tmp_path / "shared")}
     commands = [[sys.executable, "-c", code]] * 2
     running = [subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, text=True) for c in commands]
-    assert [process.communicate(timeout=120)[0].strip() for process in running] == ["4", "4"]
+    assert [process.communicate(timeout=600)[0].strip() for process in running] == ["4", "4"]
     assert web.count("GET", "s.tar") == 1
 
 

@@ -27,7 +27,7 @@ from .case import Case, nothing
 ROOM_TO_MEASURE = (
     6 << 30
 )  # bytes of address space above what the child begins with: the machine survives a failing case
-PATIENCE_S = 120.0  # wall time; far above any bound, the machine may be busy
+PATIENCE_S = 600.0  # wall time; far above any bound, the machine may be busy
 
 
 def main() -> None:
