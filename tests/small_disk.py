@@ -6,19 +6,33 @@ import functools
 import json
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+from . import warm
+
+# What `unshare -rm` and `mount` do, in a process that has imported everything.
 _HELPERS = """
-import json, os, sys
+import ctypes, json, os, sys
 from pathlib import Path
 from hierax.cli import main
 
+def separated(disk, size):
+    NEWNS, NEWUSER, REC, PRIVATE = 0x20000, 0x10000000, 0x4000, 0x40000
+    system, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    def done(code):
+        if code:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    done(system.unshare(NEWNS | NEWUSER))
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        Path("/proc/self", name).write_text(text)
+    done(system.mount(b"none", b"/", None, REC | PRIVATE, None))
+    done(system.mount(b"tmpfs", os.fsencode(disk), b"tmpfs", 0, f"size={size}".encode()))
+
+separated(sys.argv[1], sys.argv.pop(2))
 DISK = Path(sys.argv[1])
 
 def listing():
@@ -52,14 +66,12 @@ def on_small_disk(folder: Path, code: str, *, size: str = "1m", **options: Any) 
         folder: Where the disk is mounted, for the code alone.
         code: What to run.
         size: Of the disk, as mount takes it.
-        **options: Of subprocess.run.
+        **options: Of `warm.captured`.
     """
     if not _can_mount():
         pytest.skip("no mounts for ordinary users here")
     folder.mkdir(exist_ok=True)
-    python = [sys.executable, "-c", _HELPERS + textwrap.dedent(code), str(folder)]
-    command = ["unshare", "-rm", "sh", "-c", _MOUNT, "sh", size, str(folder), *python]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800, **options)
+    return warm.captured([str(folder), size], code=_HELPERS + textwrap.dedent(code), **options)
 
 
 def result_of(done: subprocess.CompletedProcess[str]) -> Any:
