@@ -218,6 +218,33 @@ def test_unreadable__rows_with_errors(predictor, shapes, tmp_path, capsys):
     assert "2 of 98" in err
 
 
+def test_unreadable__each_file_has_its_own_reason(shapes, tmp_path, capsys):
+    """Equal bytes are computed once, but the reason of the first names the first."""
+    shutil.copytree(shapes / "whole", tmp_path / "photos")
+    for name in ("star/bad.png", "circle/bad.png", "circle/worse.png"):
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+    scores = knn(tmp_path / "photos", None, k=5, baselines="none")
+    assert len(scores.unreadable) == 3
+    assert all(f"photos/{name}" in reason for name, reason in scores.unreadable)
+
+
+def test_copies__are_told(predictor, shapes, tmp_path, capsys):
+    """Validation images that were copied from the training images give 100 % of anything."""
+    knn(shapes / "split", predictor, k=5)
+    assert "byte for byte" not in capsys.readouterr().err
+    shutil.copytree(shapes / "split", tmp_path / "photos")
+    copied = sorted((tmp_path / "photos" / "train" / "star").glob("*.png"))[:2]
+    for path in copied:
+        shutil.copy(path, tmp_path / "photos" / "val" / "star" / f"copy_{path.name}")
+    knn(tmp_path / "photos", predictor, k=5)
+    assert "2 of 34 images that are judged are byte for byte among those" in capsys.readouterr().err
+    shutil.copytree(shapes / "whole", tmp_path / "whole")
+    one = next((tmp_path / "whole" / "star").glob("*.png"))
+    shutil.copy(one, one.with_name("again.png"))
+    knn(tmp_path / "whole", predictor, k=5)
+    assert "2 of 97 images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("task", ["knn", "linear", "retrieval"])
 def test_command__json_and_chart(shapes, tmp_path, capsys, task):
     """What a person sees, what a script reads, and the picture."""

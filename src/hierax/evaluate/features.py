@@ -73,11 +73,13 @@ class Described:
         vectors: One a sample.
         labels: Class of each.
         unreadable: The others, as (name, reason).
+        digests: Of the bytes of each sample.
     """
 
     vectors: Float[ndarray, "n c"]
     labels: Int[ndarray, " n"]
     unreadable: list[tuple[str, str]]
+    digests: list[bytes]
 
 
 def network(predictor: Predictor, features: str, name: str | None = None) -> Describer:
@@ -156,21 +158,25 @@ def described(
         first.setdefault(key, index)
     found = kept.find(first.keys())
     missing = [index for key, index in first.items() if key not in found]
-    failed: dict[bytes, str] = {}
+    failed: set[bytes] = set()
     rows = _computed(describer, data, missing, batch_size, progress)
     while part := list(itertools.islice(rows, _AT_ONCE)):
         new = {keys[index]: value for index, value, _ in part if value is not None}
-        failed |= {keys[index]: error for index, _, error in part if error is not None}
+        errors |= {index: error for index, _, error in part if error is not None}
+        failed |= {keys[index] for index, _, error in part if error is not None}
         if new:
             kept.add(list(new), np.stack(list(new.values())))
         found |= new
+    # A reason names its file: what has the bytes of one that failed has a reason of its own.
+    again = [index for index, key in keys.items() if key in failed and index not in errors]
+    retried = _computed(describer, data, again, batch_size, False)
+    errors |= {index: error or "An equal file could not be read." for index, _, error in retried}
     good = [index for index, key in keys.items() if key in found]
-    errors |= {index: failed[key] for index, key in keys.items() if key in failed}
     vectors = np.stack([found[keys[index]] for index in good]) if good else np.zeros((0, 1), np.float32)
     if describer.columns is not None and good:
         vectors = vectors[:, describer.columns]
     unreadable = [(data.name(index), errors[index]) for index in sorted(errors)]
-    return Described(vectors, data.labels[good], unreadable)
+    return Described(vectors, data.labels[good], unreadable, [keys[index] for index in good])
 
 
 def balanced(vectors: Float[ndarray, "n c"], widths: Sequence[int]) -> Float[ndarray, "n c"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Rows:
         scores = FeatureScores(task, self._about(), settings, total=len(sides))
         unreadable = dict(sides.problems)
         options: dict[str, Any] = {"keep": self.cache, "batch_size": self.batch_size, "progress": self.progress}
-        for describer in self._describers():
+        for number, describer in enumerate(self._describers()):
             train = described(describer, sides.train, **options)
             test = None if sides.test is None else described(describer, sides.test, **options)
             failed = dict(train.unreadable if test is None else [*train.unreadable, *test.unreadable])
@@ -75,6 +76,8 @@ class Rows:
                     f"Features need images of two classes that can be read; of {len(sides)}, {len(failed)} have none "
                     f"by {describer.name!r}. {reasons}"
                 )
+            if number == 0:
+                _tell_copies(train, test)
             row = {"model": describer.name, "features": describer.features, "dimensions": train.vectors.shape[1]}
             found = measure(describer, train, test)
             scores.results.append({**row, **found, "unreadable": len(failed), "provenance": describer.about})
@@ -115,6 +118,18 @@ class Rows:
                 f"{name!r} was trained on images that are judged here, with their classes: it tells them apart better "
                 "than it would new ones."
             )
+
+
+def _tell_copies(train: Described, test: Described | None) -> None:
+    """Say how many images are judged by copies of themselves."""
+    counts = Counter(train.digests)
+    judged, more = (train, 1) if test is None else (test, 0)
+    copies = sum(counts[digest] > more for digest in judged.digests)
+    if copies:
+        console.say(
+            f"{copies} of {len(judged.digests)} images that are judged are byte for byte among those that they are "
+            "judged by: new images would do worse. Remove the copies (`hierax duplicates` finds them)."
+        )
 
 
 def predictors(models: Any) -> Iterator[tuple[str, Predictor]]:

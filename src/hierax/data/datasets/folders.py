@@ -17,7 +17,7 @@ from .samples import EVERYTHING, SPLITS, TESTS, UNLABELLED, FileData, check_clas
 
 _MEDIA = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
 _REMEDY = "Use CLASS/IMAGE.jpg, or a table with path and label; `pretrain` takes images without classes."
-_ALL = f"split='{EVERYTHING}' (--set split={EVERYTHING})"
+_ALL = f"split='{EVERYTHING}' (--set split={EVERYTHING}), or --split {EVERYTHING} to `eval`"
 _WORDS = frozenset(word for words in SPLITS.values() for word in words)
 
 
