@@ -154,6 +154,28 @@ def test_goes_on__after_any_part(album, predictor, monkeypatch):
     assert (again.rows, again.errors) == (10, 1)
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_interrupted__in_a_row(album, predictor, monkeypatch, behind):
+    """A row that was taken and not counted yet would be there twice once the run goes on."""
+    from hierax.store.write import Writer
+
+    real = Writer.add
+
+    def add(self, record):
+        if behind or record.id != 5:
+            real(self, record)
+        if record.id == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "add", add)
+        with pytest.raises(KeyboardInterrupt):
+            hierax.embed(album, "out/", model=predictor, progress=False, rows_per_part=4)
+    assert ids_of("out") == list(range(len(ids_of("out"))))
+    hierax.embed(album, "out/", model=predictor, progress=False, rows_per_part=4)
+    assert ids_of("out") == list(range(11))
+
+
 def test_interrupted__keeps_what_is_done(album, predictor, monkeypatch):
     """Ctrl-C after an hour of work in one part."""
     from hierax.bulk import local

@@ -283,12 +283,14 @@ def write_rows(
     Raises:
         InputError: The output refuses, or the source is another one than before.
     """
-    last, digest = output.commits.next, output.commits.digest
+    last, digest, whole = output.commits.next, output.commits.digest, True
     try:
         with contextlib.closing(iter(rows)) as found:  # type: ignore[type-var]  a generator
             for record, item in found:
+                whole = False  # a stop in the midst of a row, or before it is counted, would write it twice
                 output.add(record)
                 last, digest = item.id + 1, item.digest.hex()
+                whole = True
                 told.count_row(record)
                 if output.due():
                     with told.timed("writing"):
@@ -298,7 +300,8 @@ def write_rows(
             output.commit(last, digest)
             output.complete(inputs.position, inputs.digest.hex())
     except BaseException:
-        output.rescue(last, digest)
+        if whole:
+            output.rescue(last, digest)
         raise
     finally:
         told.end()
