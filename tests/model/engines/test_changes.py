@@ -281,7 +281,7 @@ def test_changes__another_process() -> None:
     fast = optimize(exact)
     assert apart(fast, exact, x) <= FP32
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        found = pool.submit(embedded, fast, x).result(timeout=300)
+        found = pool.submit(embedded, fast, x).result(timeout=1800)
     assert distance(found, exact.embedding(x)) <= FP32
     assert apart(fast, exact, x) <= FP32
 

@@ -41,7 +41,7 @@ Alone = Callable[..., Any]
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """Calls a function of this module in the other process, which keeps what it converts in a folder of its own."""
     with ProcessPoolExecutor(1, get_context("spawn"), begin, (str(tmp_path_factory.mktemp("cache")),)) as pool:
-        yield lambda function, *args: pool.submit(function, *args).result(timeout=600)
+        yield lambda function, *args: pool.submit(function, *args).result(timeout=1800)
 
 
 def begin(cache: str) -> None:

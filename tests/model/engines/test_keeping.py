@@ -117,7 +117,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., An
     """Calls a function of this module in the other process, with a cache of this module."""
     cache = str(tmp_path_factory.mktemp("cache"))
     with ProcessPoolExecutor(1, get_context("spawn"), _begin, (cache,)) as pool:
-        yield lambda function, *args: pool.submit(function, *args).result(timeout=600)
+        yield lambda function, *args: pool.submit(function, *args).result(timeout=1800)
 
 
 def _begin(cache: str) -> None:
