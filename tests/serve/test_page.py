@@ -126,6 +126,17 @@ def test_broken__is_told_and_the_next_works(page, tmp_path):
     assert page.locator("#told").inner_text().startswith("star.jpg: star")
 
 
+def test_more_than_fit__are_told(page, tmp_path):
+    """Images that go missing without a word are looked for by whoever dropped them."""
+    names = ["heart.jpg", "star.jpg", "waves.jpg", "ring.png", "heart.jpg", "star.jpg"]
+    for number, name in enumerate(names):
+        shutil.copy(PICTURES / name, tmp_path / f"{number}{Path(name).suffix}")
+    page.locator("#file").set_input_files(sorted(tmp_path.iterdir()))
+    page.locator("#told", has_text="At most 4 images are shown together: the first 2 left out.").wait_for()
+    assert page.locator(".answer h3").all_inner_texts() == ["2.jpg", "3.png", "4.jpg", "5.jpg"]
+    shown(page, 4)
+
+
 def test_tab__reaches_every_way_in(page):
     """An input that only a mouse finds."""
     reached = []

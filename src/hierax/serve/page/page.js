@@ -72,7 +72,10 @@ Hierax.Page = class {
     const said = await Promise.all(cards.map((card, index) => this.#answer(this.files[index], card)));
     if (turn !== this.turn) return;
     const good = this.files.filter((_, index) => said[index] !== null);
-    this.tell(said.filter((text) => text !== null).join(" ") || "None of these images could be read.", !good.length);
+    const over = files.length - Hierax.Page.#most;
+    const left = over > 0 ? ` At most ${Hierax.Page.#most} images are shown together: the first ${over} left out.` : "";
+    const told = said.filter((text) => text !== null).join(" ") || "None of these images could be read.";
+    this.tell(told + left, !good.length);
     document.querySelector("#seen").hidden = !good.length;
     if (good.length) await this.#view(good, turn);
   }
