@@ -24,7 +24,7 @@ def strict() -> Iterator[Served]:
     async def large() -> Response:
         return Response(bytes(LARGE), media_type="application/octet-stream")
 
-    limits = Limits(send_s=2.0, headers_s=0.5, held_bytes=2 * LARGE, connections=8)
+    limits = Limits(send_s=2.0, headers_s=1.0, held_bytes=2 * LARGE, connections=8)
     with served(Settings(limits=limits), wait=False) as found:
         for path in ("/large", "/v2/health/large"):
             found.app.add_api_route(path, large, methods=["GET"])
