@@ -169,7 +169,7 @@ class _Table:
 
     def _item(self, row: int, value: Any) -> Item:
         where = {"shard": self.name, "offset": row}
-        inner = value if self.kind == "path" else value.get("path") if isinstance(value, dict) else None
+        inner: Any = value if self.kind == "path" else value.get("path") if isinstance(value, dict) else None
         if len(inner or "") > _NAME_CHARACTERS:
             reason = f"names a file by {len(inner):,} characters; {_NAME_CHARACTERS:,} are the most."
             return Item(self._row(row), **where, error=f"{self._row(row)} {reason}")
