@@ -19,6 +19,7 @@ from ...config import STAGE_NAMES
 from ...errors import InputError, MissingExtraError
 from ...kept import Kept
 from ..encoder import Encoder
+from ..forks import outlive_forks
 from . import keeping
 from .base import EMBEDDING, Engine, Recent
 from .eager import TorchEngine
@@ -179,6 +180,7 @@ class Program:
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         self._compiled = openvino().Core().compile_model(sized, "CPU", hints)
         self._idle: list[Any] = []
+        outlive_forks(self)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Outputs in order, float32."""
