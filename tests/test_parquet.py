@@ -12,6 +12,7 @@ import hierax
 from hierax import parquet
 from hierax.data.containers import in_tables
 from hierax.errors import InputError
+from hierax.parquet import parquet_file, rows_at_once
 from hierax.search.fresh import look
 from hierax.search.notes import write_notes
 
@@ -95,3 +96,14 @@ def test_rows_at_once__fewer_of_a_large_column(tmp_path):
     assert most(1000, 8) == 64
     assert 1 < most(1 << 20, 1) <= 16
     assert most(3 << 20, 8) == 1
+
+
+@pytest.mark.parametrize("name", ["image", "image.bytes"])
+def test_cells__unpack_few_at_once(tmp_path, name):
+    """A bound that looks for a column by the first part of its name lets every column with a dot through."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({name: [b"x" * (4 << 20)] * 8, "image2": [b""] * 8}), tmp_path / "t.parquet")
+    with (tmp_path / "t.parquet").open("rb") as file:
+        assert rows_at_once(parquet_file(file), 0, name, 64, "t") < 64

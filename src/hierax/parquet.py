@@ -55,7 +55,7 @@ def rows_at_once(file: Any, group: int, column: str, most: int, name: str) -> in
     """
     metadata = file.metadata.row_group(group)
     leaves = [metadata.column(number) for number in range(metadata.num_columns)]
-    leaves = [leaf for leaf in leaves if leaf.path_in_schema.split(".")[0] == column]
+    leaves = [leaf for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}.")]
     packed, unpacked = (sum(getattr(leaf, f"total_{kind}_size") for leaf in leaves) for kind in _SIZES)
     if unpacked > max(_UNPACKED, _RATIO * packed):
         raise InputError(
