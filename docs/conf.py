@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
     ("py:class", r"Path|Tensor|Any|Self|Callable|Iterator|Sequence|Mapping|Image|Image\.Image|Literal|Float|Int|UInt8"),
     # Axes of jaxtyping's shapes, an alias, and what a class holds that is ours to read.
     ("py:class", r"' ?\w+'|ndarray|Answers?|Levels|Encoder|Batch|Callback|(hierax\.weights\.files\.)?RawCheckpoint"),
-    ("py:class", r"LoadingInfo|Request|hierax\.store\.read\.Store"),
+    ("py:class", r"LoadingInfo|Request|Index|hierax\.store\.read\.Store"),
 ]
 
 smartquotes = False  # quotes are code as often as not

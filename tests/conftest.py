@@ -47,11 +47,16 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
-    """Every test starts from the same random state and leaves the caller's as it was."""
+    """Every test starts from the same random state and one thread, and leaves the caller's state as it was.
+
+    Benchmarks that a test runs choose a number of threads; with another one, products give other bits.
+    """
     state = torch.get_rng_state()
     torch.manual_seed(0)
     yield
     torch.set_rng_state(state)
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
