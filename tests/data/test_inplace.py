@@ -6,10 +6,13 @@ import gc
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from hierax.config import PreprocessSpec
 from hierax.data.decode import decode_shrunk
 from hierax.data.inplace import rgb_in_place, with_fourth
+from hierax.data.preprocess import preprocess
 
 from ..members import encoded, photograph
 
@@ -48,3 +51,14 @@ def test_images_in_several_pieces_are_copied():
     pixels, _ = decode_shrunk(encoded(image, "BMP"), lambda _: 1)
     assert np.array_equal(pixels, np.asarray(image))
     assert rgb_in_place(image.copy()) is None
+
+
+@pytest.mark.parametrize("engine", ["pil", "uint8", "float"])
+@pytest.mark.parametrize("size", [(24, 24), (20, 28)])
+def test_an_input_made_in_place_has_the_same_bits(engine, size):
+    """The fourth byte mixed into a colour, or rows of three taken for rows of four, would change every vector."""
+    spec = PreprocessSpec(size=size, engine=engine)
+    for image in (photograph(61, 47), photograph(28, 20)):
+        view, _ = decode_shrunk(encoded(image, "PNG"), lambda _: 1)
+        assert with_fourth(view) is not None
+        assert torch.equal(preprocess(view, spec), preprocess(np.array(view), spec))

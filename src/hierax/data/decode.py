@@ -167,11 +167,8 @@ def decode_shrunk(source: ImageSource, shrink: _Shrink) -> tuple[UInt8[np.ndarra
         asked.append(size)
         return shrink(size)
 
-    with contextlib.ExitStack() as held:
-        pixels = _pixels(source, True, held, noted)
-    if with_fourth(pixels) is None:
-        pixels = np.ascontiguousarray(pixels)
-    return pixels, asked[0] if asked else (pixels.shape[0], pixels.shape[1])
+    with decoded(source, shrink=noted) as pixels:
+        return pixels, asked[0] if asked else (pixels.shape[0], pixels.shape[1])
 
 
 @contextlib.contextmanager
@@ -185,15 +182,16 @@ def decoded(
     Args:
         source: As for `decode_image`.
         upright: Whether the orientation tag is obeyed.
-        shrink: As for `decode_shrunk`; the pixels may then be read-only.
+        shrink: As for `decode_shrunk`; the pixels may then be read-only and four bytes apart, too.
         name: What to call bytes in messages.
 
     Raises:
         InputError: As `decode_image`.
     """
     with contextlib.ExitStack() as held:
+        pixels = _pixels(source, upright, held, shrink, name)
         # Turned only now that the decoder's memory is free.
-        yield np.ascontiguousarray(_pixels(source, upright, held, shrink, name))
+        yield np.ascontiguousarray(pixels) if with_fourth(pixels) is None else pixels
 
 
 def _pixels(

@@ -47,8 +47,9 @@ def rgb_in_place(image: Image.Image) -> UInt8[np.ndarray, "h w 3"] | None:
 
 def with_fourth(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"] | None:
     """What `rgb_in_place` gave, with the fourth byte, which says nothing; None of any other array."""
-    memory, (height, width, _) = pixels.base, pixels.shape
-    if not isinstance(memory, np.ndarray) or not isinstance(memory.base, ctypes.Array):
+    memory = pixels.base
+    if pixels.ndim != 3 or not isinstance(memory, np.ndarray) or not isinstance(memory.base, ctypes.Array):
         return None
+    height, width, _ = pixels.shape
     same = memory.ctypes.data == pixels.ctypes.data and memory.size == height * width * 4
     return memory.reshape(height, width, 4) if same and pixels.strides == (4 * width, 4, 1) else None
