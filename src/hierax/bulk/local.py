@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.items import Item
 from ..errors import HieraxError
@@ -92,7 +93,7 @@ def local_rows(
     ready = iter(prepared(items, make, make.shape, workers=workers, ahead=ahead))
     drawn, together = 0, batch_size.together
     span: list[tuple[Item, Made]] = []
-    inputs: list[np.ndarray] = []
+    inputs, held = torch.empty(0, *make.shape, dtype=torch.float32), 0
     while True:
         with progress.timed("waiting"):
             found = next(ready, None)
@@ -102,24 +103,27 @@ def local_rows(
             progress.seconds["reading"] += found.made.reading_s
             progress.seconds["decoding"] += found.made.decoding_s
             if found.input is not None:
-                inputs.append(found.input.copy())
+                if held == len(inputs):  # one place for all batches: fresh memory costs more than the copy into it
+                    inputs = torch.cat([inputs, torch.empty_like(inputs) if held else inputs.new_empty(8, *make.shape)])
+                inputs[held] = torch.from_numpy(found.input)
+                held += 1
         last = found is None or (ends(found.item) if ends is not None else drawn % together == 0)
-        if not last and len(inputs) < batch_size.now and len(span) < 4 * batch_size.now:
+        if not last and held < batch_size.now and len(span) < 4 * batch_size.now:
             continue
         with progress.timed("model"):
-            answers = iter(_answers(inputs, columns, batch_size))
+            answers = iter(_answers(inputs[:held], columns, batch_size))
         for item, made in span:
             yield record_of(item, made, None if made.error is not None else next(answers)), item
-        span, inputs = [], []
+        span, held = [], 0
         if found is None:
             return
 
 
-def _answers(inputs: list[np.ndarray], columns: Callable[[Any], list[Any]], size: BatchSize) -> list[Any]:
+def _answers(inputs: Tensor, columns: Callable[[Any], list[Any]], size: BatchSize) -> list[Any]:
     """The model's answers, in smaller batches where memory is short."""
     answers: list[Any] = []
     while len(answers) < len(inputs):
-        batch = torch.from_numpy(np.stack(inputs[len(answers) : len(answers) + size.now]))
+        batch = inputs[len(answers) : len(answers) + size.now]
         start = time.perf_counter()
         try:
             answers += columns(batch)
