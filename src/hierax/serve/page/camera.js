@@ -14,7 +14,7 @@ Hierax.camera = async (dialog, taken, refused) => {
   }
   const take = dialog.querySelector("#take");
   take.disabled = true; // until there is a picture: before, the canvas would be empty
-  video.addEventListener("loadeddata", () => { take.disabled = false; take.focus(); }, {once: true});
+  video.onloadeddata = () => { take.disabled = false; take.focus(); };
   video.srcObject = stream;
   dialog.showModal();
   const end = () => {
