@@ -112,12 +112,7 @@ def open_index(store: Store, column: str, *, required: bool = True) -> Index | N
 
     vectors, lengths = store.vectors(column), store.lengths(column)
     file = store.path / VECTORS / f"{column}-{store.fingerprint}.usearch"
-    about = _usable(file, vectors)
-    if about is None:
-        with writing(file):
-            file.parent.mkdir(exist_ok=True)
-            with locked(file.parent / f"{column}.index.lock", waiting=_say_waiting):
-                about = _usable(file, vectors) or _built_apart(store.path, file, column)
+    about = _usable(file, vectors) or _renewed(store.path, file, column, vectors)
     if about["expansion"] is None:
         if required:
             console.say(
@@ -143,10 +138,21 @@ def _usable(file: Path, vectors: ndarray) -> dict[str, Any] | None:
     """What was measured of an index that is whole, and safe to open."""
     about = _about(file)
     with contextlib.suppress(OSError):
-        if about is None or is_sound(file, _empty(vectors.shape[1]), len(vectors)):
+        if about is not None and is_sound(file, _empty(vectors.shape[1]), len(vectors)):
             return about
-    _log.warning("the index %s is damaged, or another version of usearch made it: it is made anew", file)
     return None
+
+
+def _renewed(store: Path, file: Path, column: str, vectors: ndarray) -> dict[str, Any]:
+    """What was measured of an index that is built now, by this process or by the one that has the lock."""
+    with writing(file):
+        file.parent.mkdir(exist_ok=True)
+        with locked(file.parent / f"{column}.index.lock", waiting=_say_waiting):
+            if about := _usable(file, vectors):
+                return about
+            if _about(file):
+                _log.warning("the index %s is damaged, or another version of usearch made it: it is made anew", file)
+            return _built_apart(store, file, column)
 
 
 def _about(file: Path) -> dict[str, Any] | None:
