@@ -98,9 +98,9 @@ def load(  # noqa: PLR0913 - the public signature
     return predictor
 
 
-def predictor_of(source: Any) -> Predictor:
-    """A Predictor as it is, or what `load` makes of any other source."""
-    return source if isinstance(source, Predictor) else load(source)
+def predictor_of(source: Any, **options: Any) -> Predictor:
+    """A Predictor as it is, or what `load` makes of any other source with these options."""
+    return source if isinstance(source, Predictor) else load(source, **options)
 
 
 def open_program(

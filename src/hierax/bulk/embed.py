@@ -122,12 +122,14 @@ def embed(  # noqa: PLR0913  the frozen public door
             or an argument is impossible.
         HieraxError: The model cannot be loaded.
     """
+    from ..registry import predictor_of
+
     options = Options(
         columns, dtype, normalize, batch_size, engine, workers, shard, cluster, max_error_rate, overwrite,
         rows_per_part, exact, device, actors, cpus_per_actor, gpus_per_actor,
     )  # fmt: skip
     with console.progress(progress):
-        return embed_with(source, out, lambda: _predictor(model, options.device_here), options)
+        return embed_with(source, out, lambda: predictor_of(model, device=options.device_here), options)
 
 
 @dataclass(frozen=True)
@@ -338,13 +340,6 @@ def _check_positions(commits: Commits) -> None:
             "A store to which files were added or from which they were removed is kept fresh with `hierax index`; "
             "embed into another folder."
         )
-
-
-def _predictor(model: Any, device: str) -> Predictor:
-    from ..predictor import Predictor
-    from ..registry import load
-
-    return model if isinstance(model, Predictor) else load(model, device=device)
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

@@ -78,13 +78,13 @@ def _in_threads(items: Iterator[Item], make: Callable[[Item], Made], ahead: int)
         while True:
             while len(waiting) < max(ahead, 1) and held < _AHEAD_BYTES and (item := next(items, None)) is not None:
                 waiting.append((item, pool.submit(make, item)))
-                held += len(item.data or b"")
+                held += item.weight
             if not waiting:
                 return
             item, future = waiting.popleft()
             made = future.result()
-            held -= len(item.data or b"")
-            yield Ready(_without_bytes(item), made, None if made.input is None else made.input.numpy())
+            held -= item.weight
+            yield Ready(item.without_bytes(), made, None if made.input is None else made.input.numpy())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -145,9 +145,9 @@ class _Pool:
                 self._collect(self._patience())
             self._order.popleft()
             view = self._view(task.slot) if task.made.error is None else None
-            yield Ready(_without_bytes(task.item), task.made, view)
-            self._held -= len(task.item.data or b"")
-            if len(task.item.data or b"") > _LARGE and hasattr(mmap, "MADV_REMOVE"):
+            yield Ready(task.item.without_bytes(), task.made, view)
+            self._held -= task.item.weight
+            if task.item.weight > _LARGE and hasattr(mmap, "MADV_REMOVE"):
                 self._memory.madvise(mmap.MADV_REMOVE, task.slot * self._bytes, self._bytes)
             self._free.append(task.slot)
 
@@ -161,10 +161,10 @@ class _Pool:
             item = next(items, None)
             if item is None:
                 return
-            self._held += len(item.data or b"")
+            self._held += item.weight
             task = _Task(item, self._free.pop())
             self._order.append(task)
-            if item.error is not None or len(item.data or b"") > self._bytes:
+            if item.error is not None or item.weight > self._bytes:
                 task.made = self._here(task)
                 continue
             if len(self._workers) < min(self._wanted, len(self._order)):
@@ -187,7 +187,7 @@ class _Pool:
         if item.data is not None:
             self._memory[start : start + len(item.data)] = item.data
         with contextlib.suppress(OSError):  # it is dead, which `_collect` finds
-            worker.pipe.send((_without_bytes(item), task.slot, -1 if item.data is None else len(item.data)))
+            worker.pipe.send((item.without_bytes(), task.slot, -1 if item.data is None else len(item.data)))
 
     def _patience(self) -> float:
         """Seconds until a worker is overdue."""
@@ -261,10 +261,6 @@ class _Pool:
                     self._view(slot)[...] = made.input.numpy()
                 pipe.send((made.error, made.size, made.reading_s, made.decoding_s))
         os._exit(0)
-
-
-def _without_bytes(item: Item) -> Item:
-    return item if item.data is None else replace(item, data=None)
 
 
 def _how(code: int | None) -> str:

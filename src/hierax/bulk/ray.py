@@ -266,7 +266,7 @@ def _chunks(items: Iterable[Item], count: int) -> Iterator[_Chunk]:
     held = 0
     for item in chain(items):
         found.append(item)
-        held += len(item.data or b"")
+        held += item.weight
         if len(found) >= count or held >= _CHUNK_BYTES:
             yield _Chunk(found)
             found, held = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
@@ -39,6 +40,15 @@ class Item:
     size: int | None = None
     data: bytes | None = None
     error: str | None = None
+
+    @property
+    def weight(self) -> int:
+        """How many bytes are here."""
+        return len(self.data or b"")
+
+    def without_bytes(self) -> Item:
+        """The same, of which nothing is here."""
+        return self if self.data is None else dataclasses.replace(self, data=None)
 
 
 def content(item: Item) -> bytes | str:

@@ -85,10 +85,10 @@ class Source:
         """Whether there are fewer inputs, and not too large ones to be kept; draws as many of them."""
         self.look()
         first, self._looking = self._first or [], True
-        held = sum(len(item.data or b"") for item in first)
+        held = sum(item.weight for item in first)
         for item in islice(self._entries, max(count - len(first), 0)):
             first.append(item)
-            held += len(item.data or b"")
+            held += item.weight
             if held > _KEPT_BYTES:
                 break
         self._looking = False
