@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "hierax"
 FLOORS = (
-    ("errors", "schema", "config", "atomic", "outputs", "kept", "regular", "parquet", "console"),
+    ("errors", "schema", "config", "atomic", "outputs", "kept", "regular", "arrow", "parquet", "console"),
     ("net", "model"),
     ("weights", "data", "visualize", "store"),
     ("predictor", "registry", "provenance", "backbones", "basis", "view", "dense"),

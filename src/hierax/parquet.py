@@ -33,16 +33,15 @@ def parquet_file(file: BinaryIO, **options: Any) -> Any:
     return pq.ParquetFile(file, pre_buffer=False, **options)
 
 
-def check_rows(file: Any, size: int, name: str) -> None:
-    """Refuse a `parquet_file` of so many bytes that declares more rows than a true table of files has.
+def check_rows(rows: int, size: int, name: str) -> None:
+    """Refuse a table of so many bytes that declares more rows than a true table of files has.
 
     Raises:
         InputError: It does.
     """
-    rows = file.metadata.num_rows
     if rows > _ROWS_PER_BYTE * size:
         raise InputError(
-            f"A Parquet table may hold at most {_ROWS_PER_BYTE} rows a byte; {name!r} has {size:,} bytes and declares "
+            f"A table may hold at most {_ROWS_PER_BYTE} rows a byte; {name!r} has {size:,} bytes and declares "
             f"{rows:,} rows. Write one row for each image."
         )
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..arrow import arrow_batches
 from ..errors import InputError, MissingExtraError
 from ..net.address import is_address, shown
 from ..net.download import download
@@ -28,7 +29,7 @@ _TAR = re.compile(r"(\.tar(\.\w+)?|\.tgz)$")
 _WEB = ("http://", "https://")
 # What a column of images is called; the first that is there is taken, else the only one that holds bytes.
 _IMAGE_COLUMNS = ("image", "img", "image_bytes", "bytes", "data", "content", "jpg", "jpeg", "png", "webp")
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE, _AT_ONCE = 64, 16 << 20  # rows, and their bytes if each were all that its batch holds
 _NAME_CHARACTERS = 1 << 15
 _LOOKED_AT = 10_000  # names in a folder, in search of one that says what it holds
 
@@ -119,7 +120,7 @@ class _Table:
         """Groups of rows: how many, and what reads the column that matters in batches."""
         if self.place.lower().endswith(".parquet"):
             table = parquet_file(file)
-            check_rows(table, file.seek(0, os.SEEK_END), self.name)
+            check_rows(table.metadata.num_rows, file.seek(0, os.SEEK_END), self.name)
             column = self._column(table.schema_arrow)
             groups = range(table.num_row_groups)
             most = [rows_at_once(table, group, column, _ROWS_AT_ONCE, self.name) for group in groups]
@@ -127,16 +128,8 @@ class _Table:
                 rows = table.metadata.row_group(group).num_rows
                 yield rows, partial(parquet_batches, table, most[group], [column], [group])
             return
-        try:
-            reader = self._pa.ipc.open_file(file)
-            batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
-        except self._pa.ArrowInvalid:
-            file.seek(0)
-            reader = self._pa.ipc.open_stream(file)
-            batches = iter(reader)
-        column = self._column(reader.schema)
-        for batch in batches:
-            yield batch.num_rows, partial(_slices, batch.select([column]))
+        for batch in arrow_batches(file, self.name, self._column):
+            yield batch.num_rows, partial(_slices, batch)
 
     def _column(self, schema: Any) -> str:
         """The column of images, or of their paths; sets what kind it is."""
@@ -194,8 +187,9 @@ class _Table:
 
 
 def _slices(batch: Any) -> Iterator[Any]:
-    """A few rows at a time: as Python's objects they take as much memory again."""
-    return (batch.slice(start, _ROWS_AT_ONCE) for start in range(0, batch.num_rows, _ROWS_AT_ONCE))
+    """A few rows at a time: as Python's objects they take as much memory again, or each as much as all."""
+    rows = max(1, min(_ROWS_AT_ONCE, _AT_ONCE // max(batch.nbytes, 1)))
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def _is_remote(place: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,35 @@ def cut(folder: Path) -> None:
     os.truncate(folder / "t.parquet", (folder / "t.parquet").stat().st_size - 30)
 
 
+def arrow(*, kind: str, stream: bool = False, packed: bool = True) -> Callable[[Path], None]:
+    """t.arrow: a batch or dictionaries that unpack to far more than they take, or offsets that lead outside."""
+
+    def make(folder: Path) -> None:
+        import pyarrow as pa
+
+        cell = b"x" * (70 << 20)
+        images, words = pa.array([b"1" * 97] * 3, pa.binary()), pa.array(["a", "b", "c"])
+        if kind == "batch":
+            tables = [pa.table({"image": pa.array([cell] * 4, pa.large_binary())})]
+        elif kind == "dictionaries":
+            words = [pa.array([f"{number}" * (30 << 20), "b", "c"]) for number in range(9)]
+            tables = [pa.table({"image": images, "label": each.dictionary_encode()}) for each in words]
+        else:
+            tables = [pa.table({"image": images, "label": words})]
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if packed else None)
+        writer = (pa.ipc.new_stream if stream else pa.ipc.new_file)(
+            folder / "t.arrow", tables[0].schema, options=options
+        )
+        with writer:
+            for each in tables:
+                writer.write_table(each)
+        if kind == "offsets":
+            offsets = [struct.pack("<4i", 0, 97, end, 291) for end in (194, 2**31 - 1)]
+            (folder / "t.arrow").write_bytes((folder / "t.arrow").read_bytes().replace(*offsets))
+
+    return make
+
+
 PATHS = ["/dev/zero", "pipe.png", "", "a\0b", None, "x" * 5000, "loop.png", ".", "1.png"]
 CASES = [
     rows("images that are none", table(values=lambda image: [None, image, b"", b"x"], kind="binary"), 1, 3),
@@ -90,5 +120,10 @@ CASES = [
     refuses("table that never ends", lambda folder: (folder / "t.arrow").symlink_to("/dev/zero")),
     refuses("table that is a loop", lambda folder: (folder / "t.feather").symlink_to("t.feather")),
     refuses("table of nothing", lambda folder: (folder / "t.parquet").touch()),
+    refuses("heavy batch", arrow(kind="batch")),
+    refuses("heavy batch in a stream", arrow(kind="batch", stream=True)),
+    refuses("heavy dictionaries in a stream", arrow(kind="dictionaries", stream=True)),
+    refuses("offsets outside of a file", arrow(kind="offsets", packed=False)),
+    refuses("offsets outside of a stream", arrow(kind="offsets", packed=False, stream=True)),
     refuses("table of another kind", lambda folder: (folder / "t.arrow").write_bytes(b"ARROW1\0\0" + b"x" * 100)),
 ]

@@ -204,7 +204,7 @@ def _parquet(path: Path) -> Table:
             stream.seek(0)
             # Equal cells stay one: a packed column of long texts would unpack to gigabytes.
             file = parquet_file(stream, read_dictionary=texts)
-            check_rows(file, size, str(path))
+            check_rows(file.metadata.num_rows, size, str(path))
             _check_unpacked(path, file.metadata)
             for batch in parquet_batches(file, 65536, list(own.values())):
                 for name, column in own.items():
