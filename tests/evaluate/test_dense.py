@@ -145,6 +145,15 @@ def test_segmentation__network_and_baselines(tmp_path):
     assert "mIoU" in str(found)
 
 
+def test_segmentation__small_views_are_told(tmp_path, capsys):
+    """Unsaid, a poor number is taken for the network's: small things are lost before it sees them."""
+    pytest.importorskip("sklearn")
+    data = write_labels(tmp_path / "data", 4, size=200, full=True)
+    for size, told in ((96, 1), (128, 0), ("full", 0)):
+        segmentation(data, size=size, cells=300, baselines="none")
+        assert capsys.readouterr().err.count("are looked at with 96") == told
+
+
 def test_segmentation__ade20k(tmp_path):
     """Without its rule for 0 the 151st class of ADE20k would be everything else."""
     pytest.importorskip("sklearn")

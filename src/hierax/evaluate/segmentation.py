@@ -23,7 +23,7 @@ from ..data.pairs import find_pairs, split_pairs
 from ..dense.colours import NAME, Colours
 from ..dense.labels import cell_labels
 from ..dense.linear import Linear, fit, need_scikit_learn
-from ..dense.maps import CellMaps, Dense, default_view
+from ..dense.maps import FULL, CellMaps, Dense, default_view
 from ..errors import InputError
 from ..model.regions import Overlap, confusion
 from ..provenance import provenance
@@ -33,6 +33,7 @@ from .result import FeatureScores
 from .rows import predictors
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C: the inverse of the penalty
+_SMALL = 0.5  # of an image's shorter side, below which small things are lost
 _CHOOSING = 10_000  # cells by which C is chosen
 
 
@@ -149,7 +150,7 @@ class Sides:
     ) -> tuple[ndarray, Int[ndarray, " n"], Int[ndarray, " n"], dict[str, str]]:
         """Features, classes and images of cells drawn at random."""
         rng, each = np.random.default_rng([seed, 1]), max(1, cells // len(self.train))
-        rows, labels, images, bad = [], [], [], {}
+        rows, labels, images, shorter, bad = [], [], [], [], {}
         with console.bar(f"{what}learning", total=len(self.train), unit="img", wanted=progress) as bar:
             for place, pair in enumerate(self.train):
                 bar.update()
@@ -165,6 +166,7 @@ class Sides:
                 if not len(kept.cells):
                     bad[str(pair.mask)] = "a mask without a label: all of its pixels are unlabelled"
                 rows.append(own)
+                shorter.append(min(size))
                 labels.append(kept.labels)
                 images.append(np.full(len(own), place))
         if not rows or len(np.unique(np.concatenate(labels))) < 2:
@@ -172,6 +174,10 @@ class Sides:
                 f"A probe needs cells of two classes; {len(rows)} of {len(self.train)} training images could be used. "
                 f"{next(iter(bad.values()), '')}".rstrip()
             )
+        seen, there = maps.view.size, float(np.median(shorter))
+        if seen != FULL and _SMALL * there > int(seen):
+            console.say(f"{what}images of {there:.0f} pixels are looked at with {seen}, their shorter sides: a larger "
+                        "--size may tell more apart")  # fmt: skip
         return np.concatenate(rows), np.concatenate(labels), np.concatenate(images), bad
 
     def _counts(
