@@ -22,6 +22,8 @@ demo: $(VENV)/.package
 # Everything that needs no GPU; `check` leaves out the comparisons with the original packages and what
 # is slow, and ends in 90 s.
 test: $(VENV)/.tests
+	@test "$$(df -Pk "$${TMPDIR:-/tmp}" | awk 'NR == 2 { print $$4 }')" -ge 4000000 || { \
+		echo "make test needs 4 GB of room for temporary files; $${TMPDIR:-/tmp} has less. Free some, or set TMPDIR."; exit 1; }
 	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.check

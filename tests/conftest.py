@@ -6,6 +6,8 @@ import gc
 import importlib
 import logging
 import os
+import shutil
+import tempfile
 
 # Children too: two test processes whose children each take every core wait for one another, three times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,6 +31,30 @@ hypothesis.settings.register_profile("hierax", deadline=None)
 hypothesis.settings.load_profile("hierax")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests and their children leave in the temporary directory goes with the session: it has one of its own.
+
+    Children that a test kills, or that end in a fork, clear nothing away. What failed tests wrote stays, where pytest
+    always has it.
+    """
+    if hasattr(config, "workerinput"):
+        return  # it is that of the process that shares the tests out
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    before = os.environ.get("TMPDIR")
+    own = tempfile.mkdtemp(prefix="hierax-")  # short: it begins names of sockets, which end at 107 characters
+    os.chmod(own, 0o711)  # some tests are another user for a while
+    os.environ["TMPDIR"] = tempfile.tempdir = own
+
+    def leave() -> None:
+        shutil.rmtree(own, ignore_errors=True)
+        tempfile.tempdir = None
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
+
+    config.add_cleanup(leave)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files that take long come first where processes share the tests: one that comes last keeps all but one waiting."""
     if not hasattr(config, "workerinput"):
@@ -43,6 +69,19 @@ def pytest_collection_finish() -> None:
     """What was collected stays: to go through it for garbage takes a second each time, in the midst of what is timed."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emptied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Folders that the fixtures of a module made go when it is done, unless a test of it failed; pytest keeps them to
+    the end. A fixture that lives longer uses `tempfile`.
+    """
+    base, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
+    before = {*os.listdir(base)}
+    yield
+    if request.session.testsfailed == failed:
+        for name in {*os.listdir(base)} - before:
+            shutil.rmtree(base / name, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,8 +16,13 @@ pytest.importorskip("pyarrow")
 
 
 @pytest.fixture(scope="session")
-def _album(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("album")
+def _album():
+    with tempfile.TemporaryDirectory() as folder:
+        yield written_album(Path(folder).resolve())
+
+
+def written_album(folder):
+    """Fills a folder with `photos` and a `store` of them."""
     photos = render_folder(folder / "photos", count=24, seed=5, size=96, image_format="jpg")
     for number, path in enumerate(sorted(photos.rglob("*.jpg"))[:4]):
         with Image.open(path) as image:

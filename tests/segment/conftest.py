@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,9 @@ def predictor() -> hierax.Predictor:
 
 
 @pytest.fixture(scope="session")
-def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_labels(tmp_path_factory.mktemp("labels") / "ten", 10)
+def labels() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield write_labels(Path(folder) / "ten", 10)
 
 
 @pytest.fixture(scope="session")
