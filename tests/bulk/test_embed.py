@@ -69,6 +69,16 @@ def test_store__has_the_predictors_vectors(album, predictor):
     assert (known["dtype"], known["normalize"], known["version"]) == ("float32", False, hierax.__version__)
 
 
+def test_strips__little_of_them_is_seen(tmp_path, predictor, capsys):
+    """Vectors of images that are squashed to a twelfth are of little use, which nobody would see."""
+    for index in range(4):
+        Image.new("RGB", (200, 16), (60 * index,) * 3).save(tmp_path / f"{index}.png")
+    hierax.embed(tmp_path, tmp_path / "out.npz", model=predictor)
+    assert "--input-size 32x352" in capsys.readouterr().err
+    hierax.embed(tmp_path, tmp_path / "fit.npz", model=hierax.load(input_size=(32, 352)))
+    assert "far from the shape" not in capsys.readouterr().err
+
+
 def test_columns__in_one_pass(album, predictor):
     """Each column is what the predictor says by itself."""
     names = ["embedding", "stage1", "stage4", "top5"]

@@ -213,3 +213,25 @@ def test_large_photographs_take_the_time_and_memory_of_small_ones(form, worth):
     pixels, size = decode_shrunk(data, lambda size: change.shrink(size, 3))
     assert size == (2000, 3000)
     assert (pixels.size < 3000 * 2000 * 3 / 60) == worth
+
+
+def test_crops_have_the_shape_of_the_result():
+    """Squares cut out for a strip would be stretched elevenfold, and never be seen so in validation."""
+    change = Augment(size=(352, 32), crop_scale=(0.6, 1.0))
+    for key in range(50):
+        top, left, bottom, right = change._drawn((704, 64), key).box
+        assert 0.7 < (bottom - top) / (right - left) / 11 < 1.4
+        assert (bottom - top) * (right - left) > 0.55 * 704 * 64
+
+
+def test_whole_images_keep_their_ends():
+    """A crop of the result's shape never sees the ends of a long image; one of the image's own does, either way round."""
+    for size in ((200, 16), (16, 200)):
+        boxes = [Augment(size=(96, 96), whole=True, crop_scale=(0.6, 1.0))._drawn(size, key).box for key in range(50)]
+        areas = [(bottom - top) * (right - left) for top, left, bottom, right in boxes]
+        assert min(areas) > 0.55 * 3200
+        assert min(box[0] + box[1] for box in boxes) == 0
+        assert max(box[2] for box in boxes) == size[0]
+        assert max(box[3] for box in boxes) == size[1]
+    cropped = Augment(size=(96, 96), crop_scale=(0.6, 1.0))._drawn((200, 16), 0).box
+    assert cropped[2] - cropped[0] < 25

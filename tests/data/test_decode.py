@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from hierax.data import decode
-from hierax.data.decode import decode_image
+from hierax.data.decode import decode_image, upright_size
 from hierax.errors import InputError
 
 from ..members import encoded, picture
@@ -553,3 +553,27 @@ def test_other_formats_refused():
         decode_image(encoded(picture(), "ICO"))
     with pytest.raises(InputError, match="none of"):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+
+# ---- the size alone ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_upright_size__as_decoded(tmp_path, turn):
+    """A phone's upright photograph lies on its side in the file: by its header it would be taken for a wide one."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    picture((48, 32)).save(tmp_path / "a.jpg", exif=exif)
+    expected = decode_image(tmp_path / "a.jpg").shape[:2]
+    assert upright_size(tmp_path / "a.jpg") == upright_size((tmp_path / "a.jpg").read_bytes()) == expected
+    assert upright_size(decode_image(tmp_path / "a.jpg")) == expected
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert upright_size(image) == expected
+
+
+def test_upright_size__reads_no_pixels(tmp_path):
+    """A cut file has a size; what is no image is refused as ever."""
+    data = encoded(picture((48, 32)), "PNG")
+    assert upright_size(data[: len(data) // 2]) == (32, 48)
+    with pytest.raises(InputError, match="must be one of"):
+        upright_size(b"no image at all")

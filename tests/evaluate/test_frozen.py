@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import hierax
 from hierax.cli import main
@@ -16,6 +17,7 @@ from hierax.data.datasets.seen import traces
 from hierax.data.datasets.shapes import render_folder
 from hierax.errors import InputError, MissingExtraError, UnknownNameError
 from hierax.evaluate import knn, linear, retrieval
+from hierax.evaluate.accuracy import accuracy
 from hierax.evaluate.features import balanced
 from hierax.evaluate.linear import STRENGTHS, chosen_strength, held_apart, probes
 
@@ -243,6 +245,22 @@ def test_copies__are_told(predictor, shapes, tmp_path, capsys):
     shutil.copy(one, one.with_name("again.png"))
     knn(tmp_path / "whole", predictor, k=5)
     assert "2 of 97 images" in capsys.readouterr().err
+
+
+def test_strips__little_of_them_is_seen(predictor, tmp_path, capsys):
+    """Low scores of images squashed to a twelfth say little of the features; who does not know gives up."""
+    for name, level in (("dark", 20), ("light", 200)):
+        (tmp_path / "strips" / name).mkdir(parents=True)
+        for index in range(3):
+            Image.new("RGB", (16, 200), (level + index,) * 3).save(tmp_path / "strips" / name / f"{index}.png")
+    knn(tmp_path / "strips", predictor, k=2, baselines="none")
+    said = capsys.readouterr().err
+    assert "squashed to it, about 12 times" in said
+    assert "--input-size 352x32" in said
+    knn(tmp_path / "strips", hierax.load(input_size=(352, 32)), k=2, baselines="none")
+    assert "far from the shape" not in capsys.readouterr().err
+    accuracy(tmp_path / "strips", hierax.load(num_classes=2), protocol="timm")
+    assert "a crop of it shows about 8% of each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["knn", "linear", "retrieval"])

@@ -180,10 +180,12 @@ def test_a_look_survives_what_cannot_be_read(tmp_path):
     folder = coloured_classes(tmp_path / "data", per_class=3)
     (folder / "class_0" / "000.png").write_bytes(b"broken")
     data = open_data(folder)
-    assert look(data).looked == len(data) - 1
+    found, sizes = look(data)
+    assert found.looked == len(sizes) == len(data) - 1
+    assert set(sizes) == {(72, 80)}
     for path in folder.glob("*/*"):
         path.write_bytes(b"broken")
-    assert look(data) == Mirror()
+    assert look(data) == (Mirror(), [])
 
 
 def test_the_recipe_that_was_written_gives_the_same_run(tmp_path, capsys):
@@ -246,3 +248,74 @@ def test_small_images_are_told_of(side, asked, said, tmp_path, capsys):
     assert said in words
     side = asked.get("input_size", 96)
     assert load(done.model).card.config.input_size == (side, side)
+
+
+TALL = [(200, 16)] * 20
+
+
+def test_strips_are_brought_whole_to_an_input_of_their_shape():
+    """Cropped to a square, a strip of 16 x 200 loses eleven twelfths, and six classes were told apart as by accident."""
+    recipe, lines = choose(sizes=TALL)
+    assert (recipe.settings.resize, recipe.input_size) == ("squash", (352, 32))
+    assert len(lines) == 3
+    assert "brought whole to 352x32: of 100% a crop of 96x96 shows less than half, about 8%" in lines[2]
+    assert recipe_of(to_dict(recipe)) == recipe
+    mixed, _ = choose(sizes=[(200, 16), (16, 200)] * 10)
+    assert (mixed.settings.resize, mixed.input_size) == ("squash", None)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(200, 300)] * 9, [(1080, 1920)] * 9, [(1024, 768)] * 9, [(90, 90)] * 9 + TALL[:1], []]
+)
+def test_photographs_are_cropped_as_ever(sizes):
+    """Another default for 3:2, 4:3 or 16:9 would change every run that works."""
+    recipe, lines = choose(sizes=sizes)
+    assert (recipe.settings.resize, recipe.input_size) == (None, None)
+    assert lines[2].endswith("of the area")
+
+
+def test_how_images_become_the_input_can_be_said():
+    """A choice that overrules the person fails, as does one that changes the size that was asked for."""
+    cropped, lines = choose({"resize": "shortest"}, sizes=TALL)
+    assert (cropped.settings.resize, cropped.input_size) == ("shortest", None)
+    assert "whole" not in lines[2]
+    sized, lines = choose({"input_size": 96}, sizes=TALL)
+    assert (sized.settings.resize, sized.input_size) == ("squash", 96)
+    assert "brought whole to 96x96" in lines[2]
+    squashed, _ = choose({"resize": "squash"}, sizes=[(90, 90)])
+    assert (squashed.settings.resize, squashed.input_size) == ("squash", None)
+
+
+def banded(folder, sizes, per_class=4):
+    """Strips whose class is where they are bright: at one end or at the other."""
+    for label in (0, 1):
+        for index in range(per_class):
+            height, width = sizes[index % len(sizes)]
+            pixels = np.random.default_rng(index).integers(0, 90, (height, width, 3), np.uint8)
+            part = np.s_[: height // 6] if label else np.s_[-(height // 6) :]
+            (pixels if height > width else pixels.swapaxes(0, 1))[part] += 120
+            (folder / f"class_{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"class_{label}" / f"{index}.png")
+    return folder
+
+
+def test_the_result_sees_what_training_saw(tmp_path, capsys):
+    """Without its preprocess on the card, `classify` would show the network a crop that it never learned from."""
+    data, model = banded(tmp_path / "data", [(300, 30)]), save_learner(tmp_path / "start")
+    few = {"steps": 2, "device": "cpu", "workers": 0, "validation_fraction": 0.25}
+    done = finetune(data, tmp_path / "one", model=model, **few)
+    said = capsys.readouterr().err
+    assert "brought whole to 160x32" in said
+    assert "input 160x32" in said
+    made = load(done.model)
+    assert made.card.config.input_size == made.preprocess.size == (160, 32)
+    assert (made.preprocess.resize, made.preprocess.crop_ratio) == ("squash", 1.0)
+    one, other = (Image.open(tmp_path / f"data/class_{label}/0.png") for label in (0, 1))
+    assert (made.prepare(one)[:, :20] - made.prepare(other)[:, :20]).abs().mean() > 0.5  # the end that tells
+    finetune(data, tmp_path / "two", model=model, recipe=tmp_path / "one" / "recipe.toml")
+    assert runs.identical(runs.result(tmp_path / "one"), runs.result(tmp_path / "two"))
+    again = finetune(data, tmp_path / "one", model=model, resume=True, **few)
+    assert again.resumed_from == 2
+    capsys.readouterr()
+    finetune(data, tmp_path / "three", model=model, recipe="small_finetune", **few)
+    assert "--set resize=squash input_size=[160,32]" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import console
+from ..data.framing import remark
 from ..data.items import Item
 from ..data.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from ..data.stream import Source
@@ -243,6 +244,9 @@ def embed_with(
     if inputs.other:
         takes, left = ("clips", "images") if is_video else ("images", "clips")
         console.say(f"{inputs.other} {left} were passed over: {predictor.card.name!r} takes {takes}")
+    cropped = predictor.preprocess.resize == "shortest"
+    if far := remark(told.sizes, predictor.encoder.config, cropped=cropped):
+        console.say(far)
     widths = " and ".join(f"{size}" for size in spec.vectors.values())
     if console.shows_progress():
         what = f" of {widths} numbers" if widths else ""

@@ -14,6 +14,7 @@ from ..data.stream import Source
 from ..errors import HieraxError
 from ..store.tables import Record
 
+_SIZES = 1000  # images whose size is kept
 SOON_S = 3.0  # a run that is done by then says nothing on the way
 
 
@@ -30,6 +31,7 @@ class Progress:
         seconds: Spent by part: waiting, reading, decoding, model, writing.
         failed: Name and reason of the first bad ones of this run.
         errors_now: How many bad ones this run met.
+        sizes: (height, width) of the first images of this run.
     """
 
     unit: str = "images"
@@ -42,6 +44,7 @@ class Progress:
     )
     failed: list[tuple[str, str]] = field(default_factory=list)
     errors_now: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     _begun: float = field(default_factory=time.monotonic)
     _before: int = 0
     _counting: bool = False
@@ -53,6 +56,8 @@ class Progress:
     def count_row(self, record: Record) -> None:
         """Count a row."""
         self.done += 1
+        if len(self.sizes) < _SIZES and record.width and record.height:
+            self.sizes.append((record.height, record.width))
         if record.error is not None:
             self.errors, self.errors_now = self.errors + 1, self.errors_now + 1
             if len(self.failed) < console.NAMED:

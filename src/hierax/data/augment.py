@@ -50,7 +50,7 @@ class AugmentSettings:
 
     Attributes:
         crop_scale: Area of the random crop over the image's, (smallest, largest).
-        crop_ratio: Aspect ratio of the random crop, (smallest, largest).
+        crop_ratio: Aspect ratio of the random crop over that of the result, (smallest, largest).
         flip: Probability of a horizontal flip.
         color_jitter: Strength of brightness, contrast and saturation changes; 0 is off.
         rand_augment: RandAugment as (operations, magnitude of 10); None is off.
@@ -98,11 +98,14 @@ class Augment(AugmentSettings):
 
     Attributes:
         size: Pixels of the result, (height, width).
+        whole: Whether images are brought to the result's shape whole, whatever their own: the ratio of a crop is then
+            over that of the image.
         bicubic: Bicubic instead of bilinear resizing.
         fill: Colour of what a rotation, a shear or a shift uncovers, RGB bytes; by default ImageNet's mean.
     """
 
     size: tuple[int, int]
+    whole: bool = False
     bicubic: bool = True
     fill: tuple[int, int, int] = (124, 116, 104)
 
@@ -168,7 +171,8 @@ class Augment(AugmentSettings):
 
         Source: Inception's crop, arXiv:1409.4842.
         """
-        narrowest, widest = self.crop_ratio
+        usual = width / height if self.whole else self.size[1] / self.size[0]
+        narrowest, widest = (ratio * usual for ratio in self.crop_ratio)
         for _ in range(10):
             area = height * width * rng.uniform(*self.crop_scale)
             aspect = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))

@@ -199,8 +199,7 @@ def _pixels(
 ) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return check_rgb(source)
-    # `repr` keeps odd file names printable.
-    name = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else repr(name) if name else "this image"
+    name = _called(source, name)
     try:
         with _pillow_session():
             if isinstance(source, Image.Image):
@@ -217,6 +216,35 @@ def _pixels(
         raise
     except Exception as error:  # on hostile bytes Pillow's parsers raise almost anything
         raise InputError(_explain(source, name, error)) from error
+
+
+def upright_size(source: ImageSource) -> tuple[int, int]:
+    """(height, width) of an image as it is decoded, by what its file declares; no pixels are read.
+
+    Raises:
+        InputError: As `decode_image`, but for what only the pixels show.
+    """
+    if isinstance(source, np.ndarray):
+        return check_rgb(source).shape[:2]
+    name = _called(source)
+    try:
+        with _pillow_session(), contextlib.ExitStack() as held:
+            image = source
+            if not isinstance(image, Image.Image):
+                stream = held.enter_context(_open_stream(source))
+                check_tiff(stream, name)
+                coded_pixels(stream, name)
+                image = held.enter_context(Image.open(stream, formats=_formats()))
+            return image.size if _orientation(image) in _SIDEWAYS else image.size[::-1]
+    except InputError:
+        raise
+    except Exception as error:  # as in `_pixels`
+        raise InputError(_explain(source, name, error)) from error
+
+
+def _called(source: ImageSource, name: str = "") -> str:
+    """What to call an image in messages; `repr` keeps odd file names printable."""
+    return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else repr(name) if name else "this image"
 
 
 def check_rgb(array: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

@@ -13,6 +13,8 @@ from ..config import PreprocessSpec
 from ..data.datasets.open import open_data
 from ..data.datasets.samples import SPLITS, TrainingData
 from ..data.datasets.seen import find_held_out, seen_in
+from ..data.datasets.some import sizes_of
+from ..data.framing import remark
 from ..data.inputs import plain_batches
 from ..errors import HieraxError, InputError, UnknownNameError, nearest
 from ..model.metrics import Accuracy, count_correct
@@ -63,6 +65,8 @@ def accuracy(
         raise InputError(f"Accuracy needs a classifier; {predictor.card.name!r} has no classes. Fine-tune it first.")
     samples = _samples(data, predictor, split)
     labels = model_classes(samples, count, predictor.labels)
+    if far := remark(sizes_of(samples), predictor.encoder.config, cropped=spec.resize == "shortest"):
+        console.say(far)
 
     def logits(inputs: Tensor) -> Tensor:
         with torch.inference_mode():

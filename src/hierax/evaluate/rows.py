@@ -13,6 +13,8 @@ import numpy as np
 
 from .. import console
 from ..data.datasets.seen import seen_in
+from ..data.datasets.some import sizes_of
+from ..data.framing import remark
 from ..errors import InputError, brief
 from ..predictor import Predictor
 from ..registry import predictor_of
@@ -111,7 +113,10 @@ class Rows:
             yield histograms()
 
     def _warn(self, name: str, predictor: Predictor) -> None:
-        """Say it where a network learned the classes of these very images."""
+        """Say it where a network learned the classes of these very images, or is shown little of them."""
+        cropped = predictor.preprocess.resize == "shortest"
+        if far := remark(sizes_of(self.sides.train), predictor.encoder.config, cropped=cropped):
+            console.say(f"{name!r}: {far}")
         run = run_of(predictor)
         if run.get("classes") and seen_in(self.sides.test or self.sides.train, run):
             console.say(

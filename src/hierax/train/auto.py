@@ -6,12 +6,14 @@ behind the numbers are in docs/decisions/0010-recipe-auto.md.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..config import ModelConfig
 from ..data.datasets.samples import TrainingData
+from ..data.framing import are_far, fitting_size, share_far, usual_stretch
 from ..weights.card import Weights
 from .devices import Devices
 from .look import Mirror, look
@@ -19,6 +21,7 @@ from .presets import PRESETS, Keys
 from .probe import told_apart
 from .reading import AUTO, with_options
 from .recipe import Recipe
+from .start import framed
 
 PASSES = 30  # over the data; a smaller set gets more, because what it needs is steps
 LEAST_STEPS, LEAST_STEPS_FEWER = 600, 300
@@ -45,6 +48,7 @@ class Facts:
         config: The network.
         started: Whether it starts from weights.
         mirror: What mirroring does to the images.
+        sizes: (height, width) of some images; of clips none.
         told_apart: Share of images whose class a linear classifier on the features at the start finds.
         parts: What the batch must be a multiple of: processes x accumulate x repeats.
     """
@@ -55,6 +59,7 @@ class Facts:
     config: ModelConfig
     started: bool
     mirror: Mirror
+    sizes: Sequence[tuple[int, int]] = ()
     told_apart: float = 0.0
     parts: int = 1
 
@@ -70,20 +75,30 @@ class Facts:
 
 
 def facts_of(
-    train: TrainingData, held: TrainingData | None, weights: Weights, recipe: Recipe, devices: Devices
+    train: TrainingData,
+    held: TrainingData | None,
+    weights: Weights,
+    recipe: Recipe,
+    asked: Collection[str],
+    devices: Devices,
 ) -> Facts:
     """Facts of a run that is about to begin; some images are read, and embedded with the network it starts from."""
-    looks = not weights.config.is_video
-    return Facts(
+    seen, sizes = (Mirror(), []) if weights.config.is_video else look(train)
+    facts = Facts(
         samples=len(train),
         classes=len(train.classes),
         held=0 if held is None else len(held),
         config=weights.config,
         started=bool(weights.tensors),
-        mirror=look(train) if looks else Mirror(),
-        told_apart=told_apart(train, weights, devices.device) if looks and weights.tensors else 0.0,
+        mirror=seen,
+        sizes=sizes,
         parts=devices.world * recipe.accumulate * recipe.repeats,
     )
+    if weights.config.is_video or not weights.tensors:
+        return facts
+    keys, _ = _frame(recipe, facts)
+    began = framed(weights, with_options(recipe, **{key: keys[key] for key in keys if key not in asked}))
+    return dataclasses.replace(facts, told_apart=told_apart(train, began, devices.device))
 
 
 def chosen(recipe: Recipe, asked: Collection[str], facts: Facts) -> tuple[Recipe, list[str]]:
@@ -96,7 +111,7 @@ def chosen(recipe: Recipe, asked: Collection[str], facts: Facts) -> tuple[Recipe
     """
     keep = set(asked).union(*(group for group in _TOGETHER if not group.isdisjoint(asked)))
     reasons = []
-    for choose in (_length, _rates, _views):
+    for choose in (_length, _rates, _views, _frame):
         keys, reason = choose(recipe, facts)
         recipe = with_options(recipe, **{key: value for key, value in keys.items() if key not in keep})
         reasons.append(reason)
@@ -106,8 +121,9 @@ def chosen(recipe: Recipe, asked: Collection[str], facts: Facts) -> tuple[Recipe
 def _lines(recipe: Recipe, facts: Facts, reasons: list[str], keep: Collection[str]) -> list[str]:
     """What was chosen and why, in three lines; what the person asked for is said to be so."""
     length, rate, flips = (
-        "as asked" if key in keep else reason for key, reason in zip(("steps", "lr", "flip"), reasons, strict=True)
+        "as asked" if key in keep else reason for key, reason in zip(("steps", "lr", "flip"), reasons[:3], strict=True)
     )
+    whole = f"; {reasons[3]}" if reasons[3] and "resize" not in keep else ""
     steps = _steps(recipe, facts)
     kept = f"; validated every {recipe.validate_every} steps" if recipe.validate_every else ""
     known = f" (frozen, the network tells {facts.told_apart:.0%} apart already)" if facts.told_apart else ""
@@ -118,7 +134,7 @@ def _lines(recipe: Recipe, facts: Facts, reasons: list[str], keep: Collection[st
         f"recipe {AUTO}: learning rate {recipe.peak_lr:.3g} ({rate}), layer decay {recipe.layer_decay:g}{known}, "
         f"averaged weights of decay {recipe.ema_decay:g}",
         f"recipe {AUTO}: flips {'on' if recipe.settings.flip else 'off'} ({flips}), crops of {low:.0%} to {high:.0%} "
-        "of the area",
+        f"of the area{whole}",
     ]
 
 
@@ -176,3 +192,16 @@ def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
         return keys, "thumbnails of these images do not tell whether mirror images keep their class"
     counts = f"of {mirror.looked} thumbnails {mirror.plain} are nearest to their own class, mirrored {mirror.mirrored}"
     return keys, counts
+
+
+def _frame(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
+    """How images become the input: cropped, as ever, unless that would cut most of many of them away."""
+    (height, width), sizes = facts.config.input_size[-2:], facts.sizes
+    if recipe.settings.resize == "shortest" or not are_far(sizes, (height, width)):
+        return {}, ""
+    fit = (height, width) if recipe.input_size else fitting_size(sizes, facts.config)
+    keys: Keys = {"resize": "squash"} | ({"input_size": fit} if fit != (height, width) else {})
+    return keys, (
+        f"images are brought whole to {fit[0]}x{fit[1]}: of {share_far(sizes, (height, width)):.0%} a crop of "
+        f"{height}x{width} shows less than half, about {1 / usual_stretch(sizes, (height, width)):.0%}"
+    )

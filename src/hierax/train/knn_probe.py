@@ -11,12 +11,12 @@ from torch import Tensor
 from ..config import ModelConfig, PreprocessSpec
 from ..data.datasets.open import open_data
 from ..data.datasets.samples import Subset, TrainingData
+from ..data.datasets.some import some_of
 from ..data.inputs import network_input, plain_batches
 from ..errors import InputError
 from ..model.encoder import Encoder
 from ..model.neighbours import knn_accuracy
 from .devices import Devices
-from .look import some_of
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # of the vote, as DINO's evaluation has them
 MOST = 1000  # images: on a share of right answers an error of 1.6 points

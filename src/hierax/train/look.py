@@ -1,8 +1,7 @@
-"""A short look at training images before a recipe is chosen: what mirroring does to them."""
+"""A short look at training images before a recipe is chosen: their shapes, and what mirroring does to them."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -11,12 +10,12 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from ..data.datasets.samples import TrainingData
+from ..data.datasets.some import some_of
 from ..data.decode import decode_image
 from ..data.sources import is_video
 from ..errors import HieraxError
 
 MOST = 240  # images that are looked at: seconds, even of photographs
-_SIZES = 32  # images whose size is looked at
 _SIDE = 12  # pixels of the thumbnails that are compared
 _SURE = 3.0  # standard errors from which on a difference is no accident
 _KEPT = 0.75  # of what thumbnails tell beyond accident, mirror images must keep at least as much
@@ -53,9 +52,13 @@ class Mirror:
         return self.telling and not self.changed and kept >= _KEPT * (self.plain - self.chance)
 
 
-def look(data: TrainingData) -> Mirror:
-    """Look at up to `MOST` images, as many of each class, always the same; clips are not looked at."""
-    thumbs, labels = [], []
+def look(data: TrainingData) -> tuple[Mirror, list[tuple[int, int]]]:
+    """Look at up to `MOST` images, as many of each class, always the same; clips are not looked at.
+
+    Returns:
+        What mirroring does to them, and the (height, width) of each.
+    """
+    thumbs, labels, sizes = [], [], []
     for index in some_of(data.labels, MOST):
         try:
             source = data.read(int(index))
@@ -65,30 +68,10 @@ def look(data: TrainingData) -> Mirror:
         except (HieraxError, OSError, MemoryError):  # told when it is to be trained on
             continue
         labels.append(int(data.labels[index]))
+        sizes.append((pixels.shape[0], pixels.shape[1]))
         small = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
         thumbs.append(np.asarray(small, np.float32) / 255)
-    return mirror(np.stack(thumbs), np.array(labels)) if thumbs else Mirror()
-
-
-def some_of(labels: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " m"]:
-    """Positions of some samples, evenly over the classes and over each class, always the same."""
-    classes = np.unique(labels)
-    each, chosen = max(2, most // len(classes)), []
-    for label in classes[: most // 2]:
-        members = np.flatnonzero(labels == label)
-        chosen.append(members[np.unique(np.linspace(0, len(members) - 1, each).round().astype(int))])
-    return np.concatenate(chosen)
-
-
-def short_sides(data: TrainingData) -> list[int]:
-    """The shorter side in pixels of some images; of clips and of what cannot be read nothing."""
-    sides = []
-    for index in some_of(data.labels, _SIZES):
-        with contextlib.suppress(HieraxError, OSError):
-            source = data.read(int(index))
-            if not is_video(source):
-                sides.append(min(decode_image(source).shape[:2]))
-    return sides
+    return mirror(np.stack(thumbs), np.array(labels)) if thumbs else Mirror(), sizes
 
 
 def mirror(thumbs: Float[np.ndarray, "n h w 3"], labels: Int[np.ndarray, " n"]) -> Mirror:

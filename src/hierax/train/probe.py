@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from ..data.datasets.samples import Subset, TrainingData
+from ..data.datasets.some import some_of
 from ..data.inputs import plain_batches
 from ..weights.adapt import to_encoder, to_num_classes
 from ..weights.card import Weights
 from ..weights.network import to_module
-from .look import some_of
 
 MOST = 400  # images that are embedded: less than the time of a hundred steps
 _RIDGE = 0.1  # of the variance of a feature

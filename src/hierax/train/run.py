@@ -37,7 +37,7 @@ from .pictures import draw_method, draw_run
 from .reading import AUTO, read_recipe, recipe_of, to_record, with_options
 from .recipe import Recipe
 from .result import told, write_result
-from .start import licence_note, start_line, starting_weights
+from .start import framed, licence_note, start_line, starting_weights
 from .sweep import swept
 
 _ALL = "all are in summary.json. The first:"
@@ -213,10 +213,11 @@ def _train(
         recipe = with_options(recipe, **{key: value for key, value in keys.items() if key not in asked})
         begun += lines
     elif asked is not None:
-        facts = auto.facts_of(train, validation, weights, recipe, devices) if devices.main else None
+        facts = auto.facts_of(train, validation, weights, recipe, asked, devices) if devices.main else None
         # Of the main process, for all: one that rounded otherwise must not choose otherwise.
         recipe, lines = auto.chosen(recipe, asked, devices.gather(facts)[0])
         begun += lines
+    weights = framed(weights, recipe)
     if sweep and old is not None:
         recipe = dataclasses.replace(recipe, lr=old.recipe.lr)  # what was taken when the run began
     elif sweep:

@@ -41,7 +41,22 @@ def starting_weights(recipe: Recipe, notes: list[str]) -> Weights:
                 f"FOLDER --to hierax --name {error.candidates[0]}; then train with -m FOLDER."
             ) from error
         weights = dataclasses.replace(weights, tensors={name: t.float() for name, t in weights.tensors.items()})
-    return at_size(weights, recipe.input_size, option="input_size= (--set input_size=...)")
+    return framed(weights, recipe)
+
+
+def framed(weights: Weights, recipe: Recipe) -> Weights:
+    """The weights at the recipe's input size, for images that become an input as the recipe says.
+
+    Raises:
+        CheckpointError: What lies beside the weights says a size that must be asked for.
+        InputError: An impossible input size.
+    """
+    weights = at_size(weights, recipe.input_size, option="input_size= (--set input_size=...)")
+    spec, resize = weights.preprocess, getattr(recipe.settings, "resize", None)
+    if resize in (None, spec.resize):
+        return weights
+    crop = {"crop_ratio": 1.0, "resize_to": None} if resize == "squash" else {}
+    return weights.with_card(preprocess=dataclasses.replace(spec, resize=resize, **crop))
 
 
 def _random_architecture(recipe: Recipe, notes: list[str]) -> ModelConfig | None:

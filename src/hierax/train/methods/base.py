@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from ...data.augment import Augment, AugmentSettings
 from ...data.datasets.open import open_data
 from ...data.datasets.samples import TrainingData
+from ...data.datasets.some import sizes_of
 from ...data.erase import erase
+from ...data.framing import remark
 from ...model.encoder import Encoder
 from ...model.metrics import Accuracy
 from ...weights.card import Weights
@@ -162,8 +164,12 @@ class Method(abc.ABC):
         return []
 
     def remarks(self, data: TrainingData) -> list[str]:
-        """What the images themselves tell a person before the first step."""
-        return []
+        """What the images themselves tell a person before the first step: whether crops show little of them."""
+        whole = "resize=squash " if hasattr(self.settings, "resize") else ""
+        option = f"--set {whole}input_size=[{{height}},{{width}}]"
+        cropped = getattr(self.settings, "resize", None) != "squash"
+        found = remark(sizes_of(data), self.weights.config, cropped=True, option=option) if cropped else None
+        return [found] if found else []
 
     def levels(self) -> Levels:
         """What a person is shown during the run, each beside its chance level or its bound."""
@@ -196,7 +202,14 @@ def _of_bytes(values: tuple[float, ...], axes: int, device: torch.device) -> Flo
 
 @dataclass(frozen=True, kw_only=True)
 class OneView(AugmentSettings):
-    """Settings of a method that sees one view of a sample, "pixels"."""
+    """Settings of a method that sees one view of a sample, "pixels".
+
+    Attributes:
+        resize: How images become the input, in training and of the result: "shortest" crops them to its shape, "squash"
+            brings the whole image to it, however that distorts. None is the model's own way, and crops in training.
+    """
+
+    resize: Literal["shortest", "squash"] | None = None
 
     def views(self, weights: Weights) -> View:
         """What makes the view, of the size of the network's input."""
@@ -204,7 +217,8 @@ class OneView(AugmentSettings):
         settings = {field.name: getattr(self, field.name) for field in fields(AugmentSettings)}
         spec = weights.preprocess
         red, green, blue = (min(round(255 * value), 255) for value in spec.mean)
-        look = {"bicubic": spec.interpolation == "bicubic", "fill": (red, green, blue)}
+        whole = self.resize == "squash"
+        look = {"bicubic": spec.interpolation == "bicubic", "fill": (red, green, blue), "whole": whole}
         return View(Augment(size=(height, width), **look, **settings), weights.config.is_video)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...data.augment import Augment
 from ...data.block_masks import BlockMasks
 from ...data.datasets.samples import TrainingData
+from ...data.datasets.some import sizes_of
 from ...data.multi_crop import LARGE, MultiCrop
 from ...errors import InputError, RecipeError
 from ...model import across
@@ -29,7 +30,6 @@ from ..bounds import Bound, collapse_bounds
 from ..dinov2_auto import suited
 from ..dinov2_settings import DINOv2Settings
 from ..dinov2_start import HEADS, as_backbone, check_rows, crop_sizes, find_heads, student
-from ..look import short_sides
 from ..recipe import Recipe
 from .base import Method, StepContext
 
@@ -279,15 +279,16 @@ class DINOv2(Method):
         return {name: tensor.detach().cpu().contiguous() for name, tensor in {**tensors, **centres}.items()}
 
     def remarks(self, data: TrainingData) -> list[str]:
-        """Whether images are smaller than what is cut out of them."""
-        sizes = short_sides(data)
+        """Also whether images are smaller than what is cut out of them."""
+        lines, sizes = super().remarks(data), [min(size) for size in sizes_of(data)]
         few = sum(size < min(self.size) for size in sizes)
-        if not few:
-            return []
-        return [
-            f"{few} of {len(sizes)} images that were looked at are smaller than a crop, {self.size[0]}x{self.size[1]}, "
-            f"the smallest {min(sizes)}: they are enlarged, which adds nothing to learn from (input_size=)."
-        ]
+        if few:
+            lines.append(
+                f"{few} of {len(sizes)} images that were looked at are smaller than a crop, "
+                f"{self.size[0]}x{self.size[1]}, the smallest {min(sizes)}: they are enlarged, which adds nothing to "
+                "learn from (input_size=)."
+            )
+        return lines
 
     def advice(self, samples: int) -> list[str]:
         """What is begun with, and what is too small."""

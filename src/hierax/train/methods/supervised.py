@@ -16,6 +16,7 @@ from ...data.augment import mix, soft_targets
 from ...data.datasets.class_list import read_classes, with_classes
 from ...data.datasets.open import find_validation, open_data
 from ...data.datasets.samples import SPLITS, TrainingData, hold_out, match_classes
+from ...data.datasets.some import sizes_of
 from ...data.inputs import plain_batches
 from ...errors import InputError
 from ...model.encoder import Encoder
@@ -27,7 +28,6 @@ from ...weights.labels import synsets
 from ...weights.network import to_module
 from ..batches import Part
 from ..devices import Devices
-from ..look import short_sides
 from ..recipe import Recipe
 from .base import Method, OneView, StepContext
 
@@ -128,11 +128,11 @@ class Supervised(Method):
         return self.module(inputs.to(next(self.module.parameters()).device)).float().cpu()
 
     def remarks(self, data: TrainingData) -> list[str]:
-        """Whether a smaller input would do, as images are enlarged much; the person decides, for weights fit theirs."""
-        config = self.weights.config
-        if config.is_video or self.recipe.input_size is not None or not (sides := short_sides(data)):
-            return []
-        usual, least = int(np.median(sides)), config.strides[-1]
+        """Also whether a smaller input would do for small images; the person decides, as weights fit theirs."""
+        config, known = self.weights.config, super().remarks(data)
+        if known or config.is_video or self.recipe.input_size is not None or not (sizes := sizes_of(data)):
+            return known
+        usual, least = int(np.median([min(size) for size in sizes])), config.strides[-1]
         smaller = least * math.ceil(usual / least)
         if 2 * smaller > min(config.input_size):
             return []
