@@ -225,7 +225,8 @@ def upright_size(source: ImageSource) -> tuple[int, int]:
         InputError: As `decode_image`, but for what only the pixels show.
     """
     if isinstance(source, np.ndarray):
-        return check_rgb(source).shape[:2]
+        height, width, _ = check_rgb(source).shape
+        return height, width
     name = _called(source)
     try:
         with _pillow_session(), contextlib.ExitStack() as held:
@@ -235,7 +236,8 @@ def upright_size(source: ImageSource) -> tuple[int, int]:
                 check_tiff(stream, name)
                 coded_pixels(stream, name)
                 image = held.enter_context(Image.open(stream, formats=_formats()))
-            return image.size if _orientation(image) in _SIDEWAYS else image.size[::-1]
+            width, height = image.size
+            return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
     except InputError:
         raise
     except Exception as error:  # as in `_pixels`
