@@ -39,6 +39,13 @@ def test_forgotten_option__of_a_file(model, capsys):
     assert f"did you mean -m {model}/model.safetensors" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_list_of_paths__is_told_how_it_goes_in(desk, capsys):
+    """That a text is no image says nothing of the thousand images it names."""
+    (desk / "my list.txt").write_text("a.png\n")
+    assert main(["classify", "my list.txt"]) == 3
+    assert "- < 'my list.txt'" in " ".join(capsys.readouterr().out.split())
+
+
 def test_inputs_without_images__are_said(desk, caplog):
     """A folder of documents, and a glob that matches nothing, among others; a folder named twice is no such thing."""
     (desk / "docs").mkdir()

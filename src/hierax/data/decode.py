@@ -27,7 +27,7 @@ from .files import open_regular
 from .inplace import with_fourth
 from .memory import PIXELS
 from .rgb import rgb_of
-from .sources import weights_hint
+from .sources import other_hint
 from .tiff import check_tiff
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray"
@@ -300,7 +300,7 @@ def _explain(source: Any, name: str, error: Exception) -> str:
         remedy = f"Scale it down, or raise {PIXELS_VARIABLE}."
         return f"An image may not declare more pixels than the limit; {name}: {error} {remedy}"
     if isinstance(error, UnidentifiedImageError):
-        hint = weights_hint(source) if isinstance(source, (str, os.PathLike)) else ""
+        hint = other_hint(source) if isinstance(source, (str, os.PathLike)) else ""
         return (
             f"An image must be one of {', '.join(_formats())}; {name} is none of them{_guess(source)}. {hint}".strip()
         )

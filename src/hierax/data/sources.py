@@ -25,6 +25,7 @@ VIDEO_EXTENSIONS = frozenset((
 ))
 # fmt: on
 
+_LISTS = (".txt", ".lst")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".pt", ".pth", ".bin", ".ckpt")
 _REMEDY = "Name a file, a folder, a glob or '-'."
 _log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def tell(walk: Walk, empty: Iterable[str]) -> None:
     for folder in walk.unreadable:
         _log.warning("cannot list folder %r", str(folder))
     for text in empty:
-        _log.warning("%s", f"{text!r} holds no images and was passed over. {weights_hint(text)}".rstrip())
+        _log.warning("%s", f"{text!r} holds no images and was passed over. {other_hint(text)}".rstrip())
 
 
 def stands_for_many(path: Any) -> TypeGuard[str | os.PathLike[str]]:
@@ -158,9 +159,11 @@ def stands_for_many(path: Any) -> TypeGuard[str | os.PathLike[str]]:
     return os.path.isdir(path) or is_glob(os.fspath(path))
 
 
-def weights_hint(path: str | os.PathLike[str]) -> str:
-    """What to say of an input that is a model, or a folder of one; empty for any other."""
+def other_hint(path: str | os.PathLike[str]) -> str:
+    """What to say of an input that is a list, a model, or a folder of one; empty for any other."""
     text = os.fspath(path)
+    if text.lower().endswith(_LISTS):
+        return f"Paths, one a line, are read from standard input: - < {shlex.quote(text)}"
     try:
         names = sorted(os.listdir(text)) if os.path.isdir(text) else [text]
     except (OSError, ValueError):
@@ -195,5 +198,5 @@ def nothing_found(named: Sequence[str], found: Sequence[Path], walk: Walk, exten
     return (
         f"Inputs must hold at least one image; looked in {listed} for files ending in "
         f"{' '.join(sorted(extensions))}, found none{notes}. "
-        f"{' '.join(filter(None, map(weights_hint, named[:3]))) or _REMEDY}"
+        f"{' '.join(filter(None, map(other_hint, named[:3]))) or _REMEDY}"
     )
