@@ -93,7 +93,7 @@ def local_rows(
     ready = iter(prepared(items, make, make.shape, workers=workers, ahead=ahead))
     drawn, together = 0, batch_size.together
     span: list[tuple[Item, Made]] = []
-    inputs, held = torch.empty(0, *make.shape, dtype=torch.float32), 0
+    inputs = _Inputs(make.shape)
     while True:
         with progress.timed("waiting"):
             found = next(ready, None)
@@ -103,20 +103,40 @@ def local_rows(
             progress.seconds["reading"] += found.made.reading_s
             progress.seconds["decoding"] += found.made.decoding_s
             if found.input is not None:
-                if held == len(inputs):  # one place for all batches: fresh memory costs more than the copy into it
-                    inputs = torch.cat([inputs, torch.empty_like(inputs) if held else inputs.new_empty(8, *make.shape)])
-                inputs[held] = torch.from_numpy(found.input)
-                held += 1
+                inputs.add(found.input)
         last = found is None or (ends(found.item) if ends is not None else drawn % together == 0)
-        if not last and held < batch_size.now and len(span) < 4 * batch_size.now:
+        if not last and inputs.count < batch_size.now and len(span) < 4 * batch_size.now:
             continue
         with progress.timed("model"):
-            answers = iter(_answers(inputs[:held], columns, batch_size))
+            answers = iter(_answers(inputs.taken(), columns, batch_size))
         for item, made in span:
             yield record_of(item, made, None if made.error is not None else next(answers)), item
-        span, held = [], 0
+        span = []
         if found is None:
             return
+
+
+class _Inputs:
+    """What waits for the model, in one place for all batches: fresh memory costs more than the copy into it.
+
+    Attributes:
+        count: How many wait.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._place, self.count = torch.empty(8, *shape, dtype=torch.float32), 0
+
+    def add(self, made: np.ndarray) -> None:
+        """Copy one in."""
+        if self.count == len(self._place):
+            self._place = torch.cat([self._place, torch.empty_like(self._place)])
+        self._place[self.count] = torch.from_numpy(made)
+        self.count += 1
+
+    def taken(self) -> Tensor:
+        """Those that waited, until the next one is added."""
+        count, self.count = self.count, 0
+        return self._place[:count]
 
 
 def _answers(inputs: Tensor, columns: Callable[[Any], list[Any]], size: BatchSize) -> list[Any]:
