@@ -15,7 +15,7 @@ from hierax.registry import load
 from hierax.schema import read_toml
 from hierax.train import finetune
 from hierax.train.auto import Facts, chosen
-from hierax.train.look import Mirror, look, mirror
+from hierax.train.look import Look, Mirror, look, mirror
 from hierax.train.probe import left_out
 from hierax.train.reading import read_recipe, recipe_of, to_dict, with_options
 
@@ -27,8 +27,9 @@ HARMLESS = Mirror(looked=100, plain=80, mirrored=78, chance=10.0)
 CHANGED = Mirror(looked=100, plain=80, mirrored=30, chance=10.0)
 
 
-def choose(asked=None, mirror=CHANGED, **facts):
-    known = {"samples": 300, "classes": 10, "held": 30, "config": NANO, "started": True, "mirror": mirror, **facts}
+def choose(asked=None, mirror=CHANGED, sizes=(), flat=0, **facts):
+    seen = Look(mirror, tuple(sizes), flat)
+    known = {"samples": 300, "classes": 10, "held": 30, "config": NANO, "started": True, "seen": seen, **facts}
     asked = asked or {}
     return chosen(with_options(recipe_of({}), **asked), asked, Facts(**known))
 
@@ -98,6 +99,7 @@ def test_leaving_one_out_is_exact():
     assert left_out(rows, labels) == pytest.approx(right / 24)
     assert 0.5 < right / 24 < 1.0
     assert left_out(rng.normal(size=(200, 6)), np.arange(200) % 2) < 0.65  # fitted to each row itself it would be 1
+    assert left_out(rng.normal(size=(3, 6)), np.arange(3)) == 0.0  # no class has another row: nothing can be told
 
 
 def test_what_is_asked_for_wins():
@@ -180,12 +182,12 @@ def test_a_look_survives_what_cannot_be_read(tmp_path):
     folder = coloured_classes(tmp_path / "data", per_class=3)
     (folder / "class_0" / "000.png").write_bytes(b"broken")
     data = open_data(folder)
-    found, sizes = look(data)
-    assert found.looked == len(sizes) == len(data) - 1
-    assert set(sizes) == {(72, 80)}
+    found = look(data)
+    assert found.mirror.looked == len(found.sizes) == len(data) - 1
+    assert (set(found.sizes), found.flat) == ({(72, 80)}, 0)
     for path in folder.glob("*/*"):
         path.write_bytes(b"broken")
-    assert look(data) == (Mirror(), [])
+    assert look(data) == Look()
 
 
 def test_the_recipe_that_was_written_gives_the_same_run(tmp_path, capsys):
@@ -319,3 +321,21 @@ def test_the_result_sees_what_training_saw(tmp_path, capsys):
     capsys.readouterr()
     finetune(data, tmp_path / "three", model=model, recipe="small_finetune", **few)
     assert "--set resize=squash input_size=[160,32]" in capsys.readouterr().err
+
+
+def test_images_without_contrast_are_told_of(tmp_path):
+    """White on transparent shows white on white, and twelve bits of sixteen nearly black; both learn nothing in silence."""
+    from hierax.data.datasets.open import open_data
+
+    level = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        Image.fromarray(level).save(tmp_path / label / "dark.png")
+        clear = np.dstack([np.full((20, 20, 3), 255), level >> 4]).astype(np.uint8)
+        Image.fromarray(clear, "RGBA").save(tmp_path / label / "white.png")
+        Image.fromarray((level >> 4).astype(np.uint8)).save(tmp_path / label / "plain.png")
+    found = look(open_data(tmp_path))
+    assert (len(found.sizes), found.flat) == (6, 4)
+    lines = choose(sizes=found.sizes, flat=found.flat)[1]
+    assert "4 of 6 images that were looked at are of one colour" in lines[3]
+    assert len(choose(sizes=found.sizes, flat=0)[1]) == 3

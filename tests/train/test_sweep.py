@@ -112,6 +112,7 @@ def test_nothing_to_compare(tmp_path, start):
     """Without a validation the first candidate would be taken, whatever it learned."""
     with pytest.raises(RecipeError, match="compares accuracies"):
         finetune(start[0], tmp_path / "out", model=start[1], steps=4, sweep="lr", validation_fraction=0.0, **SETTINGS)
+    assert not (tmp_path / "out" / "sweep").exists()  # a whole run, for nothing
     with pytest.raises(RecipeError, match="over 'lr'"):
         finetune(start[0], tmp_path / "out", model=start[1], steps=4, sweep="wd", **SETTINGS)
 

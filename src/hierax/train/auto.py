@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..config import ModelConfig
@@ -16,7 +16,7 @@ from ..data.datasets.samples import TrainingData
 from ..data.framing import are_far, fitting_size, share_far, usual_stretch
 from ..weights.card import Weights
 from .devices import Devices
-from .look import Mirror, look
+from .look import Look, look
 from .presets import PRESETS, Keys
 from .probe import told_apart
 from .reading import AUTO, with_options
@@ -47,8 +47,7 @@ class Facts:
         held: Samples to validate on.
         config: The network.
         started: Whether it starts from weights.
-        mirror: What mirroring does to the images.
-        sizes: (height, width) of some images; of clips none.
+        seen: What some of the images are like; of clips nothing is known.
         told_apart: Share of images whose class a linear classifier on the features at the start finds.
         parts: What the batch must be a multiple of: processes x accumulate x repeats.
     """
@@ -58,8 +57,7 @@ class Facts:
     held: int
     config: ModelConfig
     started: bool
-    mirror: Mirror
-    sizes: Sequence[tuple[int, int]] = ()
+    seen: Look
     told_apart: float = 0.0
     parts: int = 1
 
@@ -83,15 +81,13 @@ def facts_of(
     devices: Devices,
 ) -> Facts:
     """Facts of a run that is about to begin; some images are read, and embedded with the network it starts from."""
-    seen, sizes = (Mirror(), []) if weights.config.is_video else look(train)
     facts = Facts(
         samples=len(train),
         classes=len(train.classes),
         held=0 if held is None else len(held),
         config=weights.config,
         started=bool(weights.tensors),
-        mirror=seen,
-        sizes=sizes,
+        seen=Look() if weights.config.is_video else look(train),
         parts=devices.world * recipe.accumulate * recipe.repeats,
     )
     if weights.config.is_video or not weights.tensors:
@@ -102,7 +98,7 @@ def facts_of(
 
 
 def chosen(recipe: Recipe, asked: Collection[str], facts: Facts) -> tuple[Recipe, list[str]]:
-    """The recipe with what was not asked for chosen, and three lines that say what, and why.
+    """The recipe with what was not asked for chosen, and three lines that say what, and why; more of odd images.
 
     Args:
         recipe: What the person asked for, over the defaults.
@@ -115,7 +111,7 @@ def chosen(recipe: Recipe, asked: Collection[str], facts: Facts) -> tuple[Recipe
         keys, reason = choose(recipe, facts)
         recipe = with_options(recipe, **{key: value for key, value in keys.items() if key not in keep})
         reasons.append(reason)
-    return recipe, _lines(recipe, facts, reasons, keep)
+    return recipe, [*_lines(recipe, facts, reasons, keep), *facts.seen.remarks()]
 
 
 def _lines(recipe: Recipe, facts: Facts, reasons: list[str], keep: Collection[str]) -> list[str]:
@@ -184,7 +180,7 @@ def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
         dear = facts.held * _FORWARD / (_VALIDATION_TIME * recipe.batch_size)  # steps that pay for one
         every = math.ceil(max(total / _VALIDATIONS, dear, _APART))
         every = every if every < total else 0  # the end of the run is validated anyway
-    mirror = facts.mirror
+    mirror = facts.seen.mirror
     keys: Keys = {"flip": 0.5 if mirror.harmless else 0.0, "crop_scale": (0.6, 1.0), "validate_every": every}
     if facts.config.is_video:
         return keys, "clips are not looked at, and mirrored motion may be of another class"
@@ -196,7 +192,7 @@ def _views(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
 
 def _frame(recipe: Recipe, facts: Facts) -> tuple[Keys, str]:
     """How images become the input: cropped, as ever, unless that would cut most of many of them away."""
-    (height, width), sizes = facts.config.input_size[-2:], facts.sizes
+    (height, width), sizes = facts.config.input_size[-2:], facts.seen.sizes
     if recipe.settings.resize == "shortest" or not are_far(sizes, (height, width)):
         return {}, ""
     fit = (height, width) if recipe.input_size else fitting_size(sizes, facts.config)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ..data.datasets.samples import TrainingData
@@ -16,6 +16,8 @@ from ..data.sources import is_video
 from ..errors import HieraxError
 
 MOST = 240  # images that are looked at: seconds, even of photographs
+_ROWS, _FLAT = 64, 24  # of an image that are looked at, and grey levels between darkest and lightest of a flat one
+_SOME = 0.1  # of the images, from which on flat ones are told of
 _SIDE = 12  # pixels of the thumbnails that are compared
 _SURE = 3.0  # standard errors from which on a difference is no accident
 _KEPT = 0.75  # of what thumbnails tell beyond accident, mirror images must keep at least as much
@@ -52,13 +54,34 @@ class Mirror:
         return self.telling and not self.changed and kept >= _KEPT * (self.plain - self.chance)
 
 
-def look(data: TrainingData) -> tuple[Mirror, list[tuple[int, int]]]:
-    """Look at up to `MOST` images, as many of each class, always the same; clips are not looked at.
+@dataclass(frozen=True)
+class Look:
+    """What some images are like.
 
-    Returns:
-        What mirroring does to them, and the (height, width) of each.
+    Attributes:
+        mirror: What mirroring does to them.
+        sizes: (height, width) of each.
+        flat: How many are of one colour, or nearly.
     """
-    thumbs, labels, sizes = [], [], []
+
+    mirror: Mirror = Mirror()
+    sizes: tuple[tuple[int, int], ...] = ()
+    flat: int = 0
+
+    def remarks(self) -> list[str]:
+        """What a person should know of what is in the images."""
+        if self.flat < max(1, _SOME * len(self.sizes)):
+            return []
+        return [
+            f"{self.flat} of {len(self.sizes)} images that were looked at are of one colour, or nearly: transparency "
+            "shows white, and of numbers of 16 bits the high ones count. If there is more to see in them, save them "
+            "with that background, or stretched over all their bits."
+        ]
+
+
+def look(data: TrainingData) -> Look:
+    """Look at up to `MOST` images, as many of each class, always the same; clips are not looked at."""
+    thumbs, labels, sizes, flat = [], [], [], 0
     for index in some_of(data.labels, MOST):
         try:
             source = data.read(int(index))
@@ -69,9 +92,17 @@ def look(data: TrainingData) -> tuple[Mirror, list[tuple[int, int]]]:
             continue
         labels.append(int(data.labels[index]))
         sizes.append((pixels.shape[0], pixels.shape[1]))
+        flat += _is_flat(pixels)
         small = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
         thumbs.append(np.asarray(small, np.float32) / 255)
-    return mirror(np.stack(thumbs), np.array(labels)) if thumbs else Mirror(), sizes
+    found = mirror(np.stack(thumbs), np.array(labels)) if thumbs else Mirror()
+    return Look(found, tuple(sizes), flat)
+
+
+def _is_flat(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether hardly anything can be seen, by some rows and columns."""
+    some = pixels[:: max(1, pixels.shape[0] // _ROWS), :: max(1, pixels.shape[1] // _ROWS)]
+    return bool(np.ptp(some, axis=(0, 1)).max() < _FLAT)
 
 
 def mirror(thumbs: Float[np.ndarray, "n h w 3"], labels: Int[np.ndarray, " n"]) -> Mirror:

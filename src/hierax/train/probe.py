@@ -41,7 +41,7 @@ def told_apart(data: TrainingData, weights: Weights, device: torch.device) -> fl
 
 
 def left_out(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"]) -> float:
-    """Share of rows that ridge regression on all other rows puts in their class.
+    """Share of rows that ridge regression on all other rows puts in their class, of those whose class has others.
 
     Source: the residuals of leaving one out are those of the fit over the diagonal of the inverse kernel, up to sign.
     """
@@ -53,4 +53,5 @@ def left_out(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"]) -> flo
     kernel = rows @ rows.T / rows.shape[1] + 1 / len(rows)  # and a constant
     inverse = np.linalg.inv(kernel + _RIDGE * np.eye(len(rows)))
     answers = targets - (inverse @ targets) / np.diag(inverse)[:, None]
-    return float((answers.argmax(1) == truth).mean())
+    judged = np.bincount(truth)[truth] > 1
+    return float((answers.argmax(1) == truth)[judged].mean()) if judged.any() else 0.0

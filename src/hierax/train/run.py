@@ -203,6 +203,11 @@ def _train(
     """Train in a folder that is this run's."""
     started, kind = time.perf_counter(), find_method(recipe.method)
     train, validation = kind.open(data, recipe)
+    if sweep and validation is None:
+        raise RecipeError(
+            "A sweep compares accuracies; nothing is held out of this data. Set validation to other data "
+            "(--set validation=FOLDER), or raise validation_fraction."
+        )
     begun: list[str] = []
     weights = starting_weights(recipe, begun)
     old = begun_with(folder) if resume else None

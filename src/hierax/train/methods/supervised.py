@@ -150,9 +150,10 @@ class Supervised(Method):
                 f"{samples} images are few to train from random weights: start from a pretrained checkpoint (`hierax "
                 "list`). Hiera without pretraining does worse than other networks (arXiv:2306.00989, section B)."
             )
-        if samples / len(self.classes) < 20:
+        each = round(samples / len(self.classes))
+        if each < 20:
             lines.append(
-                f"about {samples / len(self.classes):.0f} images a class: accuracy on few validation images is "
+                f"about {each} image{'' if each == 1 else 's'} a class: accuracy on few validation images is "
                 "uncertain by several points; validate on other images (validation=), or repeat with other seeds."
             )
         return lines
