@@ -102,6 +102,14 @@ def test_leaving_one_out_is_exact():
     assert left_out(rng.normal(size=(3, 6)), np.arange(3)) == 0.0  # no class has another row: nothing can be told
 
 
+def test_rare_classes_count_as_much_as_frequent_ones():
+    """93 % of 150 and 50 common digits hid that the rare ones were not known: spared, the network never learned them."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [60, 30, 3])
+    rows = rng.normal(size=(93, 6)) + 4 * np.eye(6)[[0] * 60 + [1] * 30 + [0] * 3]  # the rare ones look like the first
+    assert 0.6 < left_out(rows, labels) < 0.7
+
+
 def test_what_is_asked_for_wins():
     """A choice that overrules the person, or one that contradicts what the person asked for, fails."""
     recipe, lines = choose(

@@ -48,7 +48,7 @@ class Facts:
         config: The network.
         started: Whether it starts from weights.
         seen: What some of the images are like; of clips nothing is known.
-        told_apart: Share of images whose class a linear classifier on the features at the start finds.
+        told_apart: Share of images whose class a linear classifier on the features at the start finds, by class.
         parts: What the batch must be a multiple of: processes x accumulate x repeats.
     """
 

@@ -21,10 +21,10 @@ _RIDGE = 0.1  # of the variance of a feature
 
 
 def told_apart(data: TrainingData, weights: Weights, device: torch.device) -> float:
-    """Share of some training images whose class a linear classifier of the others finds; 0 if none could be read.
+    """Share of some training images whose class a linear classifier of the others finds, the mean over their classes.
 
-    The network is frozen; the classifier is ridge regression on its embeddings, and its leave-one-out answers are
-    exact.
+    0 if none could be read. The network is frozen; the classifier is ridge regression on its embeddings, and its
+    leave-one-out answers are exact.
     """
     weights = to_num_classes(to_encoder(weights), 0)
     weights = weights.with_card(config=dataclasses.replace(weights.config, drop_path=0.0))
@@ -41,7 +41,9 @@ def told_apart(data: TrainingData, weights: Weights, device: torch.device) -> fl
 
 
 def left_out(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"]) -> float:
-    """Share of rows that ridge regression on all other rows puts in their class, of those whose class has others.
+    """Share of rows that ridge regression on all other rows puts in their class, the mean over classes of several rows.
+
+    A share of all rows would be that of the largest classes, however little is known of the others.
 
     Source: the residuals of leaving one out are those of the fit over the diagonal of the inverse kernel, up to sign.
     """
@@ -53,5 +55,6 @@ def left_out(features: Float[ndarray, "n d"], labels: Int[ndarray, " n"]) -> flo
     kernel = rows @ rows.T / rows.shape[1] + 1 / len(rows)  # and a constant
     inverse = np.linalg.inv(kernel + _RIDGE * np.eye(len(rows)))
     answers = targets - (inverse @ targets) / np.diag(inverse)[:, None]
-    judged = np.bincount(truth)[truth] > 1
-    return float((answers.argmax(1) == truth)[judged].mean()) if judged.any() else 0.0
+    counts = np.bincount(truth)
+    shares = np.bincount(truth, answers.argmax(1) == truth) / counts
+    return float(shares[counts > 1].mean()) if (counts > 1).any() else 0.0
