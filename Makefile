@@ -10,6 +10,9 @@ TORCH  ?= torch==2.13.0
 OUT    ?= out/demo
 PYTEST := $(BIN)/python -m pytest
 
+# Where it is set, each of the tests' hundreds of processes would compile everything that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check docs oldest wheel nightly fuzz lint format bench types clean
 
 demo: $(VENV)/.package

@@ -105,6 +105,7 @@ def check_python(block: Block, namespace: dict[str, Any]) -> None:
             exec(compile(ast.Module([node], []), block.place, "exec"), namespace)
     made = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     made |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    made |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     namespace.update(dict.fromkeys(made - namespace.keys()))  # a later block may use them
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -40,11 +41,22 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def told(path: Path) -> list[ast.AST]:
+    """The nodes of a file that a rule is about: asserts, imports, and calls of something named `load`."""
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Assert, ast.Import, ast.ImportFrom))
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "load")
+    ]
+
+
 def imported_rooms(path: Path) -> set[str]:
     """Rooms that a file imports from, at module level or inside functions; typing-only imports count too."""
     rooms = set()
     package = ("hierax", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in told(path):
         if isinstance(node, ast.ImportFrom):
             if node.level:
                 base = list(package[: len(package) - node.level + 1]) + (node.module or "").split(".")
@@ -118,8 +130,7 @@ def test_package_works_without_optional_dependencies():
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_forbidden_calls(path):
     """Unpickling runs strangers' code; torchvision has no CPU build everywhere; assert vanishes under -O."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
+    for node in told(path):
         if isinstance(node, ast.Assert):
             raise AssertionError(f"line {node.lineno}: users must never meet an assert")
         if isinstance(node, (ast.Import, ast.ImportFrom)):

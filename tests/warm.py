@@ -97,13 +97,14 @@ def captured(argv: Sequence[str], *, given: bytes = b"", **options: Any) -> subp
 
 
 def import_all() -> None:
-    """Import what commands do, and fewer pages to copy for each child."""
+    """Import what commands do, read the catalogue as most of them do, and leave fewer pages to copy for each child."""
     import hierax.commands
 
     names = [module.name for module in pkgutil.iter_modules(hierax.commands.__path__, "hierax.commands.")]
     for name in (*names, *MODULES):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    hierax.list_models()
     gc.collect()
     gc.freeze()
 

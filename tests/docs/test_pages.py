@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from ..blocks import blocks, difference, same_line
+from ..blocks import blocks, check_python, check_shell, difference, same_line
 from .pages import DOCS, agrees, pictures, run_page, workshop, written_pages
 
 RUN = [page for page in written_pages() if any(block.language in ("sh", "python") for block in blocks(page))]
 
 
 # Their commands start a cluster, or convert networks: ten to twenty seconds each, and tested where they live.
-LONG = ("tasks/ray.md", "tasks/prepare.md", "tasks/export-onnx.md", "tasks/export-openvino.md", "tasks/export-torch.md")
+LONG = (
+    "tasks/ray.md", "tasks/prepare.md", "tasks/export.md", "tasks/export-onnx.md", "tasks/export-openvino.md",
+    "tasks/export-torch.md",
+)  # fmt: skip
 
 
 def marked(page: Path) -> Any:
@@ -34,6 +37,17 @@ def test_page(page, tmp_path):
                 assert not found, f"{block.place}: {found}\n`python -m tests.docs.pages {os.path.relpath(page)}`"
         for shown, drawn in pictures(page):
             assert agrees(shown, tmp_path / drawn), f"{shown.name} is not what the page draws as {drawn}"
+
+
+@pytest.mark.parametrize("page", LONG)
+def test_long_page(page):
+    """By day: its commands and options exist, its names are there."""
+    namespace = {}
+    for block in blocks(DOCS / page):
+        if block.language == "sh":
+            check_shell(block)
+        elif block.language == "python":
+            check_python(block, namespace)
 
 
 @pytest.mark.parametrize(
