@@ -60,5 +60,7 @@ def test_what_is_said():
     assert "shows about 8% of each" in told
     assert "--input-size 320x32" in told
     assert "squarer pieces" in remark([(200, 16), (16, 200)] * 8, NANO, cropped=True)
+    small = dataclasses.replace(NANO, input_size=(64, 64))  # five units of 32 pixels: still far from it, but less so
+    assert "--input-size 160x32" in remark([(200, 16)] * 8, small, cropped=True)
     assert "squashed to it, about 12 times" in remark([(200, 16)] * 8, NANO, cropped=False)
     assert remark([(200, 60)] * 8, NANO, cropped=False) is None

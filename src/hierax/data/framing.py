@@ -71,7 +71,7 @@ def remark(sizes: Sequence[_Size], config: ModelConfig, *, cropped: bool, option
         return None
     size, far, usual = fitting_size(sizes, config), share_far(sizes, shape), usual_stretch(sizes, shape, limit)
     remedy = "Cut them into squarer pieces."
-    if share_far(sizes, size) < far / 2:
+    if 2 * usual_stretch(sizes, size, 1.0) <= usual:
         remedy = f"Their shape is that of {option.format(height=size[0], width=size[1])}."
     loss = f"a crop of it shows about {1 / usual:.0%} of each of them"
     if not cropped:
