@@ -85,19 +85,22 @@ def test_a_hot_teacher_is_held_to_more():
     assert collapse_bounds(CollapseSettings(collapse_information=0.0), 32, 10.0)[0].least == 0
 
 
-# As a person would begin them, on a network that takes seconds; the second of each is what it must come to.
+# As a person would begin them, on a network that takes seconds; the second of each is on what it must be warned of.
+ALL = {"digits", "textures", "photographs"}
 PROVOKED = {
-    "healthy": ({}, False),
-    "temperature 1": ({"teacher_temperature": 1.0, "teacher_temperature_start": 1.0}, True),
-    "no centring": ({"centring": "centre", "centre_momentum": 0.99999}, True),
-    "no average": ({"teacher_momentum": 0.0, "teacher_momentum_end": 0.0}, True),
-    "rate x 100": ({"lr": 0.05, "lr_batch": 16}, True),
+    "healthy": ({}, set()),
+    "temperature 1": ({"teacher_temperature": 1.0, "teacher_temperature_start": 1.0}, ALL),
+    # Photographs differ so much that it takes longer than 120 steps.
+    "no centring": ({"centring": "centre", "centre_momentum": 0.99999, "steps": 240}, ALL),
+    # Targets of other images stay different, only they teach nothing: no collapse, and the probe shows it.
+    "no average": ({"teacher_momentum": 0.0, "teacher_momentum_end": 0.0}, {"digits"}),
+    "rate x 100": ({"lr": 0.05, "lr_batch": 16}, ALL),
 }
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("run", PROVOKED)
-@pytest.mark.parametrize("images", ["digits", "textures", "photographs"])
+@pytest.mark.parametrize("images", sorted(ALL))
 def test_bounds_hold_on_other_images(images, run, tmp_path, capsys):
     """Digits look alike: scores with one favourite, and an entropy near 1, were taken for a collapse."""
     data = tmp_path / "data"
@@ -117,4 +120,4 @@ def test_bounds_hold_on_other_images(images, run, tmp_path, capsys):
     changes, collapses = PROVOKED[run]
     hierax.pretrain(data, tmp_path / "out", method="dinov2", **{**usual, **small, **changes})
     said = [line for line in capsys.readouterr().err.splitlines() if "WARNING: collapse" in line]
-    assert bool(said) == collapses, said
+    assert bool(said) == (images in collapses), said
