@@ -322,12 +322,10 @@ def test_the_result_sees_what_training_saw(tmp_path, capsys):
     assert (made.preprocess.resize, made.preprocess.crop_ratio) == ("squash", 1.0)
     one, other = (Image.open(tmp_path / f"data/class_{label}/0.png") for label in (0, 1))
     assert (made.prepare(one)[:, :20] - made.prepare(other)[:, :20]).abs().mean() > 0.5  # the end that tells
-    finetune(data, tmp_path / "two", model=model, recipe=tmp_path / "one" / "recipe.toml")
-    assert runs.identical(runs.result(tmp_path / "one"), runs.result(tmp_path / "two"))
     again = finetune(data, tmp_path / "one", model=model, resume=True, **few)
     assert again.resumed_from == 2
     capsys.readouterr()
-    finetune(data, tmp_path / "three", model=model, recipe="small_finetune", **few)
+    finetune(data, tmp_path / "two", model=model, recipe="small_finetune", **{**few, "steps": 1})
     assert "--set resize=squash input_size=[160,32]" in capsys.readouterr().err
 
 
