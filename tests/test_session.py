@@ -41,7 +41,7 @@ def session(folder: Path, *, fails: bool) -> list[str]:
     temporary.mkdir(parents=True)
     written.mkdir()
     left = ["of_the_module", "of_the_other"] if fails else []
-    (written / "test_first.py").write_text(TESTS.replace("{fails!r}", repr("FAILS")))
+    (written / "test_first.py").write_text(TESTS.replace("{fails!r}", repr("PYTEST_FAILS")))
     (written / "test_later.py").write_text(LATER.replace("{left!r}", repr(left)))
     root = Path(__file__).parents[1]
     argv = [
@@ -56,8 +56,8 @@ def session(folder: Path, *, fails: bool) -> list[str]:
         f"{root / 'pyproject.toml'}",
     ]
     variables = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "PYTEST_DEBUG_TEMPROOT")}
-    variables |= {"TMPDIR": str(temporary), **({"FAILS": "1"} if fails else {})}
-    code = "import sys, tempfile, pytest; tempfile.tempdir = None; sys.exit(pytest.main(sys.argv[1:]))"
+    variables |= {"TMPDIR": str(temporary), **({"PYTEST_FAILS": "1"} if fails else {})}
+    code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     done = warm.captured([*argv, "--rootdir", str(written), str(written)], code=code, cwd=root, environment=variables)
     assert done.returncode == int(fails), done.stdout + done.stderr
     return sorted(path.name for path in temporary.rglob("of[_-]*"))

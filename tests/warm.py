@@ -70,8 +70,11 @@ def start(
     variables = dict(os.environ if environment is None else environment)
     variables.pop("PYTEST_CURRENT_TEST", None)
     forgotten = list(forget)
-    late = ("HIERAX_", "PATH", "COLUMNS", "NO_COLOR", *(["HF_"] if "huggingface_hub" in forgotten else []))
-    early = {name: value for name, value in variables.items() if not name.startswith(late)}
+    late = ("HIERAX_", "PATH", "COLUMNS", "NO_COLOR", "PYTEST_", "TMPDIR")
+    # Those of the command are for what it starts, or imports anew: the server keeps ours, and one serves more commands.
+    ours = ("PYTHONPATH", *(["HF_"] if "huggingface_hub" in forgotten else []))
+    early = {name: value for name, value in variables.items() if not name.startswith((*late, *ours))}
+    early |= {name: value for name, value in os.environ.items() if name.startswith(ours)}
     server = _server(tuple(sorted(early.items())))
     request = {"argv": [*argv], "code": code, "cwd": str(cwd or os.getcwd()), "environment": variables}
     return Child(server.ask({**request, "forget": forgotten}, files), server)
@@ -172,6 +175,7 @@ def _command(
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(environment)
+        tempfile.tempdir = None
         for name in [name for name in sys.modules if name.partition(".")[0] in forget]:
             del sys.modules[name]
         sys.argv = ["-c" if code else "hierax", *argv]

@@ -83,12 +83,12 @@ def child(
 
 RUN_ALL = "print(json.dumps(codes(*sys.argv[1:])))"
 NO_HOME = dict.fromkeys(("HOME", "HF_HOME", "XDG_CACHE_HOME", "HIERAX_CACHE", "MPLCONFIGDIR"))
+TURKISH = {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"}
+C = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "no home": NO_HOME,
-    "a home that cannot be written": {**NO_HOME, "HOME": "/proc"},
-    "a home that is no folder": {**NO_HOME, "HOME": "/dev/null"},
-    "Turkish": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
-    "C": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "a home that cannot be written, Turkish": {**NO_HOME, "HOME": "/proc", **TURKISH},
+    "a home that is no folder, C": {**NO_HOME, "HOME": "/dev/null", **C},
 }
 
 

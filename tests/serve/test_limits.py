@@ -188,7 +188,9 @@ def test_full_line__is_told(strict):
     os.kill(strict.service.line.worker, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(6) as pool:
-            under_way = [pool.submit(strict.post, "/classify", image) for _ in range(4)]
+            under_way = [pool.submit(strict.post, "/classify", image)]
+            until(lambda: (strict.service.line.pending, strict.service.line.depth) == (1, 0))  # the model has it
+            under_way += [pool.submit(strict.post, "/classify", image) for _ in range(3)]
             until(lambda: strict.service.line.depth == 3)
             refused(strict.post("/classify", image), 429, "Overloaded")
             assert strict.client.get("/v2/health/ready").status_code == 503

@@ -69,9 +69,8 @@ def hub(web):
 def start(hub, home, code, *, patience_s=20, **extra):
     """A process that begins with our environment, forked from one that has torch; and the files that it prints to."""
     environment = {
-        "PATH": os.environ["PATH"],
+        **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HIERAX_"))},
         "PYTHONPATH": SOURCE,
-        "OMP_NUM_THREADS": "1",
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
