@@ -214,18 +214,25 @@ def mae_rename(*rules: tuple[str, str | None]) -> Callable[[str], str | None]:
 # --- SAM 2 trunks -------------------------------------------------------------------------------------------------
 
 
-def sam2(windows: tuple[int, ...] = (8, 4, 14, 7), heads: int = 1, background: int = 7) -> Reference:
+def sam2(
+    windows: tuple[int, ...] = (8, 4, 14, 7),
+    heads: int = 1,
+    background: int = 7,
+    depths: tuple[int, ...] = (1, 2, 5, 2),
+    global_blocks: tuple[int, ...] = DET_GLOBAL,
+) -> Reference:
     """The trunk of SAM 2's image encoder."""
     hieradet = peer("sam2.modeling.backbones.hieradet")
     module = hieradet.Hiera(
         embed_dim=16,
         num_heads=heads,
-        stages=(1, 2, 5, 2),
-        global_att_blocks=DET_GLOBAL,
+        stages=depths,
+        global_att_blocks=global_blocks,
         window_spec=windows,
         window_pos_embed_bkg_spatial_size=(background, background),
     )
-    config = det_config(windows, num_heads=heads, position_size=(background, background))
+    changes = {"num_heads": heads, "position_size": (background, background)}
+    config = det_config(windows, depths=depths, global_blocks=global_blocks, **changes)
     return Reference(loud(module), config, lambda m, x: named_stages(m(x)), SAM2_RENAME)
 
 

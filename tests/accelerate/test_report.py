@@ -14,7 +14,7 @@ from hierax.accelerate import door
 from hierax.accelerate.report import Report
 
 from ..members import pixels
-from ..peers import TINY, meta, timm_sam2
+from ..peers import TINY, meta, sam2, timm_sam2
 
 pytestmark = pytest.mark.parity
 
@@ -125,7 +125,7 @@ def test_auto__tries_openvino_where_torch_gains_little(monkeypatch: pytest.Monke
     pytest.importorskip("openvino")
     times = iter([(1.0, 0.95), (1.0, 0.8)])
     monkeypatch.setattr(door, "timed", lambda *_: next(times))
-    model = TINY["sam2"]().module
+    model = sam2(depths=(1, 1, 2, 1), global_blocks=(3,)).module
     handle = hierax.accelerate(model, input_size=64)
     assert "engine openvino, f32" in handle.choice
     assert handle.report.speedup == pytest.approx(1.25)

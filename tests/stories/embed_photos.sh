@@ -1,5 +1,5 @@
 # I have a folder of photographs, one of them broken, and want a vector of each, and to know which failed and why.
-python "$STORIES/photos.py" photos    # stands in for a folder of mine
+cp -r "$PHOTOS" photos    # stands in for a folder of mine
 echo "half a download" > photos/broken.jpg
 
 # The first try names a place; the broken file becomes a row, and the exit code 3 says that there is one.

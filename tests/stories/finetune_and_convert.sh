@@ -1,5 +1,5 @@
 # I have two kinds of photographs in two folders, and want a classifier that my colleagues load with transformers.
-python "$STORIES/photos.py" photos    # stands in for a folder of mine
+cp -r "$PHOTOS" photos    # stands in for a folder of mine
 
 hierax finetune photos run --steps 12 --batch-size 8 --set seed=1 workers=0 validation_fraction=0.25 > path.txt 2> said.txt
 [ "$(cat path.txt)" = run/model ]

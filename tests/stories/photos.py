@@ -1,4 +1,4 @@
-"""A folder of small photographs, in the place of a user's own: `python photos.py FOLDER`.
+"""A folder of small photographs, in the place of a user's own.
 
 Pieces of the two photographs that come with scikit-learn, in one sub-folder each; without it, rendered shapes of two
 classes.
@@ -7,7 +7,6 @@ classes.
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,3 @@ def sources() -> list[np.ndarray]:
     from hierax.data.datasets.shapes import render
 
     return [np.tile(render(index, seed=1, size=320)[0], (2, 2, 1)) for index in (0, 5)]
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

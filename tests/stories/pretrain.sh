@@ -1,5 +1,5 @@
 # I have many photographs without labels and few with; I pretrain on the many and fine-tune on the few.
-python "$STORIES/photos.py" photos    # stands in for a folder of mine
+cp -r "$PHOTOS" photos    # stands in for a folder of mine
 
 hierax pretrain photos mae -m hiera_nano_96 --steps 8 --batch-size 8 \
     --set workers=0 decoder_depth=1 decoder_dim=32 decoder_heads=2 log_every=1 > path.txt 2> said.txt

@@ -2,15 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
 
 import hierax
 
-subprocess.run([sys.executable, os.environ["STORIES"] + "/photos.py", "photos"], check=True)  # stands in for mine
+shutil.copytree(os.environ["PHOTOS"], "photos")  # stands in for a folder of mine
 Image.open("photos/flowers/03.jpg").resize((120, 90)).save("photos/smaller-copy.jpg", quality=70)
 with open("photos/notes.jpg", "w") as file:
     file.write("no picture at all")

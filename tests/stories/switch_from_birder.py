@@ -1,8 +1,7 @@
 """My code uses birder; I change the import and keep the lines, my own weights file and my numbers."""
 
 import os
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -11,7 +10,7 @@ import hierax
 import hierax.compat.birder as birder  # instead of: import birder
 from hierax.compat.birder.inference.classification import infer_batch, infer_image
 
-subprocess.run([sys.executable, os.environ["STORIES"] + "/photos.py", "photos"], check=True)  # stands in for mine
+shutil.copytree(os.environ["PHOTOS"], "photos")  # stands in for a folder of mine
 photo = "photos/temples/05.jpg"
 hierax.load().save("mine.pt", format="birder")  # stands in for a file that birder's training wrote
 

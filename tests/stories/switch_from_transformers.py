@@ -1,8 +1,7 @@
 """My code uses transformers; I change the import and keep the lines, the folder and the numbers."""
 
 import os
-import subprocess
-import sys
+import shutil
 
 import torch
 from PIL import Image
@@ -15,7 +14,7 @@ from hierax.compat.transformers import (  # instead of: from transformers import
     HieraModel,
 )
 
-subprocess.run([sys.executable, os.environ["STORIES"] + "/photos.py", "photos"], check=True)  # stands in for mine
+shutil.copytree(os.environ["PHOTOS"], "photos")  # stands in for a folder of mine
 photo = Image.open("photos/flowers/00.jpg")
 hierax.load().save("mine", format="transformers")  # stands in for a folder that save_pretrained wrote
 

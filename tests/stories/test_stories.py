@@ -16,13 +16,23 @@ import pytest
 
 import hierax
 
+from . import photos
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STORIES = sorted([*HERE.glob("*.sh"), *(p for p in HERE.glob("*.py") if p.name not in ("__init__.py", "photos.py", "test_stories.py"))])  # fmt: skip
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 
-def environment(folder: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs, for each story to copy."""
+    folder = tmp_path_factory.mktemp("album")
+    photos.write(folder)
+    return folder
+
+
+def environment(folder: Path, album: Path) -> dict[str, str]:
     """What a user's shell has: `hierax` and `python` on the path, and no network."""
     tools = folder / "tools"
     tools.mkdir()
@@ -39,7 +49,7 @@ def environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder / "home"),
         "PYTHONPATH": str(sources),
         "SOURCES": str(sources),
-        "STORIES": str(HERE),
+        "PHOTOS": str(album),
         "README": str(ROOT / "README.md"),
         "OTHER_PYTHONS": " ".join(filter(None, others)),
         "HF_HUB_OFFLINE": "1",
@@ -50,14 +60,14 @@ def environment(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
-def test_story(story, tmp_path):
+def test_story(story, tmp_path, album):
     """Whoever breaks a step of it breaks it for people."""
     work = tmp_path / "work"
     work.mkdir()
     shell = ["bash", "-euo", "pipefail", str(story)]
     command = shell if story.suffix == ".sh" else [sys.executable, str(story)]
     done = subprocess.run(
-        command, cwd=work, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=1800
+        command, cwd=work, env=environment(tmp_path, album), capture_output=True, text=True, check=False, timeout=1800
     )
     assert done.returncode == 0, f"{story.name}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     # A story reads as a user writes: public names only, and what it looks at is said.
