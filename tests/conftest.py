@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 
 # Children too: two test processes whose children each take every core wait for one another, three times as long.
@@ -34,16 +35,21 @@ hypothesis.settings.load_profile("hierax")
 def pytest_configure(config: pytest.Config) -> None:
     """What tests and their children leave in the temporary directory goes with the session: it has one of its own.
 
-    Children that a test kills, or that end in a fork, clear nothing away. What failed tests wrote stays, where pytest
-    always has it.
+    Children that a test kills, or that end in a fork, clear nothing away; what a killed session left, the next one
+    clears. What failed tests wrote stays, where pytest always has it.
     """
     if hasattr(config, "workerinput"):
         return  # it is that of the process that shares the tests out
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    before = os.environ.get("TMPDIR")
-    own = tempfile.mkdtemp(prefix="hierax-")  # short: it begins names of sockets, which end at 107 characters
-    os.chmod(own, 0o711)  # some tests are another user for a while
-    os.environ["TMPDIR"] = tempfile.tempdir = own
+    before, everybodys = os.environ.get("TMPDIR"), Path(tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(everybodys))
+    for old in everybodys.glob("hierax-t*"):
+        pid = old.name.removeprefix("hierax-t")
+        if pid.isdecimal() and (int(pid) == os.getpid() or not lives(int(pid))):
+            shutil.rmtree(old, ignore_errors=True)
+    own = everybodys / f"hierax-t{os.getpid()}"  # short: it begins names of sockets, which end at 107 characters
+    own.mkdir()
+    own.chmod(0o711)  # some tests are another user for a while
+    os.environ["TMPDIR"] = tempfile.tempdir = str(own)
 
     def leave() -> None:
         shutil.rmtree(own, ignore_errors=True)
@@ -53,6 +59,19 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ["TMPDIR"] = before
 
     config.add_cleanup(leave)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is a process of that number; true where it cannot be asked for."""
+    if sys.platform == "win32":  # where this would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -40,6 +40,7 @@ def session(folder: Path, *, fails: bool) -> list[str]:
     temporary, written = folder / "temporary", folder / "tests"
     temporary.mkdir(parents=True)
     written.mkdir()
+    (temporary / f"hierax-t{2**22 + 1}" / "of-a-killed-session").mkdir(parents=True)  # no process has that number
     left = ["of_the_module", "of_the_other"] if fails else []
     (written / "test_first.py").write_text(TESTS.replace("{fails!r}", repr("PYTEST_FAILS")))
     (written / "test_later.py").write_text(LATER.replace("{left!r}", repr(left)))

@@ -47,7 +47,11 @@ def test_long_page(page):
         if block.language == "sh":
             check_shell(block)
         elif block.language == "python":
-            check_python(block, namespace)
+            try:
+                check_python(block, namespace)
+            except ModuleNotFoundError as error:
+                assert not str(error.name).startswith("hierax")
+                pytest.skip(f"{error.name} is not installed")
 
 
 @pytest.mark.parametrize(
