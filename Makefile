@@ -46,7 +46,7 @@ oldest:
 	.venv-oldest/bin/python .ci/oldest.py > .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install -c .venv-oldest/oldest.txt $(OLDEST_TORCH)
 	.venv-oldest/bin/python -m pip --disable-pip-version-check -q install -c .venv-oldest/oldest.txt \
-		-e ".[data,train,video,viz]" --group dev
+		-e ".[data,train,eval,video,viz]" --group dev
 	.venv-oldest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not parity and not nightly and not gpu"
 
 # What users get: a wheel in an empty environment, away from this folder, offline.
@@ -91,7 +91,7 @@ $(VENV)/.package: pyproject.toml
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.package
-	$(PIP) install -e ".[data,train,video,viz]" --group dev
+	$(PIP) install -e ".[data,train,eval,video,viz]" --group dev
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.check

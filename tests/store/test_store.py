@@ -341,7 +341,9 @@ def test_reading_while_it_is_written(tmp_path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    fill(tmp_path / "s", range(60), per_part=5)
-    stop.set()
-    reader.join()
+    try:
+        fill(tmp_path / "s", range(60), per_part=5)
+    finally:
+        stop.set()
+        reader.join()
     assert all(ids == list(range(len(ids))) and (len(ids) % 5 == 0) for ids in seen)

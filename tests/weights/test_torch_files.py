@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import hashlib
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -153,7 +154,8 @@ def test_large_archive_offsets(tmp_path: Path) -> None:
 
 def test_safetensors__both_ways(tmp_path: Path) -> None:
     """What we write, the package reads, and the other way round."""
-    types = [dtype for dtype in (*PLAIN, *NEWER, torch.complex64)]
+    known = tuple(map(int, importlib.metadata.version("safetensors").split(".")[:2])) >= (0, 6)  # of the newer ones
+    types = (*PLAIN, *(NEWER if known else ()), torch.complex64)
     data = {
         f"{i} {dtype}": drawn(dtype, *shape) for i, shape in enumerate([(3, 4), (), (0, 2), (5,)]) for dtype in types
     }
