@@ -14,7 +14,7 @@ import hierax
 from hierax.errors import InputError, UnknownNameError
 from hierax.store import read as reading
 from hierax.store.layout import Spec
-from hierax.store.tables import Record, reads_null_vectors
+from hierax.store.tables import Record, reads_null_vectors, vector_array
 from hierax.store.write import open_writer
 
 from ..small_disk import on_small_disk, result_of
@@ -347,3 +347,12 @@ def test_reading_while_it_is_written(tmp_path):
         stop.set()
         reader.join()
     assert all(ids == list(range(len(ids))) and (len(ids) % 5 == 0) for ids in seen)
+
+
+def test_null_vectors__hold_nothing_where_lists_have_any_length():
+    """Before pyarrow 20 a null list that holds something cannot be written: one broken image would end the run."""
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for null in ([False, True, False, True], [True] * 4, [False] * 4):
+        made = vector_array(vectors, np.array(null), pa.list_(pa.float32()))
+        assert made.to_pylist() == [None if gone else row.tolist() for gone, row in zip(null, vectors, strict=True)]
+        assert len(made.values) == 3 * null.count(False)

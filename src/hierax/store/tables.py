@@ -116,11 +116,12 @@ def vector_array(vectors: np.ndarray, null: np.ndarray, kind: pa.DataType) -> pa
     """Vectors (n, c) as an Arrow array of lists, some of them null."""
     import pyarrow as pa
 
-    flat = pa.array(vectors.reshape(-1))
     if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(null))
-    offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pa.array(null)).cast(kind)
+        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind, mask=pa.array(null))
+    # Where pyarrow is old, it writes no null list that holds something.
+    offsets = np.concatenate([[0], np.cumsum(~null)]).astype(np.int32) * vectors.shape[1]
+    flat = pa.array(vectors[~null].reshape(-1))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=pa.array(null)).cast(kind)
 
 
 def schema(spec: Spec, metadata: Mapping[str, str] | None = None) -> pa.Schema:
