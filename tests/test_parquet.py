@@ -74,7 +74,7 @@ def test_unpacked__is_known_before(tmp_path, monkeypatch):
         pq.write_table(pa.table({"n": range(len(cells)), "image": cells}), tmp_path / "t.parquet", compression="zstd")
         return in_tables(str(tmp_path / "t.parquet"), bool)
 
-    monkeypatch.setattr(parquet, "_UNPACKED", 1 << 20)
+    monkeypatch.setattr(parquet, "UNPACKED", 1 << 20)
     noise = random.Random(0).randbytes(2 << 20)
     assert [len(item.data) for item in table([noise, b"x"])] == [2 << 20, 1]
     assert len(list(table([bytes(1000)] * 100))) == 100

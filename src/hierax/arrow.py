@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import InputError
-from .parquet import check_rows
+from .parquet import RATIO, UNPACKED, check_rows, is_heavy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_UNPACKED, _RATIO = 256 << 20, 16  # bytes of a batch that may unpack to more than so many times
 _DICTIONARY, _BATCH = 2, 3  # the kinds of message that carry buffers
 _BLOCK, _BUFFER, _TAIL = struct.Struct("<qi4xq"), struct.Struct("<qq"), struct.Struct("<i6s")
 _CONTINUES = -1  # what a message begins with since Arrow 0.15
@@ -128,9 +127,9 @@ class _Scale:
         if kind == _DICTIONARY:
             packed, unpacked = (sum(pair) for pair in zip(self._dictionaries, (packed, unpacked), strict=True))
             self._dictionaries = packed, unpacked
-        if unpacked > max(_UNPACKED, _RATIO * packed):
+        if is_heavy(packed, unpacked):
             raise InputError(
-                f"A batch of an Arrow table may unpack to {_UNPACKED >> 20} MiB, or to {_RATIO} times what it takes in "
+                f"A batch of an Arrow table may unpack to {UNPACKED >> 20} MiB, or to {RATIO} times what it takes in "
                 f"the file; one of {self._name!r} unpacks from {packed:,} to {unpacked:,} bytes. Write it with fewer "
                 "rows in a batch."
             )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # exception", exit code 134), with all work done. Threads share columns out, and one column holds nearly all bytes here.
 _HERE = {"use_threads": False}
 _ROWS_PER_BYTE = 16  # images and paths differ, so that no true table packs more rows into its bytes
-_UNPACKED, _RATIO = 256 << 20, 16  # bytes of a column in a group of rows that may unpack to more than so many times
+UNPACKED, RATIO = 256 << 20, 16  # bytes of what is unpacked at once, that may unpack to more than so many times
 _SIZES = ("compressed", "uncompressed")
 _AT_ONCE = 16 << 20  # bytes of a batch, if each of its rows were all that its group holds
 
@@ -56,13 +56,23 @@ def rows_at_once(file: Any, group: int, column: str, most: int, name: str) -> in
     leaves = [metadata.column(number) for number in range(metadata.num_columns)]
     leaves = [leaf for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}.")]
     packed, unpacked = (sum(getattr(leaf, f"total_{kind}_size") for leaf in leaves) for kind in _SIZES)
-    if unpacked > max(_UNPACKED, _RATIO * packed):
+    if is_heavy(packed, unpacked):
         raise InputError(
-            f"Images of a table may unpack to {_UNPACKED >> 20} MiB in a group of rows, or to {_RATIO} times what they "
+            f"Images of a table may unpack to {UNPACKED >> 20} MiB in a group of rows, or to {RATIO} times what they "
             f"take in the file; in group {group} of {name!r} the column {column!r} unpacks from {packed:,} to "
             f"{unpacked:,} bytes. Write it with smaller row groups."
         )
-    return max(1, min(most, _AT_ONCE // max(unpacked, 1)))
+    return few_rows(unpacked, most)
+
+
+def is_heavy(packed: int, unpacked: int) -> bool:
+    """Whether bytes that are unpacked at once become far more than images do."""
+    return unpacked > max(UNPACKED, RATIO * packed)
+
+
+def few_rows(size: int, most: int) -> int:
+    """How many rows may become Python's objects together, if each were all that so many bytes hold."""
+    return max(1, min(most, _AT_ONCE // max(size, 1)))
 
 
 def parquet_table(file: Any, columns: Sequence[str] | None = None) -> pa.Table:

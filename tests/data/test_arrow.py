@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hierax import arrow
+from hierax import arrow, parquet
 from hierax.errors import InputError
 
 pa = pytest.importorskip("pyarrow")
@@ -68,10 +68,10 @@ def test_weight_is_what_batches_unpack_to(monkeypatch, compression, stream):
     table = pa.table({"image": pa.array([b"a" * 4096] * 50, pa.large_binary())})  # 51 offsets, no nulls
     data = written(table, stream=stream, compression=compression)
     unpacked = 50 * 4096 + 51 * 8
-    monkeypatch.setattr(arrow, "_RATIO", 0)
-    monkeypatch.setattr(arrow, "_UNPACKED", unpacked)
+    monkeypatch.setattr(parquet, "RATIO", 0)
+    monkeypatch.setattr(parquet, "UNPACKED", unpacked)
     assert len(read(data)) == 50
-    monkeypatch.setattr(arrow, "_UNPACKED", unpacked - 1)
+    monkeypatch.setattr(parquet, "UNPACKED", unpacked - 1)
     with pytest.raises(InputError, match=rf"unpacks from .* to {unpacked:,} bytes"):
         read(data)
 
@@ -83,11 +83,11 @@ def test_dictionaries_are_weighed_together(monkeypatch, stream):
     unified = pa.chunked_array([first, second]).unify_dictionaries()
     column = pa.chunked_array([first, second]) if stream else unified
     data = written(pa.table({"image": [b"x"] * 8, "label": column}), stream=stream, compression="zstd")
-    monkeypatch.setattr(arrow, "_RATIO", 0)
-    monkeypatch.setattr(arrow, "_UNPACKED", 6000)
+    monkeypatch.setattr(parquet, "RATIO", 0)
+    monkeypatch.setattr(parquet, "UNPACKED", 6000)
     with pytest.raises(InputError, match="batch of an Arrow table"):
         read(data)
-    monkeypatch.setattr(arrow, "_UNPACKED", 9000)
+    monkeypatch.setattr(parquet, "UNPACKED", 9000)
     assert len(read(data)) == 8
 
 

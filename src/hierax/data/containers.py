@@ -15,7 +15,7 @@ from ..errors import InputError, MissingExtraError
 from ..net.address import is_address, shown
 from ..net.download import download
 from ..net.transfer import Kind
-from ..parquet import check_rows, parquet_batches, parquet_file, rows_at_once
+from ..parquet import check_rows, few_rows, parquet_batches, parquet_file, rows_at_once
 from . import remote
 from .datasets.places import PATH_COLUMNS
 from .datasets.shard_index import index_of, not_a_tar
@@ -29,7 +29,7 @@ _TAR = re.compile(r"(\.tar(\.\w+)?|\.tgz)$")
 _WEB = ("http://", "https://")
 # What a column of images is called; the first that is there is taken, else the only one that holds bytes.
 _IMAGE_COLUMNS = ("image", "img", "image_bytes", "bytes", "data", "content", "jpg", "jpeg", "png", "webp")
-_ROWS_AT_ONCE, _AT_ONCE = 64, 16 << 20  # rows, and their bytes if each were all that its batch holds
+_ROWS_AT_ONCE = 64
 _NAME_CHARACTERS = 1 << 15
 _LOOKED_AT = 10_000  # names in a folder, in search of one that says what it holds
 
@@ -188,7 +188,7 @@ class _Table:
 
 def _slices(batch: Any) -> Iterator[Any]:
     """A few rows at a time: as Python's objects they take as much memory again, or each as much as all."""
-    rows = max(1, min(_ROWS_AT_ONCE, _AT_ONCE // max(batch.nbytes, 1)))
+    rows = few_rows(batch.nbytes, _ROWS_AT_ONCE)
     return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
